@@ -1,0 +1,59 @@
+import type { Ending, StrategyName } from './domain.ts';
+
+/** One candidate of a pick: eligible with a score, or the reason why it was not eligible. */
+export type DecisionCandidate = Readonly<{
+  id: string;
+  /** Why it could not be picked; null when it could. */
+  excluded: string | null;
+  /** What the strategy compared (lower wins); null when it was not eligible. */
+  score: number | null;
+}>;
+
+/** One pick, for people who ask "why this one?". */
+export type Decision = Readonly<{
+  at: number;
+  strategy: StrategyName;
+  winner: string | null;
+  candidates: readonly DecisionCandidate[];
+  ending: Ending | null;
+  ttfbMs: number | null;
+  totalMs: number | null;
+}>;
+
+/** One finished request as the dashboard and the preview model see it. No headers, no bodies, no query. */
+export type FinishedRequest = Readonly<{
+  at: number;
+  id: string;
+  method: string;
+  /** Path without the query string. */
+  path: string;
+  status: number;
+  /** One cause word: `complete`, `client_gone`, `refused`, … */
+  cause: string;
+  instance: string | null;
+  attempts: number;
+  queueMs: number;
+  ttfbMs: number | null;
+  totalMs: number;
+  bytesOut: number;
+  model: string | null;
+}>;
+
+/** What one data-plane thread tells the main thread, a few times a second. Counters are cumulative per thread. */
+export type DataPlaneReport = Readonly<{
+  thread: number;
+  requests: readonly FinishedRequest[];
+  decisions: readonly Decision[];
+  queued: number;
+  counters: Readonly<{
+    requests: number;
+    /** Answers by status class: index 1 is 1xx … 5 is 5xx; index 0 counts requests that ended without an answer. */
+    statusClasses: readonly number[];
+    /** By cause word of FinishedRequest. */
+    causes: Readonly<Record<string, number>>;
+    retries: number;
+    bytesIn: number;
+    bytesOut: number;
+    upgrades: number;
+  }>;
+}>;

@@ -1,0 +1,67 @@
+import type {
+  ContractId,
+  Offer,
+  OfferFilter,
+  ProviderInstance,
+  ProviderName,
+  RentResult,
+  RentSpec,
+} from '../core/domain.ts';
+
+/**
+ * A marketplace behind one type. Nothing waits inside a provider: readiness arrives through `list`.
+ * Every method rejects with `ProviderError` alone (or the signal's AbortError when the caller aborted).
+ */
+export interface Provider {
+  readonly name: ProviderName;
+  /** First part of instance ids: `vast`, `ionet`. */
+  readonly prefix: string;
+  /** Rentable now, re-checked against the filter on our side. Cheapest first. */
+  offers(filter: OfferFilter, signal?: AbortSignal): Promise<readonly Offer[]>;
+  /** One paid call, never repeated by this method. Expected refusals are values, see RentResult. */
+  rent(offer: Offer, spec: RentSpec, signal?: AbortSignal): Promise<RentResult>;
+  /** Every instance of the account, ours or not. */
+  list(signal?: AbortSignal): Promise<readonly ProviderInstance[]>;
+  /** Destroying what is gone succeeds. */
+  destroy(contract: ContractId, signal?: AbortSignal): Promise<void>;
+  /** Spendable money in USD; absent where the provider has no such call. */
+  balance?(signal?: AbortSignal): Promise<number>;
+  /** Last lines of the instance's output. */
+  logs?(contract: ContractId, options: { tail: number }, signal?: AbortSignal): Promise<readonly string[]>;
+  /** Buys more prepaid hours. */
+  extend?(contract: ContractId, hours: number, signal?: AbortSignal): Promise<void>;
+  /** Closes pooled connections. */
+  close?(): Promise<void>;
+}
+
+export type ProviderErrorCode =
+  | 'auth' // the key was refused
+  | 'rate_limited' // 429
+  | 'timeout' // no answer in time
+  | 'unreachable' // connection refused, DNS, TLS, reset
+  | 'server_error' // 5xx
+  | 'bad_answer' // the answer does not have the documented shape
+  | 'rejected' // 4xx other than the above
+  | 'not_found';
+
+export class ProviderError extends Error {
+  override readonly name = 'ProviderError';
+  readonly code: ProviderErrorCode;
+  readonly provider: ProviderName;
+  readonly status: number | null;
+  /** How long to wait before the next call to the same endpoint, when the provider or our spacing says so. */
+  readonly retryAfterMs: number | null;
+
+  constructor(
+    provider: ProviderName,
+    code: ProviderErrorCode,
+    message: string,
+    options: { status?: number | null; retryAfterMs?: number | null; cause?: unknown } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.provider = provider;
+    this.code = code;
+    this.status = options.status ?? null;
+    this.retryAfterMs = options.retryAfterMs ?? null;
+  }
+}
