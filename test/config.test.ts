@@ -1,0 +1,98 @@
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { ConfigError, envExample, loadConfig, variables } from '../src/config.ts';
+
+function message(environment: Record<string, string>): string {
+  try {
+    loadConfig({ environment });
+  } catch (error) {
+    expect(error).toBeInstanceOf(ConfigError);
+    return (error as Error).message;
+  }
+  throw new Error('nothing was thrown');
+}
+
+describe('loadConfig', () => {
+  it('gives every default when nothing is set', () => {
+    const config = loadConfig({ environment: {} });
+    expect(config).toMatchObject({
+      LB_STRATEGY: undefined,
+      LB_ENABLED: true,
+      GPUPROXY_PORT: 8080,
+      UPSTREAMS: [],
+      HEALTH_PATH: '/health',
+    });
+    expect(new Set(Object.values(config.origin))).toEqual(new Set(['default']));
+    expect(Object.isFrozen(config)).toBe(true);
+  });
+
+  it('prefers flag, then environment, then .env, then the conf file, then the default', () => {
+    const cwd = mkdtempSync(join(tmpdir(), 'gpuproxy-config-'));
+    writeFileSync(join(cwd, '.env'), 'GPUPROXY_PORT=3\nGPUPROXY_PROXY_PORT=3\nGPUPROXY_HOST=dotenv\n');
+    const config = loadConfig({
+      flags: { GPUPROXY_PORT: '1' },
+      environment: { GPUPROXY_PORT: '2', GPUPROXY_PROXY_PORT: '2' },
+      cwd,
+      stored: { GPUPROXY_PORT: 4, GPUPROXY_HOST: 'conf', GPUPROXY_URL: 'http://conf:1/' },
+    });
+    expect(config).toMatchObject({
+      GPUPROXY_PORT: 1,
+      GPUPROXY_PROXY_PORT: 2,
+      GPUPROXY_HOST: 'dotenv',
+      GPUPROXY_URL: 'http://conf:1',
+    });
+    expect(config.origin).toMatchObject({
+      GPUPROXY_PORT: 'flag',
+      GPUPROXY_PROXY_PORT: 'environment',
+      GPUPROXY_HOST: '.env',
+      GPUPROXY_URL: 'conf',
+    });
+  });
+
+  it('names the variable, what it got and what it accepts, all of them at once', () => {
+    const text = message({ LB_STRATEGY: 'least_conn', GPUPROXY_PORT: '99999', LB_ENABLED: 'maybe' });
+    expect(text).toContain(
+      'LB_STRATEGY: got "least_conn", accepts one of round_robin, equal_weighted, weighted_round_robin, least_connections, least_response_time',
+    );
+    expect(text).toContain('GPUPROXY_PORT: got "99999"');
+    expect(text).toContain('LB_ENABLED: got "maybe", accepts true or false');
+  });
+
+  it('never prints the value of a secret', () => {
+    expect(message({ GPUPROXY_API_KEY: 'short!!' })).not.toContain('short!!');
+  });
+
+  it('reads upstreams with and without names and refuses doubles and other schemes', () => {
+    expect(
+      loadConfig({ environment: { UPSTREAMS: 'a=http://10.0.0.1:8000/, https://b.example:1' } }).UPSTREAMS,
+    ).toEqual([
+      { name: 'a', url: 'http://10.0.0.1:8000' },
+      { name: 'b.example-1', url: 'https://b.example:1' },
+    ]);
+    expect(message({ UPSTREAMS: 'a=http://x:1,a=http://y:1' })).toContain('a comes twice');
+    expect(message({ UPSTREAMS: 'http://x:1,ftp://y' })).toContain('item 2');
+  });
+
+  it('wants the TLS certificate and key together', () => {
+    expect(message({ TLS_CERT: '/a' })).toContain('TLS_CERT and TLS_KEY go together');
+  });
+
+  it('is described by .env.example, every variable with its default', () => {
+    const shown = readFileSync(resolve(import.meta.dirname, '..', '.env.example'), 'utf8');
+    expect(shown).toBe(envExample());
+    for (const name of Object.keys(variables)) expect(shown).toContain(`#${name}=`);
+    const uncommented = Object.fromEntries(
+      shown
+        .split('\n')
+        .flatMap((line) =>
+          /^#[A-Z]/.test(line) ? [[line.slice(1, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]] : [],
+        ),
+    );
+    const { origin: _a, LB_STRATEGY: strategy, ...fromExample } = loadConfig({ environment: uncommented });
+    const { origin: _b, LB_STRATEGY: _none, ...fromNothing } = loadConfig({ environment: {} });
+    expect(fromExample).toEqual(fromNothing);
+    expect(strategy).toBe('round_robin');
+  });
+});
