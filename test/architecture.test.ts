@@ -21,10 +21,10 @@ const mayImport: Record<string, readonly string[]> = {
 const impure =
   /\b(Date\.now|new Date\(\)|Math\.random|performance\.now|setTimeout|setInterval|setImmediate|process\.)\b/;
 
-export type Source = Readonly<{ path: string; text: string }>;
+type Source = Readonly<{ path: string; text: string }>;
 
 /** Breaks of the import direction, one line each. */
-export function violations(sources: readonly Source[]): string[] {
+function violations(sources: readonly Source[]): string[] {
   const found: string[] = [];
   for (const { path, text } of sources) {
     const part = path.split(sep)[0] ?? path;
