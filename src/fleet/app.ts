@@ -72,6 +72,8 @@ export interface LocalApp extends App, AsyncDisposable {
     report(report: DataPlaneReport): void;
   };
   readonly keys: Keys;
+  /** Tells the app where its listeners are, once they listen; shown in `Snapshot.mode`. */
+  announce(urls: { apiUrl: string; proxyUrl: string }): void;
 }
 
 /** One immutable picture of everything that is shown. */
@@ -331,6 +333,8 @@ export interface Keys {
   verify(key: string): KeyView | null;
   /** SHA-256 hex of every live key that may use the data plane, for its threads. */
   proxyHashes(): readonly string[];
+  /** Called after a key was created or revoked. */
+  onChange(listener: () => void): () => void;
 }
 
 /** Expected refusals of App methods. One function maps `code` to an HTTP status and an exit code. */
