@@ -1,0 +1,341 @@
+import { DecisionTrace, exclusion } from './decision-trace.ts';
+import { type Ending, endings } from './domain.ts';
+import { ewmaStep } from './ewma.ts';
+import { expire, type HealthSettings, judge, judgeProbe, panics } from './health.ts';
+import {
+  flag,
+  header,
+  health,
+  type LoadTable,
+  maxThreads,
+  type RowRef,
+  ttfbBoundsMs,
+  ttfbBucket,
+} from './load-table.ts';
+import { strategies } from './strategies/index.ts';
+import type { PickContext } from './strategies/strategy.ts';
+
+export type BalancerSettings = HealthSettings &
+  Readonly<{
+    /** Time constant of response time averages. */
+    ewmaTauMs: number;
+    /** Costs within this part of the lowest are a tie. */
+    tieFraction: number;
+    /** Least that a failure counts as, in least_response_time. */
+    failurePenaltyMs: number;
+  }>;
+
+export const defaultBalancerSettings: BalancerSettings = {
+  ejectAfterFailures: 3,
+  ejectBaseMs: 5000,
+  ejectMaxMs: 300_000,
+  maxEjectedFraction: 0.5,
+  slowStartMs: 30_000,
+  ewmaTauMs: 30_000,
+  tieFraction: 0.1,
+  failurePenaltyMs: 5000,
+};
+
+/** What one request asks of its upstream besides being eligible. */
+export type Want = Readonly<{
+  /** By row, 1: may serve this request (has the model). Absent or null: all may. */
+  allowed?: Uint8Array | null;
+  /** Rows that this request has tried. */
+  tried?: readonly number[];
+}>;
+
+/** `none`: nothing eligible. `full`: eligible but for their ceilings, so queue and try again. */
+export type Refusal = 'none' | 'full';
+
+/** One attempt at one upstream, counted from the pick to its end. Disposing an unsettled one settles it as client_gone. */
+export interface Lease extends Disposable {
+  readonly row: number;
+  readonly generation: number;
+  readonly settled: boolean;
+  /** The first byte of the answer is here. The first call counts. */
+  firstByte(now: number): void;
+  /** −1 and one outcome, once; later calls do nothing. */
+  settle(ending: Ending, now: number, retryAfterMs?: number): void;
+}
+
+/** Picks and leases for one thread. Many threads may have one each over the same table. */
+export interface Balancer {
+  readonly table: LoadTable;
+  readonly settings: BalancerSettings;
+  /** Pick and +1 in one synchronous step over all threads. */
+  acquire(now: number, want?: Want): Lease | Refusal;
+  /** Takes the result of an active probe; `why` is one line for people, about a failure. */
+  probed(ref: RowRef, ok: boolean, now: number, why: string): void;
+  /** The last 1,000 picks of this thread. */
+  readonly trace: DecisionTrace;
+}
+
+const endingNumbers = Object.fromEntries(endings.map((ending, i) => [ending, i])) as Readonly<Record<Ending, number>>;
+const histogramWidth = ttfbBoundsMs.length + 1;
+const noRow = -1;
+const allFull = -2;
+
+/** `thread` (0 to 63) says whose leases these are, for `table.releaseThread`; one balancer a thread. */
+export function createBalancer(
+  table: LoadTable,
+  settings: Partial<BalancerSettings> = {},
+  options: { thread?: number; traced?: number } = {},
+): Balancer {
+  const set: BalancerSettings = { ...defaultBalancerSettings, ...settings };
+  for (const [name, value] of Object.entries(set)) {
+    if (!Number.isFinite(value) || value < 0) throw new RangeError(`${name}: got ${value}, accepts a number from 0 up`);
+  }
+  const thread = options.thread ?? 0;
+  if (!Number.isInteger(thread) || thread < 0 || thread >= maxThreads) {
+    throw new RangeError(`thread: got ${thread}, accepts a whole number from 0 to ${maxThreads - 1}`);
+  }
+  table.thread = thread;
+
+  const trace = new DecisionTrace(options.traced ?? 1000);
+  const context: PickContext = { table, tauMs: set.ewmaTauMs, tieFraction: set.tieFraction, slow: false };
+  const pickers = strategies.map((strategy) => strategy.create(context));
+  const c = table.columns;
+  const { flags, active, ceiling, health: state, joined } = c;
+  const { numbers } = table;
+  const eligible = new Int32Array(table.capacity);
+  const codes = new Uint8Array(table.capacity);
+  const inService = flag.used | flag.running;
+
+  /** Fills `eligible` and `codes`; returns how many are eligible, or allFull when ceilings alone are in the way. */
+  function candidates(now: number, want: Want | undefined): number {
+    const allowed = want?.allowed ?? null;
+    const tried = want?.tried;
+    const high = table.high;
+    context.slow = now < (numbers[header.slowUntil] as number) && !table.allNew(now);
+
+    let size = 0;
+    let out = 0;
+    let count = 0;
+    let full = 0;
+    for (let row = 0; row < high; row++) {
+      const rowFlags = flags[row] as number;
+      if (rowFlags !== inService) {
+        codes[row] = (rowFlags & flag.draining) !== 0 ? exclusion.draining : exclusion.notRunning;
+        continue;
+      }
+      let rowState = state[row] as number;
+      if (rowState >= health.ejected) {
+        expire(table, row, now);
+        rowState = state[row] as number;
+      }
+      if (rowState !== health.unknown) size++;
+      let code: number = exclusion.none;
+      if (rowState !== health.up) {
+        if (rowState === health.probation) {
+          out++;
+          if (c.probing[row] === 1) code = exclusion.probation;
+        } else if (rowState === health.ejected) {
+          out++;
+          code = exclusion.ejected;
+        } else code = rowState === health.unknown ? exclusion.unknown : exclusion.backoff;
+      }
+      if (allowed !== null && allowed[row] !== 1) code = exclusion.model;
+      else if (tried !== undefined && tried.length > 0 && tried.includes(row)) code = exclusion.tried;
+      else if (code === exclusion.none && isFull(row, now)) {
+        code = exclusion.full;
+        full++;
+      }
+      codes[row] = code;
+      if (code === exclusion.none) eligible[count++] = row;
+    }
+
+    if (panics(out, size, set)) {
+      count = 0;
+      for (let row = 0; row < high; row++) {
+        const code = codes[row];
+        if (code === exclusion.probation || (code === exclusion.ejected && c.probeFailures[row] === 0)) {
+          codes[row] = isFull(row, now) ? exclusion.full : exclusion.none;
+          if (codes[row] === exclusion.full) full++;
+        }
+        if (codes[row] === exclusion.none && flags[row] === inService) eligible[count++] = row;
+      }
+    }
+    return count > 0 ? count : full > 0 ? allFull : 0;
+  }
+
+  function isFull(row: number, now: number): boolean {
+    const most = ceiling[row] as number;
+    if (most === 0) return false;
+    const now1 = active[row] as number;
+    if (now1 >= most) return true;
+    return context.slow && now1 >= Math.max(1, Math.floor(most * table.ramp(row, now)));
+  }
+
+  function firstInFleetOrder(count: number): number {
+    let best = eligible[0] as number;
+    for (let i = 1; i < count; i++) {
+      const row = eligible[i] as number;
+      if ((joined[row] as number) < (joined[best] as number)) best = row;
+    }
+    return best;
+  }
+
+  /** Under the lock: picks and counts; returns the row, noRow or allFull. Allocates nothing. */
+  function place(now: number, want: Want | undefined): number {
+    const count = candidates(now, want);
+    const index = table.strategyIndex;
+    const picker = pickers[index] as (typeof pickers)[number];
+    const decision = trace.begin(now, index);
+    for (let row = 0; row < table.high && trace.hasRoom(decision); row++) {
+      if (((flags[row] as number) & flag.used) === 0) continue;
+      const code = codes[row] as number;
+      const score = code === exclusion.none ? picker.score(row, now) : 0;
+      trace.candidate(decision, row, c.generation[row] as number, code, score);
+    }
+    lastDecision = decision;
+    if (count <= 0) return count === allFull ? allFull : noRow;
+
+    const row = table.balancing ? picker.pick(eligible, count, now) : firstInFleetOrder(count);
+    const generation = c.generation[row] as number;
+    if (!trace.hasRoom(decision)) {
+      trace.candidate(decision, row, generation, exclusion.none, picker.score(row, now));
+    }
+    trace.won(decision, row, generation);
+    const sequence = (numbers[header.sequence] as number) + 1;
+    numbers[header.sequence] = sequence;
+    c.lastPick[row] = sequence;
+    c.lastUsed[row] = now;
+    c.total[row] = (c.total[row] as number) + 1;
+    if (want?.tried !== undefined && want.tried.length > 0) c.retries[row] = (c.retries[row] as number) + 1;
+    numbers[header.total] = (numbers[header.total] as number) + 1;
+    numbers[header.picks + index] = (numbers[header.picks + index] as number) + 1;
+    if (state[row] === health.probation) c.probing[row] = 1;
+    table.open(row, thread);
+    return row;
+  }
+  let lastDecision = 0;
+
+  class RowLease implements Lease {
+    readonly row: number;
+    readonly generation: number;
+    readonly #epoch: number;
+    readonly #startedAt: number;
+    readonly #decision: number;
+    #ttfbMs = -1;
+    #settled = false;
+
+    constructor(row: number, now: number) {
+      this.row = row;
+      this.generation = c.generation[row] as number;
+      this.#epoch = c.epoch[row] as number;
+      this.#startedAt = now;
+      this.#decision = lastDecision;
+    }
+
+    get settled(): boolean {
+      return this.#settled;
+    }
+
+    firstByte(now: number): void {
+      if (this.#settled || this.#ttfbMs >= 0 || !Number.isFinite(now)) return;
+      this.#ttfbMs = Math.max(0, now - this.#startedAt);
+    }
+
+    settle(ending: Ending, now: number, retryAfterMs?: number): void {
+      if (this.#settled) return;
+      const number = endingNumbers[ending];
+      if (number === undefined) throw new RangeError(`ending: got ${String(ending)}, accepts ${endings.join(', ')}`);
+      this.#settled = true;
+      const { row } = this;
+      table.lock();
+      try {
+        const time = table.time(now);
+        const elapsedMs = Math.max(0, time - this.#startedAt);
+        const current = c.generation[row] === this.generation && ((flags[row] as number) & flag.used) !== 0;
+        table.shut(row, thread, current);
+        table.count(row, number, current);
+        trace.settle(this.#decision, number, this.#ttfbMs, elapsedMs);
+        if (!current) return;
+        sample(row, ending, time, elapsedMs, this.#ttfbMs);
+        // A lease from before a change of health neither judges the state after it nor holds its probation.
+        if (c.epoch[row] !== this.#epoch) return;
+        c.probing[row] = 0;
+        judge(table, row, number, time, set, retryAfterMs);
+      } finally {
+        table.unlock();
+      }
+    }
+
+    [Symbol.dispose](): void {
+      this.settle('client_gone', Number.NaN);
+    }
+  }
+
+  /** Gives the averages what this ending is worth. `ttfbMs` is -1 when no byte came. */
+  function sample(row: number, ending: Ending, now: number, elapsedMs: number, ttfbMs: number): void {
+    const known = c.costUs[row] as number;
+    const expectedMs = known < 0 ? 0 : known / 1000;
+    switch (ending) {
+      case 'complete': {
+        const ms = ttfbMs >= 0 ? ttfbMs : elapsedMs;
+        const us = ms * 1000;
+        const shown = c.shownUs[row] as number;
+        c.shownUs[row] = shown < 0 ? us : ewmaStep(shown, us, now - (c.shownAt[row] as number), set.ewmaTauMs);
+        c.shownAt[row] = Math.max(now, c.shownAt[row] as number);
+        c.lastSampleUs[row] = us;
+        const bucket = ttfbBucket(ms);
+        const at = row * histogramWidth + bucket;
+        table.histograms[at] = (table.histograms[at] as number) + 1;
+        numbers[header.histogram + bucket] = (numbers[header.histogram + bucket] as number) + 1;
+        cost(row, ms, now);
+        return;
+      }
+      case 'refused':
+      case 'server_error':
+      case 'truncated':
+      case 'idle_timeout':
+        cost(row, Math.max(expectedMs, elapsedMs, set.failurePenaltyMs), now);
+        return;
+      case 'first_byte_timeout':
+        cost(row, Math.max(expectedMs, elapsedMs), now);
+        return;
+      case 'client_gone': {
+        // Leaving early says nothing; having waited longer than usual does. It is a lower bound, so never a first sample.
+        const waitedMs = ttfbMs >= 0 ? ttfbMs : elapsedMs;
+        if (known >= 0 && waitedMs > expectedMs) cost(row, waitedMs, now);
+        return;
+      }
+      case 'client_error':
+      case 'backoff':
+      case 'drained':
+        return;
+    }
+  }
+
+  function cost(row: number, ms: number, now: number): void {
+    const known = c.costUs[row] as number;
+    c.costUs[row] = known < 0 ? ms * 1000 : ewmaStep(known, ms * 1000, now - (c.costAt[row] as number), set.ewmaTauMs);
+    c.costAt[row] = known < 0 ? now : Math.max(now, c.costAt[row] as number);
+  }
+
+  return {
+    table,
+    settings: set,
+    trace,
+    acquire(now, want) {
+      table.lock();
+      try {
+        const time = table.time(now);
+        const row = place(time, want);
+        return row === noRow ? 'none' : row === allFull ? 'full' : new RowLease(row, time);
+      } finally {
+        table.unlock();
+      }
+    },
+    probed(ref, ok, now, why) {
+      table.lock();
+      try {
+        if (!table.isCurrent(ref)) return;
+        judgeProbe(table, ref.row, ok, table.time(now), set);
+        table.noteProbe(ref, ok ? '' : why);
+      } finally {
+        table.unlock();
+      }
+    },
+  };
+}

@@ -1,0 +1,174 @@
+import { type Ending, endings, type StrategyName, strategyNames } from './domain.ts';
+import type { Decision, DecisionCandidate } from './report.ts';
+
+/** Why a row could not be picked; 0 means that it could. The order is that of `exclusionWords`. */
+export const exclusion = {
+  none: 0,
+  notRunning: 1,
+  draining: 2,
+  unknown: 3,
+  ejected: 4,
+  probation: 5,
+  backoff: 6,
+  full: 7,
+  model: 8,
+  tried: 9,
+} as const;
+
+const exclusionWords = [
+  null,
+  'not running',
+  'draining',
+  'not probed yet',
+  'ejected',
+  'on probation with its one request open',
+  'backing off',
+  'at its ceiling',
+  'does not have the model',
+  'already tried by this request',
+] as const;
+
+/** Candidates kept of one decision; of a larger fleet the first ones and the winner. */
+const keptCandidates = 24;
+
+const noEnding = -1;
+
+/**
+ * The last picks of one thread with what was compared, in a ring of typed arrays: recording allocates nothing. A slot is
+ * overwritten when its turn comes again; a lease that settles later than that finds another sequence number there.
+ */
+export class DecisionTrace {
+  readonly capacity: number;
+  #next = 0;
+  readonly #at: Float64Array;
+  readonly #strategy: Uint8Array;
+  readonly #winner: Int32Array;
+  readonly #winnerGeneration: Int32Array;
+  readonly #count: Uint8Array;
+  readonly #rows: Int32Array;
+  readonly #generations: Int32Array;
+  readonly #codes: Uint8Array;
+  readonly #scores: Float64Array;
+  readonly #ending: Int8Array;
+  readonly #ttfb: Float64Array;
+  readonly #totalMs: Float64Array;
+  readonly #sequence: Float64Array;
+  readonly #taken: Uint8Array;
+
+  constructor(capacity = 1000) {
+    this.capacity = capacity;
+    this.#at = new Float64Array(capacity);
+    this.#strategy = new Uint8Array(capacity);
+    this.#winner = new Int32Array(capacity);
+    this.#winnerGeneration = new Int32Array(capacity);
+    this.#count = new Uint8Array(capacity);
+    this.#rows = new Int32Array(capacity * keptCandidates);
+    this.#generations = new Int32Array(capacity * keptCandidates);
+    this.#codes = new Uint8Array(capacity * keptCandidates);
+    this.#scores = new Float64Array(capacity * keptCandidates);
+    this.#ending = new Int8Array(capacity);
+    this.#ttfb = new Float64Array(capacity);
+    this.#totalMs = new Float64Array(capacity);
+    this.#sequence = new Float64Array(capacity).fill(-1);
+    this.#taken = new Uint8Array(capacity);
+  }
+
+  /** Opens the record of a pick; candidates follow by `candidate`. Returns its sequence number. */
+  begin(now: number, strategy: number): number {
+    const sequence = this.#next++;
+    const slot = sequence % this.capacity;
+    this.#sequence[slot] = sequence;
+    this.#at[slot] = now;
+    this.#strategy[slot] = strategy;
+    this.#winner[slot] = -1;
+    this.#count[slot] = 0;
+    this.#ending[slot] = noEnding;
+    this.#ttfb[slot] = -1;
+    this.#totalMs[slot] = -1;
+    this.#taken[slot] = 0;
+    return sequence;
+  }
+
+  /** True while the record has room for another candidate besides the winner. */
+  hasRoom(sequence: number): boolean {
+    return (this.#count[sequence % this.capacity] as number) < keptCandidates - 1;
+  }
+
+  candidate(sequence: number, row: number, generation: number, code: number, score: number): void {
+    const slot = sequence % this.capacity;
+    const count = this.#count[slot] as number;
+    if (count === keptCandidates) return;
+    const at = slot * keptCandidates + count;
+    this.#rows[at] = row;
+    this.#generations[at] = generation;
+    this.#codes[at] = code;
+    this.#scores[at] = score;
+    this.#count[slot] = count + 1;
+  }
+
+  won(sequence: number, row: number, generation: number): void {
+    const slot = sequence % this.capacity;
+    this.#winner[slot] = row;
+    this.#winnerGeneration[slot] = generation;
+  }
+
+  /** How it ended; `ttfbMs` is -1 when no byte came. Nothing when the slot was used again meanwhile. */
+  settle(sequence: number, ending: number, ttfbMs: number, totalMs: number): void {
+    const slot = sequence % this.capacity;
+    if (this.#sequence[slot] !== sequence) return;
+    this.#ending[slot] = ending;
+    this.#ttfb[slot] = ttfbMs;
+    this.#totalMs[slot] = totalMs;
+  }
+
+  /**
+   * Newest first. `idOf` names rows; one it answers null for (its upstream has left) is called "(gone)".
+   * `epochOffsetMs` is what turns monotonic into wall-clock milliseconds.
+   */
+  recent(limit: number, idOf: (row: number, generation: number) => string | null, epochOffsetMs: number): Decision[] {
+    const found: Decision[] = [];
+    const oldest = Math.max(0, this.#next - this.capacity);
+    for (let sequence = this.#next - 1; sequence >= oldest && found.length < limit; sequence--) {
+      found.push(this.#decision(sequence % this.capacity, idOf, epochOffsetMs));
+    }
+    return found;
+  }
+
+  /** Those that have ended (or found nobody) and were not taken before, oldest first, at most `limit` of the newest. */
+  take(limit: number, idOf: (row: number, generation: number) => string | null, epochOffsetMs: number): Decision[] {
+    const found: Decision[] = [];
+    const oldest = Math.max(0, this.#next - this.capacity);
+    for (let sequence = this.#next - 1; sequence >= oldest; sequence--) {
+      const slot = sequence % this.capacity;
+      if (this.#taken[slot] === 1 || (this.#winner[slot] !== -1 && this.#ending[slot] === noEnding)) continue;
+      this.#taken[slot] = 1;
+      if (found.length < limit) found.push(this.#decision(slot, idOf, epochOffsetMs));
+    }
+    return found.reverse();
+  }
+
+  #decision(slot: number, idOf: (row: number, generation: number) => string | null, epochOffsetMs: number): Decision {
+    const name = (row: number, generation: number) => idOf(row, generation) ?? '(gone)';
+    const candidates: DecisionCandidate[] = [];
+    for (let i = 0; i < (this.#count[slot] as number); i++) {
+      const at = slot * keptCandidates + i;
+      const excluded = exclusionWords[this.#codes[at] as number] ?? null;
+      candidates.push({
+        id: name(this.#rows[at] as number, this.#generations[at] as number),
+        excluded,
+        score: excluded === null ? (this.#scores[at] as number) : null,
+      });
+    }
+    const winner = this.#winner[slot] as number;
+    const known = (value: number | undefined) => (value === undefined || value < 0 ? null : value);
+    return {
+      at: (this.#at[slot] as number) + epochOffsetMs,
+      strategy: strategyNames[this.#strategy[slot] as number] as StrategyName,
+      winner: winner < 0 ? null : name(winner, this.#winnerGeneration[slot] as number),
+      candidates,
+      ending: (endings[this.#ending[slot] as number] as Ending | undefined) ?? null,
+      ttfbMs: known(this.#ttfb[slot]),
+      totalMs: known(this.#totalMs[slot]),
+    };
+  }
+}
