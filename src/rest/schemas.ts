@@ -156,7 +156,10 @@ export const addUpstreamBody = z
       .string()
       .regex(/^[A-Za-z0-9._-]{1,64}$/, { error: '1 to 64 letters, digits, dots, dashes and underscores' })
       .optional(),
-    url: z.string().max(2048).meta({ format: 'uri', examples: ['http://127.0.0.1:8000'] }),
+    url: z
+      .string()
+      .max(2048)
+      .meta({ format: 'uri', examples: ['http://127.0.0.1:8000'] }),
   })
   .meta({ id: 'AddUpstream' });
 export const createKeyBody = z

@@ -1,0 +1,339 @@
+import { randomUUID } from 'node:crypto';
+import { createServer, type IncomingMessage, type RequestListener, type Server, STATUS_CODES } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
+import type { AddressInfo, Socket } from 'node:net';
+import Fastify, {
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  type FastifyServerOptions,
+} from 'fastify';
+import { monotonicMs } from '../clock.ts';
+import type { LocalApp } from '../fleet/app.ts';
+import { docsPage } from './docs-page.ts';
+import { createEventStream, type EventStream } from './event-stream.ts';
+import { createGate } from './gate.ts';
+import { nearest } from './nearest.ts';
+import { describeApi } from './openapi.ts';
+import type { Answer, Context, Operation } from './operation.ts';
+import { operations } from './operations/index.ts';
+import { ProblemError, toProblem } from './problem.ts';
+
+export type RestServerOptions = Readonly<{
+  app: LocalApp;
+  host: string;
+  /** 0 takes a free one. */
+  port: number;
+  /** PEM texts; null or absent serves plain HTTP. */
+  tls?: Readonly<{ cert: string; key: string }> | null;
+  /** Where the data plane listens, for the description. */
+  proxyUrl?: string | null;
+  /** pino fits. Gets bugs and their stacks, never a key or a body. */
+  logger?: Readonly<{ error(fields: object, message: string): void }>;
+  limits?: Partial<RestLimits>;
+}>;
+
+/** Bounds of what a client may send and how slowly. */
+export type RestLimits = Readonly<{
+  bodyBytes: number;
+  headerBytes: number;
+  /** Until the headers are complete. */
+  headersMs: number;
+  /** Until the whole request has arrived. */
+  requestMs: number;
+  connections: number;
+  /** Open event streams. */
+  streams: number;
+  /** How long `close` waits for answers that are under way. */
+  closeMs: number;
+}>;
+
+export const defaultRestLimits: RestLimits = {
+  bodyBytes: 256 * 1024,
+  headerBytes: 16 * 1024,
+  headersMs: 10_000,
+  requestMs: 30_000,
+  connections: 1024,
+  streams: 64,
+  closeMs: 5_000,
+};
+
+export type RestServer = Readonly<{ port: number; url: string; close(): Promise<void> }>;
+
+/** Starts the control plane. Rejects when the address is in use or may not be bound. */
+export async function createRestServer(options: RestServerOptions): Promise<RestServer> {
+  const { app, host, tls = null, proxyUrl = null, logger } = options;
+  const limits = { ...defaultRestLimits, ...options.limits };
+  const context: Context = { app, now: Date.now };
+  const gate = createGate(app.keys, monotonicMs);
+  const streams = new Set<EventStream>();
+
+  const server = Fastify({
+    logger: false,
+    bodyLimit: limits.bodyBytes,
+    forceCloseConnections: false,
+    return503OnClosing: false,
+    exposeHeadRoutes: false,
+    genReqId: requestId,
+    requestIdHeader: false,
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 512, querystringParser: parseQuery },
+    serverFactory: (handler) => createListener(handler, tls, limits),
+    frameworkErrors: (error, request, reply) => {
+      sendProblem(reply, toProblem(error), request.method);
+    },
+    clientErrorHandler: refuseConnection,
+  });
+  server.server.maxConnections = limits.connections;
+
+  server.removeAllContentTypeParsers();
+  server.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
+    try {
+      done(null, parseJson(body as Buffer));
+    } catch (error) {
+      done(error as Error);
+    }
+  });
+
+  server.addHook('onRequest', async (request, reply) => {
+    reply.headers({ ...securityHeaders, 'x-request-id': request.id });
+    if (request.headers['content-encoding'] !== undefined) {
+      throw new ProblemError('unsupported_media_type', 'Content-Encoding: accepts none.');
+    }
+  });
+
+  for (const operation of operations) {
+    const url = (operation.root ? operation.path : `/api/v1${operation.path}`).replace(/\{(\w+)\}/g, ':$1');
+    server.route({
+      method: operation.method === 'GET' ? ['GET', 'HEAD'] : operation.method,
+      url,
+      onRequest: async (request, reply) => {
+        if (operation.access === 'public') return;
+        const admission = gate.admit({ headers: request.headers, address: request.ip, access: operation.access });
+        reply.raw.once('close', admission.release);
+        reply.headers(admission.headers);
+        callers.set(request.raw, admission.key.name);
+      },
+      handler: (request, reply) => answer(operation, request, reply),
+    });
+  }
+
+  const description = JSON.stringify(describeApi(operations, proxyUrl));
+  const page = docsPage();
+  server.route({
+    method: ['GET', 'HEAD'],
+    url: '/api/v1/openapi.json',
+    handler: (_request, reply) => reply.type('application/json; charset=utf-8').send(description),
+  });
+  server.route({
+    method: ['GET', 'HEAD'],
+    url: '/api/v1/docs',
+    handler: (_request, reply) =>
+      reply
+        .header('content-security-policy', page.contentSecurityPolicy)
+        .type('text/html; charset=utf-8')
+        .send(page.html),
+  });
+
+  const known = knownPaths(operations);
+  server.setNotFoundHandler((request, reply) => {
+    const path = request.url.split('?', 1)[0]!.replace(/(.)\/$/, '$1');
+    const methods = known.find((entry) => entry.pattern.test(path))?.methods;
+    if (methods === undefined) {
+      const guess = nearest(
+        path,
+        known.map((entry) => entry.path),
+      );
+      const hint = guess === null ? 'GET /api/v1/openapi.json lists what there is.' : `Did you mean ${guess}?`;
+      throw new ProblemError('not_found', `There is nothing at this path. ${hint}`);
+    }
+    const allow = methods.join(', ');
+    if (request.method === 'OPTIONS') return reply.code(204).header('allow', allow).send();
+    throw new ProblemError('method_not_allowed', `${request.method} does not fit this path, which accepts ${allow}.`, {
+      headers: { allow },
+    });
+  });
+  server.setErrorHandler((error, request, reply) => {
+    const problem = toProblem(error);
+    if (problem.code === 'internal') {
+      logger?.error({ err: error, requestId: request.id, route: request.routeOptions.url }, 'control plane bug');
+    }
+    return sendProblem(reply, problem, request.method);
+  });
+
+  async function answer(operation: Operation, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+    const left = new AbortController();
+    reply.raw.once('close', () => left.abort());
+    const result = await operation.run(
+      {
+        params: request.params,
+        query: request.query as Record<string, string | string[]>,
+        body: request.body,
+        headers: request.headers,
+        by: callers.get(request.raw) ?? 'anonymous',
+        signal: left.signal,
+      },
+      context,
+    );
+    return 'stream' in result ? openStream(result, request, reply) : sendAnswer(result, reply);
+  }
+
+  function openStream(result: Extract<Answer, { stream: unknown }>, request: FastifyRequest, reply: FastifyReply) {
+    if (request.method === 'HEAD') return reply.type('text/event-stream; charset=utf-8').send();
+    if (streams.size >= limits.streams) {
+      throw new ProblemError('unavailable', `${limits.streams} event streams are open, the limit.`, {
+        headers: { 'retry-after': '5' },
+      });
+    }
+    const headers = Object.fromEntries(
+      Object.entries(reply.getHeaders()).map(([name, value]) => [name, String(value)]),
+    );
+    reply.hijack();
+    if (reply.raw.destroyed) return reply;
+    const stream = createEventStream(reply.raw, headers);
+    streams.add(stream);
+    stream.onClose(() => streams.delete(stream));
+    result.stream(stream);
+    return reply;
+  }
+
+  await server.listen({ host, port: options.port });
+  const { port } = server.server.address() as AddressInfo;
+  let closing: Promise<void> | null = null;
+
+  return {
+    port,
+    url: `${tls ? 'https' : 'http'}://${urlHost(host)}:${port}`,
+    close() {
+      closing ??= (async () => {
+        for (const stream of streams) stream.close();
+        const hurry = setTimeout(() => server.server.closeAllConnections(), limits.closeMs);
+        const closed = server.close();
+        server.server.closeIdleConnections();
+        await closed;
+        clearTimeout(hurry);
+      })();
+      return closing;
+    },
+  };
+}
+
+/** Who sent a request: the name of its key, set when it was let in. */
+const callers = new WeakMap<IncomingMessage, string>();
+
+const securityHeaders = {
+  'x-content-type-options': 'nosniff',
+  'cache-control': 'no-store',
+  'referrer-policy': 'no-referrer',
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+};
+
+function createListener(handler: RequestListener, tls: RestServerOptions['tls'], limits: RestLimits): Server {
+  const options = {
+    maxHeaderSize: limits.headerBytes,
+    headersTimeout: limits.headersMs,
+    requestTimeout: limits.requestMs,
+    keepAliveTimeout: 65_000,
+    connectionsCheckingInterval: Math.min(1000, limits.headersMs),
+  };
+  if (!tls) return createServer(options, handler);
+  const secure = createSecureServer({ ...options, cert: tls.cert, key: tls.key, minVersion: 'TLSv1.2' }, handler);
+  // The two differ in the kind of socket alone, which nothing here looks at.
+  return secure as unknown as Server;
+}
+
+/** The caller's own id when it is harmless, else a new one. */
+function requestId(request: IncomingMessage): string {
+  const given = request.headers['x-request-id'];
+  return typeof given === 'string' && /^[\w.:-]{1,64}$/.test(given) ? given : randomUUID();
+}
+
+/** As URLSearchParams reads it; a name that comes twice keeps all its values, so that it can be refused. */
+function parseQuery(text: string): Record<string, string | string[]> {
+  const query: Record<string, string | string[]> = Object.create(null);
+  for (const [name, value] of new URLSearchParams(text)) {
+    const before = query[name];
+    query[name] = before === undefined ? value : [before, value].flat();
+  }
+  return query;
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
+/** Throws `bad_json`. An empty body is undefined: whether one is needed is the operation's to say. */
+function parseJson(body: Buffer): unknown {
+  if (body.length === 0) return undefined;
+  let text: string;
+  try {
+    text = utf8.decode(body);
+  } catch {
+    throw new ProblemError('bad_json', 'The body is not UTF-8.');
+  }
+  try {
+    return JSON.parse(text, (name, value: unknown) => {
+      if (name === '__proto__') throw new ProblemError('bad_json', 'The body has a member called __proto__.');
+      return value;
+    });
+  } catch (error) {
+    if (error instanceof ProblemError) throw error;
+    // The engine's message quotes the body, which may hold a secret; the position is enough to find the fault.
+    const position = /position (\d+)/.exec((error as Error).message)?.[1];
+    throw new ProblemError(
+      'bad_json',
+      position === undefined ? 'The body is not valid JSON.' : `The body stops being JSON at character ${position}.`,
+    );
+  }
+}
+
+function sendAnswer(result: Exclude<Answer, { stream: unknown }>, reply: FastifyReply): FastifyReply {
+  reply.code(result.status).headers(result.headers ?? {});
+  if ('text' in result) return reply.type(result.type).send(result.text);
+  if (result.body === undefined) return reply.send();
+  return reply.type('application/json; charset=utf-8').send(JSON.stringify(result.body));
+}
+
+function sendProblem(reply: FastifyReply, problem: ProblemError, method: string): FastifyReply {
+  reply
+    .code(problem.status)
+    .headers({ ...securityHeaders, ...problem.headers })
+    .type('application/problem+json; charset=utf-8');
+  return method === 'HEAD' ? reply.send() : reply.send(JSON.stringify(problem.toBody()));
+}
+
+/** Refusals of Node's own parser: no request object exists, so the answer is written by hand. */
+function refuseConnection(this: unknown, error: Error & { code?: string }, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || socket.destroyed) return;
+  const problem =
+    error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+      ? new ProblemError('request_timeout', 'The request did not arrive in time.')
+      : error.code === 'HPE_HEADER_OVERFLOW'
+        ? new ProblemError('headers_too_large', 'The request line and headers are larger than this server takes.')
+        : new ProblemError('bad_request', 'This is not HTTP as this server understands it.');
+  const body = JSON.stringify(problem.toBody());
+  if (socket.writable) {
+    socket.end(
+      `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\nContent-Type: application/problem+json\r\n` +
+        `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+    );
+  }
+  socket.destroySoon();
+}
+
+function knownPaths(all: readonly Operation[]): { path: string; pattern: RegExp; methods: string[] }[] {
+  const methods = new Map<string, string[]>();
+  for (const { root, path, method } of all) {
+    const full = root ? path : `/api/v1${path}`;
+    methods.set(full, [...(methods.get(full) ?? []), ...(method === 'GET' ? ['GET', 'HEAD'] : [method])]);
+  }
+  for (const path of ['/api/v1/openapi.json', '/api/v1/docs']) methods.set(path, ['GET', 'HEAD']);
+  return [...methods].map(([path, own]) => ({
+    path,
+    pattern: new RegExp(`^${path.replace(/[.]/g, '\\.').replace(/\{\w+\}/g, '[^/]+')}$`),
+    methods: [...own, 'OPTIONS'],
+  }));
+}
+
+/** An address as it stands in a URL: IPv6 in brackets, "any" as loopback. */
+function urlHost(host: string): string {
+  if (host === '0.0.0.0' || host === '::') return '127.0.0.1';
+  return host.includes(':') ? `[${host}]` : host;
+}

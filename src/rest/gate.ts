@@ -1,0 +1,166 @@
+import { createHash } from 'node:crypto';
+import type { IncomingHttpHeaders } from 'node:http';
+import { isIPv6 } from 'node:net';
+import type { Keys, KeyView } from '../fleet/app.ts';
+import { ProblemError } from './problem.ts';
+
+/** A request that was let in. `release` gives its place back and must be called once. */
+export type Admission = Readonly<{
+  key: KeyView;
+  headers: Readonly<Record<string, string>>;
+  release(): void;
+}>;
+
+export interface Gate {
+  /** Throws a ProblemError (401, 403, 429) when the request may not pass. */
+  admit(request: { headers: IncomingHttpHeaders; address: string; access: 'read' | 'admin' }): Admission;
+}
+
+const guessesBeforeLock = 10;
+const firstLockMs = 1000;
+const longestLockMs = 60_000;
+/** Guesses of an address are forgotten after this long without another one. */
+const forgetMs = 15 * 60_000;
+const addressesKept = 10_000;
+
+type Guesser = { wrong: Set<string>; guesses: number; lockedUntil: number; lastAt: number };
+type Use = { tokens: number; at: number; open: number };
+
+/**
+ * Checks keys, scopes and the limits of each key. `monotonicMs` is any clock that never goes back.
+ *
+ * Against guessing: an address that came with ten different wrong keys is locked, for one second at first and up to a
+ * minute. While it is locked, keys that proved right before still pass (somebody else's guessing on the same machine
+ * must not shut the owner out) and no other key is even looked at.
+ */
+export function createGate(keys: Keys, monotonicMs: () => number): Gate {
+  const guessers = new Map<string, Guesser>();
+  const proven = new Set<string>();
+  const uses = new Map<string, Use>();
+
+  function verify(secret: string, address: string): KeyView {
+    const now = monotonicMs();
+    const digest = createHash('sha256').update(secret).digest('base64');
+    const who = addressGroup(address);
+    const guesser = guessers.get(who);
+    if (guesser && guesser.lockedUntil > now && !proven.has(digest)) {
+      throw new ProblemError('rate_limited', 'Too many wrong keys came from this address.', {
+        headers: { 'retry-after': String(Math.ceil((guesser.lockedUntil - now) / 1000)) },
+      });
+    }
+    const key = keys.verify(secret);
+    if (key) {
+      proven.add(digest);
+      return key;
+    }
+    // A revoked key counts as a wrong one.
+    proven.delete(digest);
+    countGuess(who, digest, now);
+    throw new ProblemError('unauthorized', 'The key is not known, was revoked or has expired.', {
+      headers: { 'www-authenticate': 'Bearer realm="gpuproxy", error="invalid_token"' },
+    });
+  }
+
+  function countGuess(who: string, digest: string, now: number): void {
+    let guesser = guessers.get(who);
+    if (!guesser || now - guesser.lastAt > forgetMs) {
+      guesser = { wrong: new Set(), guesses: 0, lockedUntil: 0, lastAt: now };
+    }
+    // Re-inserting keeps the map in order of last use, so that the oldest goes first when it is full.
+    guessers.delete(who);
+    guessers.set(who, guesser);
+    if (guessers.size > addressesKept) guessers.delete(guessers.keys().next().value!);
+    guesser.lastAt = now;
+    // The same wrong key over and over is a stale script, not a guess.
+    if (guesser.wrong.has(digest)) return;
+    guesser.wrong.add(digest);
+    if (guesser.wrong.size > 64) guesser.wrong.delete(guesser.wrong.values().next().value!);
+    guesser.guesses++;
+    if (guesser.guesses >= guessesBeforeLock) {
+      const doublings = Math.min(guesser.guesses - guessesBeforeLock, 16);
+      guesser.lockedUntil = now + Math.min(longestLockMs, firstLockMs * 2 ** doublings);
+    }
+  }
+
+  function use(key: KeyView): Admission {
+    const now = monotonicMs();
+    const perMinute = key.requestsPerMinute;
+    let state = uses.get(key.id);
+    if (!state) uses.set(key.id, (state = { tokens: perMinute ?? 0, at: now, open: 0 }));
+    const mine = state;
+    const headers: Record<string, string> = {};
+
+    if (key.maxConcurrent !== null && mine.open >= key.maxConcurrent) {
+      throw new ProblemError('rate_limited', `The key has ${mine.open} requests open, its limit.`, {
+        headers: { 'retry-after': '1' },
+      });
+    }
+    if (perMinute !== null) {
+      mine.tokens = Math.min(perMinute, mine.tokens + ((now - mine.at) / 60_000) * perMinute);
+      mine.at = now;
+      const secondsUntilOne = Math.ceil(((1 - mine.tokens) / perMinute) * 60);
+      const full = Math.ceil(((perMinute - mine.tokens) / perMinute) * 60);
+      headers['ratelimit-policy'] = `"key";q=${perMinute};w=60`;
+      if (mine.tokens < 1) {
+        throw new ProblemError('rate_limited', `The key may make ${perMinute} requests a minute.`, {
+          headers: {
+            ...headers,
+            ratelimit: `"key";r=0;t=${Math.max(1, secondsUntilOne)}`,
+            'retry-after': String(Math.max(1, secondsUntilOne)),
+          },
+        });
+      }
+      mine.tokens--;
+      headers['ratelimit'] = `"key";r=${Math.floor(mine.tokens)};t=${full}`;
+    }
+    mine.open++;
+    let released = false;
+    return {
+      key,
+      headers,
+      release() {
+        if (released) return;
+        released = true;
+        mine.open--;
+      },
+    };
+  }
+
+  return {
+    admit({ headers, address, access }) {
+      const secret = readKey(headers);
+      if (secret === null) {
+        throw new ProblemError('unauthorized', 'Send a key as X-API-Key or as Authorization: Bearer.', {
+          headers: { 'www-authenticate': 'Bearer realm="gpuproxy"' },
+        });
+      }
+      const key = verify(secret, address);
+      if (key.scope === 'proxy') {
+        throw new ProblemError('forbidden', 'A key with the scope proxy is for the data plane alone.');
+      }
+      if (key.scope === 'read' && access === 'admin') {
+        throw new ProblemError('forbidden', 'A key with the scope read may only read; this needs the scope admin.');
+      }
+      return use(key);
+    },
+  };
+}
+
+function readKey(headers: IncomingHttpHeaders): string | null {
+  const own = headers['x-api-key'];
+  if (typeof own === 'string' && own.trim() !== '') return own.trim();
+  const bearer = /^Bearer +(\S+)\s*$/i.exec(headers.authorization ?? '');
+  return bearer?.[1] ?? null;
+}
+
+/** One household has a /64 of IPv6, so that is what is counted. */
+function addressGroup(address: string): string {
+  if (!isIPv6(address) || address.includes('.')) return address;
+  const [head = '', tail = ''] = address.split('::');
+  const left = head.split(':').filter(Boolean);
+  const right = tail.split(':').filter(Boolean);
+  const groups = address.includes('::')
+    ? [...left, ...Array.from({ length: 8 - left.length - right.length }, () => '0'), ...right]
+    : left;
+  return groups.slice(0, 4).join(':');
+}

@@ -1,0 +1,36 @@
+import { operation } from '../operation.ts';
+import { ProblemError } from '../problem.ts';
+import * as schemas from '../schemas.ts';
+
+export const probeOperations = [
+  operation({
+    method: 'GET',
+    path: '/healthz',
+    root: true,
+    id: 'getHealth',
+    tag: 'probes',
+    summary: 'Liveness: the process answers',
+    access: 'public',
+    answers: { 200: { description: 'It lives', schema: schemas.healthAnswer } },
+    handle: () => ({ status: 200, body: { status: 'ok' } }),
+  }),
+  operation({
+    method: 'GET',
+    path: '/readyz',
+    root: true,
+    id: 'getReadiness',
+    tag: 'probes',
+    summary: 'Readiness: an upstream can take a request',
+    access: 'public',
+    answers: { 200: { description: 'Ready', schema: schemas.readyAnswer } },
+    problems: ['not_ready'],
+    handle(_, { app }) {
+      const { upstreams } = app.state.get();
+      const eligible = upstreams.filter((upstream) => upstream.eligible).length;
+      if (eligible === 0) {
+        throw new ProblemError('not_ready', `None of ${upstreams.length} upstreams is eligible.`);
+      }
+      return { status: 200, body: { status: 'ready', eligible } };
+    },
+  }),
+];
