@@ -8,6 +8,17 @@ export type ProviderOptions = Readonly<{
   baseUrl: string;
   /** Container port that serves HTTP on a rented instance. */
   instancePort: number;
+  /**
+   * Factor on the spacing that the provider asks for between calls to one endpoint. 1 keeps its documented limits (a
+   * rental every 5.4 s on vast.ai); 0 switches spacing off, which is for simulators only.
+   */
+  pace?: number | undefined;
+  /** Disk that is in an offer's price, GB. */
+  diskGb?: number | undefined;
+  /** Prepaid hours that an offer's price is asked for, where the provider sells time. */
+  durationHours?: number | undefined;
+  /** Offers that one search brings at most, cheapest first. */
+  maxOffers?: number | undefined;
 }>;
 
 /**

@@ -18,9 +18,15 @@ export interface Provider {
   readonly prefix: string;
   /** Rentable now, re-checked against the filter on our side. Cheapest first. */
   offers(filter: OfferFilter, signal?: AbortSignal): Promise<readonly Offer[]>;
-  /** One paid call, never repeated by this method. Expected refusals are values, see RentResult. */
+  /**
+   * One paid call, never repeated by this method. Refusals and failures are values, see RentResult. Rejects only with
+   * the signal's AbortError and only when nothing was sent; aborted later it answers `unknown`.
+   */
   rent(offer: Offer, spec: RentSpec, signal?: AbortSignal): Promise<RentResult>;
-  /** Every instance of the account, ours or not. */
+  /**
+   * Every instance of the account, ours or not, complete or an error: what is missing from the answer does not exist.
+   * Instances that have ended may be in it, as `ended`.
+   */
   list(signal?: AbortSignal): Promise<readonly ProviderInstance[]>;
   /** Destroying what is gone succeeds. */
   destroy(contract: ContractId, signal?: AbortSignal): Promise<void>;
@@ -30,9 +36,23 @@ export interface Provider {
   logs?(contract: ContractId, options: { tail: number }, signal?: AbortSignal): Promise<readonly string[]>;
   /** Buys more prepaid hours. */
   extend?(contract: ContractId, hours: number, signal?: AbortSignal): Promise<void>;
+  /** What this client has done since it was made. */
+  stats?(): ProviderStats;
   /** Closes pooled connections. */
   close?(): Promise<void>;
 }
+
+/** Counters of a client, all since it was made. */
+export type ProviderStats = Readonly<{
+  /** HTTP requests sent. */
+  calls: number;
+  /** Of those: repeated after a failure. */
+  retries: number;
+  /** Answers of 429. */
+  rateLimited: number;
+  /** Rows of offers left out because they could not be read. */
+  skippedRows: number;
+}>;
 
 export type ProviderErrorCode =
   | 'auth' // the key was refused
@@ -51,17 +71,20 @@ export class ProviderError extends Error {
   readonly status: number | null;
   /** How long to wait before the next call to the same endpoint, when the provider or our spacing says so. */
   readonly retryAfterMs: number | null;
+  /** False when it is certain that the provider never got the request. */
+  readonly sent: boolean;
 
   constructor(
     provider: ProviderName,
     code: ProviderErrorCode,
     message: string,
-    options: { status?: number | null; retryAfterMs?: number | null; cause?: unknown } = {},
+    options: { status?: number | null; retryAfterMs?: number | null; sent?: boolean; cause?: unknown } = {},
   ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.provider = provider;
     this.code = code;
     this.status = options.status ?? null;
     this.retryAfterMs = options.retryAfterMs ?? null;
+    this.sent = options.sent ?? true;
   }
 }

@@ -1,0 +1,67 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { z } from 'zod';
+
+const batch = 100;
+
+/**
+ * Decodes rows one by one and leaves out those that cannot be read. The event loop gets a turn after every hundred, so
+ * that a large answer never blocks it for long.
+ */
+export async function decodeRows<T>(
+  rows: readonly unknown[],
+  schema: z.ZodType<T>,
+): Promise<{ decoded: T[]; skipped: number }> {
+  const decoded: T[] = [];
+  let skipped = 0;
+  for (const [index, row] of rows.entries()) {
+    if (index > 0 && index % batch === 0) await nextTurn();
+    const parsed = schema.safeParse(row);
+    if (parsed.success) decoded.push(parsed.data);
+    else skipped++;
+  }
+  return { decoded, skipped };
+}
+
+/** `work` over all items, at most `width` at once, results in the order of the items. The first failure rejects. */
+export async function mapBounded<A, B>(
+  items: readonly A[],
+  width: number,
+  work: (item: A) => Promise<B>,
+): Promise<B[]> {
+  const results: B[] = new Array(items.length);
+  let next = 0;
+  let failed = false;
+  const worker = async () => {
+    while (next < items.length && !failed) {
+      const index = next++;
+      try {
+        results[index] = await work(items[index] as A);
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    }
+  };
+  // All workers end before the failure is reported: nothing goes on in the background.
+  const ends = await Promise.allSettled(Array.from({ length: Math.min(width, items.length) }, worker));
+  const bad = ends.find((end) => end.status === 'rejected');
+  if (bad) throw bad.reason;
+  return results;
+}
+
+/** A finite number, also when it comes as text. */
+export const number = z.union([
+  z.number(),
+  z
+    .string()
+    .regex(/^\s*-?\d+(\.\d+)?([eE][-+]?\d+)?\s*$/)
+    .transform(Number),
+]);
+
+/** Optional fields: null whenever they are absent, null or of another type than documented. */
+export const maybeNumber = number.nullish().catch(null);
+export const maybeText = z.string().nullish().catch(null);
+export const maybeFlag = z.boolean().nullish().catch(null);
+
+/** An id, as text, whether it comes as a number or as text. */
+export const id = z.union([z.number().int().transform(String), z.string().min(1)]);
