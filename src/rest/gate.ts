@@ -111,7 +111,7 @@ export function createGate(keys: Keys, monotonicMs: () => number): Gate {
         });
       }
       mine.tokens--;
-      headers['ratelimit'] = `"key";r=${Math.floor(mine.tokens)};t=${full}`;
+      headers.ratelimit = `"key";r=${Math.floor(mine.tokens)};t=${full}`;
     }
     mine.open++;
     let released = false;

@@ -127,7 +127,7 @@ function unwrapOptional(schema: z.ZodType): z.ZodType {
 function hoist(schema: z.ZodType, io: 'input' | 'output', components: Json): unknown {
   const { $schema: _dialect, $defs = {}, ...root } = z.toJSONSchema(schema, { io, target: 'draft-2020-12' }) as Json;
   for (const [name, definition] of Object.entries($defs as Json)) components[name] ??= redirect(definition);
-  const name = schema.meta()?.['id'];
+  const name = schema.meta()?.id;
   if (typeof name !== 'string') return redirect(root);
   components[name] ??= redirect(root);
   return { $ref: `#/components/schemas/${name}` };
@@ -138,7 +138,7 @@ function redirect(node: unknown): unknown {
   if (typeof node !== 'object' || node === null) return node;
   return Object.fromEntries(
     Object.entries(node)
-      .filter(([key]) => key !== 'id' || typeof (node as Json)['id'] !== 'string')
+      .filter(([key]) => key !== 'id' || typeof (node as Json).id !== 'string')
       .map(([key, value]) => [
         key,
         key === '$ref' && typeof value === 'string'

@@ -1,0 +1,221 @@
+import { request as httpRequest, type IncomingHttpHeaders } from 'node:http';
+import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
+import type { LocalApp } from '../../src/fleet/app.ts';
+import { createRestServer, type RestServer, type RestServerOptions } from '../../src/rest/create-server.ts';
+
+export type Reply = { status: number; headers: IncomingHttpHeaders; text: string; body: unknown };
+export type CallOptions = {
+  /** null sends none; absent sends the admin key. */
+  key?: string | null;
+  /** An object is sent as JSON, text and bytes as they are. */
+  body?: unknown;
+  headers?: Record<string, string | string[]>;
+};
+
+export type Rest = AsyncDisposable & {
+  server: RestServer;
+  url: string;
+  adminKey: string;
+  document: OpenApi;
+  /** One request; its answer is checked against the OpenAPI document. */
+  call(method: string, path: string, options?: CallOptions): Promise<Reply>;
+};
+
+type Responses = Record<string, { content?: Record<string, { schema?: object }> }>;
+export type OpenApiOperation = {
+  operationId: string;
+  parameters: { name: string; in: string; required: boolean; schema: object }[];
+  requestBody?: { required: boolean; content: { 'application/json': { schema: object } } };
+  responses: Responses;
+  security?: unknown[];
+  'x-scope'?: string;
+};
+export type OpenApi = {
+  openapi: string;
+  paths: Record<string, Record<string, OpenApiOperation>>;
+  components: { schemas: Record<string, object> };
+};
+
+export async function startRest(app: LocalApp, options: Partial<RestServerOptions> = {}): Promise<Rest> {
+  const server = await createRestServer({ app, host: '127.0.0.1', port: 0, ...options });
+  const adminKey = app.keys.create({ name: 'tester', scope: 'admin' }).key;
+  const described = await send(server.url, 'GET', '/api/v1/openapi.json', {});
+  const document = described.body as OpenApi;
+  const check = createChecker(document);
+  return {
+    server,
+    url: server.url,
+    adminKey,
+    document,
+    async call(method, path, options = {}) {
+      const { key = adminKey } = options;
+      const reply = await send(server.url, method, path, {
+        ...options,
+        headers: { ...(key === null ? {} : { 'x-api-key': key }), ...options.headers },
+      });
+      check(method, path, reply);
+      return reply;
+    },
+    [Symbol.asyncDispose]: () => server.close(),
+  };
+}
+
+export function send(base: string, method: string, path: string, options: CallOptions): Promise<Reply> {
+  const { body, headers = {} } = options;
+  const isRaw = typeof body === 'string' || Buffer.isBuffer(body);
+  const bytes = body === undefined ? null : isRaw ? (body as string | Buffer) : JSON.stringify(body);
+  const { promise, resolve, reject } = Promise.withResolvers<Reply>();
+  const outgoing = httpRequest(
+    new URL(base).origin,
+    {
+      method,
+      path,
+      agent: false,
+      headers: {
+        ...(bytes === null ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(bytes) }),
+        ...headers,
+      },
+    },
+    (incoming) => {
+      const parts: Buffer[] = [];
+      incoming.on('data', (part: Buffer) => parts.push(part));
+      incoming.on('error', reject);
+      incoming.on('end', () => {
+        const text = Buffer.concat(parts).toString('utf8');
+        let parsed: unknown;
+        try {
+          parsed = text === '' ? undefined : JSON.parse(text);
+        } catch {
+          parsed = undefined;
+        }
+        resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, text, body: parsed });
+      });
+    },
+  );
+  outgoing.on('error', reject);
+  outgoing.end(bytes ?? undefined);
+  return promise;
+}
+
+/** Throws when an answer is not one that the document announces. */
+export function createChecker(document: OpenApi): (method: string, path: string, reply: Reply) => void {
+  const ajv = new Ajv2020({ strict: false, allErrors: true, validateFormats: false });
+  ajv.addSchema(document, 'api');
+  const compiled = new Map<string, ValidateFunction>();
+  const patterns = Object.keys(document.paths)
+    .map((path) => ({ path, pattern: new RegExp(`^${path.replace(/\./g, '\\.').replace(/\{\w+\}/g, '[^/]+')}$`) }))
+    // "/fleet/adopt" before "/fleet/{id}".
+    .sort((a, b) => a.path.split('{').length - b.path.split('{').length);
+
+  const validatorAt = (pointer: string): ValidateFunction => {
+    const known = compiled.get(pointer);
+    if (known) return known;
+    const validate = ajv.compile({ $ref: `api#${pointer}` });
+    compiled.set(pointer, validate);
+    return validate;
+  };
+  const escapePart = (part: string) => encodeURIComponent(part.replaceAll('~', '~0').replaceAll('/', '~1'));
+
+  return (method, target, reply) => {
+    const path = target.split('?', 1)[0]!;
+    const type = (reply.headers['content-type'] ?? '').split(';')[0]!;
+    const verb = method.toLowerCase();
+    const entry = patterns.find(({ path: known, pattern }) => pattern.test(path) && document.paths[known]?.[verb]);
+    if (!entry) {
+      if (reply.status >= 400 && reply.text !== '') {
+        assertValid(validatorAt('/components/schemas/Problem'), `${method} ${path} ${reply.status}`, reply.body);
+      }
+      return;
+    }
+    const operation = document.paths[entry.path]![verb]!;
+    const response = operation.responses[String(reply.status)];
+    if (!response)
+      throw new Error(`${method} ${entry.path} answered ${reply.status}, which is not described: ${reply.text}`);
+    const content = response.content?.[type];
+    if (response.content === undefined) {
+      if (reply.text !== '') throw new Error(`${method} ${entry.path} ${reply.status} has a body`);
+      return;
+    }
+    if (!content) throw new Error(`${method} ${entry.path} ${reply.status} came as ${type}, which is not described`);
+    if (content.schema === undefined) return;
+    const pointer = ['paths', entry.path, verb, 'responses', String(reply.status), 'content', type, 'schema'];
+    assertValid(validatorAt(`/${pointer.map(escapePart).join('/')}`), `${method} ${path} ${reply.status}`, reply.body);
+  };
+}
+
+function assertValid(validate: ValidateFunction, what: string, body: unknown): void {
+  if (validate(body)) return;
+  const errors = validate.errors?.map(
+    (error) => `${error.instancePath} ${error.message} ${JSON.stringify(error.params)}`,
+  );
+  throw new Error(`${what} is not as described:\n${errors?.join('\n')}\n${JSON.stringify(body).slice(0, 2000)}`);
+}
+
+export type SseMessage = { id: string | null; event: string | null; data: unknown };
+
+/** An open event stream that a test reads message by message. */
+export type SseReader = {
+  status: number;
+  headers: IncomingHttpHeaders;
+  next(timeoutMs?: number): Promise<SseMessage>;
+  /** True once the server ended or cut the stream. */
+  ended: Promise<void>;
+  pause(): void;
+  resume(): void;
+  comments(): number;
+  close(): void;
+};
+
+export function openSse(base: string, path: string, headers: Record<string, string>): Promise<SseReader> {
+  const { promise, resolve, reject } = Promise.withResolvers<SseReader>();
+  const outgoing = httpRequest(new URL(path, base), { agent: false, headers }, (incoming) => {
+    const queue: SseMessage[] = [];
+    const waiting: ((message: SseMessage) => void)[] = [];
+    let text = '';
+    let comments = 0;
+    const ended = new Promise<void>((done) => incoming.on('close', () => done()));
+    incoming.on('error', () => {});
+    incoming.setEncoding('utf8');
+    incoming.on('data', (part: string) => {
+      text += part;
+      for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
+        const lines = text.slice(0, end).split('\n');
+        text = text.slice(end + 2);
+        const field = (name: string) =>
+          lines.find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2) ?? null;
+        const data = field('data');
+        if (data === null) {
+          if (lines[0]?.startsWith(':')) comments++;
+          continue;
+        }
+        const message = { id: field('id'), event: field('event'), data: JSON.parse(data) as unknown };
+        const taker = waiting.shift();
+        if (taker) taker(message);
+        else queue.push(message);
+      }
+    });
+    resolve({
+      status: incoming.statusCode ?? 0,
+      headers: incoming.headers,
+      next(timeoutMs = 10_000) {
+        const ready = queue.shift();
+        if (ready) return Promise.resolve(ready);
+        return new Promise((take, fail) => {
+          const timer = setTimeout(() => fail(new Error('no message in time')), timeoutMs);
+          waiting.push((message) => {
+            clearTimeout(timer);
+            take(message);
+          });
+        });
+      },
+      ended,
+      pause: () => incoming.pause(),
+      resume: () => incoming.resume(),
+      comments: () => comments,
+      close: () => outgoing.destroy(),
+    });
+  });
+  outgoing.on('error', reject);
+  outgoing.end();
+  return promise;
+}
