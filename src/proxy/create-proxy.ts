@@ -1,0 +1,373 @@
+import { hash, randomBytes } from 'node:crypto';
+import { createServer, type IncomingMessage, type RequestListener, type Server, ServerResponse } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import type { AddressInfo, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { TLSSocket } from 'node:tls';
+import { monotonicMs } from '../clock.ts';
+import { type BalancerSettings, createBalancer } from '../core/balancer.ts';
+import type { DirectoryEntry } from '../core/directory.ts';
+import type { LoadTable } from '../core/load-table.ts';
+import type { DataPlaneReport } from '../core/report.ts';
+import { AccessLog } from './access-log.ts';
+import { Exchange } from './exchange.ts';
+import { readRequestHeaders } from './headers.ts';
+import { modelOfPath, modelsAnswer } from './models.ts';
+import type { Plane } from './plane.ts';
+import { Recorder } from './recorder.ts';
+import { defaultProxySettings, type ProxySettings } from './settings.ts';
+import { Upstreams } from './upstreams.ts';
+import { WaitQueue } from './wait-queue.ts';
+
+/** Who may send requests: everybody, or holders of a key whose SHA-256 (hex) is listed. */
+export type ProxyAuth = Readonly<{ required: boolean; hashes: readonly string[] }>;
+
+export type ProxyOptions = Readonly<{
+  table: LoadTable;
+  directory: readonly DirectoryEntry[];
+  host: string;
+  /** 0 takes a free one. */
+  port: number;
+  settings?: Partial<ProxySettings>;
+  balancer?: Partial<BalancerSettings>;
+  auth?: ProxyAuth;
+  /** Number of this data-plane thread; leases are booked under it. */
+  thread?: number;
+  /** Several threads listen on one port. */
+  reusePort?: boolean;
+  /** Called about four times a second while there is something to say. */
+  report?: (report: DataPlaneReport) => void;
+}>;
+
+/** The data plane of one thread, listening. */
+export interface RunningProxy {
+  readonly host: string;
+  readonly port: number;
+  /** Requests that have begun and not ended. */
+  readonly active: number;
+  setDirectory(entries: readonly DirectoryEntry[]): void;
+  setAuth(auth: ProxyAuth): void;
+  /** Takes no new connection, finishes what it has, and cuts what is left at the deadline. */
+  drain(deadlineMs: number): Promise<void>;
+  /** Cuts everything and closes. */
+  close(): Promise<void>;
+}
+
+const sweepMs = 100;
+const reportMs = 250;
+const decisionsPerReport = 250;
+/** How often those who wait look for room that another thread has made. */
+const pollQueueMs = 20;
+
+class ProxyResponse extends ServerResponse {
+  exchange: Exchange | null = null;
+  expectsContinue = false;
+}
+
+/** Starts the data plane of one thread. Rejects with the error of `listen` (EADDRINUSE, EACCES …). */
+export async function createProxy(options: ProxyOptions): Promise<RunningProxy> {
+  const settings: ProxySettings = { ...defaultProxySettings, ...options.settings };
+  const thread = options.thread ?? 0;
+  const { table } = options;
+  const balancer = createBalancer(table, options.balancer, { thread });
+  const upstreams = new Upstreams(settings, table.capacity);
+  const log = settings.accessLog === 'off' ? null : new AccessLog(settings.accessLog);
+  const recorder = new Recorder(thread, log);
+  const queue = new WaitQueue(balancer, settings.queueLimit, settings.queueTimeoutMs, monotonicMs);
+  const plane: Plane = {
+    settings,
+    balancer,
+    upstreams,
+    queue,
+    recorder,
+    active: new Set(),
+    retrying: 0,
+    draining: false,
+    now: monotonicMs,
+  };
+  const guard = new Guard(options.auth ?? { required: false, hashes: [] });
+  const idPrefix = `${randomBytes(5).toString('hex')}-`;
+  let idCounter = 0;
+  const secure = settings.tls !== null;
+
+  /** From a parsed request to an exchange under way; refusals that need no upstream are answered here. */
+  function handle(req: IncomingMessage, res: ProxyResponse, upgrade: string | null): Exchange {
+    const address = req.socket.remoteAddress ?? '';
+    const headers = readRequestHeaders(req.rawHeaders, settings, {
+      address,
+      trusted: isLoopback(address),
+      secure,
+      oldHttp: req.httpVersionMinor === 0,
+    });
+    const id = headers.requestId ?? idPrefix + (idCounter++).toString(36);
+    const exchange = new Exchange(plane, req, res, headers, id, upgrade, monotonicMs());
+    res.exchange = exchange;
+    plane.active.add(exchange);
+    res.on('close', onResponseClose);
+    if (headers.fault !== null) {
+      const { status, code, detail } = headers.fault;
+      // Where a body ends may be unclear now, so nothing more is read from this connection.
+      exchange.refuse(status, code, detail, ['connection', 'close']);
+      return exchange;
+    }
+    const target = exchange.target;
+    if (target.charCodeAt(0) !== 0x2f || target.includes('#')) {
+      const detail = 'The request target must be a path; this is no proxy for other servers.';
+      exchange.refuse(400, 'bad_target', detail, ['connection', 'close']);
+      return exchange;
+    }
+    if (guard.required && !guard.admits(headers.key)) {
+      const detail =
+        headers.key === null ? 'A key is needed: X-API-Key or Authorization: Bearer.' : 'The key is not known.';
+      exchange.refuse(401, 'unauthorized', detail, ['www-authenticate', 'Bearer realm="gpuproxy"']);
+      return exchange;
+    }
+    // Added per request and not to all, because TRACE would echo it to the client.
+    headers.forward.push('x-request-id', id);
+    if (settings.upstreamApiKey !== null && exchange.method !== 'TRACE') {
+      headers.forward.push('authorization', `Bearer ${settings.upstreamApiKey}`);
+    }
+    if (upstreams.knowsModels && exchange.method === 'GET' && target.startsWith('/v1/models')) {
+      const answer = modelsAnswer(target, upstreams, table);
+      if (answer !== null) {
+        exchange.reply(answer, 'complete');
+        return exchange;
+      }
+      exchange.start(modelOfPath(target));
+      return exchange;
+    }
+    exchange.start(null);
+    return exchange;
+  }
+
+  const listener = ((req: IncomingMessage, res: ProxyResponse) => {
+    handle(req, res, null);
+  }) as unknown as RequestListener;
+  const serverOptions = {
+    ServerResponse: ProxyResponse as unknown as typeof ServerResponse,
+    maxHeaderSize: settings.maxHeaderBytes,
+    headersTimeout: settings.headersTimeoutMs,
+    // Uploads may take as long as they keep moving: the sweep watches that.
+    requestTimeout: 0,
+    keepAliveTimeout: settings.keepAliveTimeoutMs,
+    connectionsCheckingInterval: Math.min(1_000, Math.max(100, settings.headersTimeoutMs / 4)),
+    insecureHTTPParser: false,
+    requireHostHeader: false, // checked with the other headers, which answers with a problem document
+    optimizeEmptyRequests: true,
+    noDelay: true,
+    shouldUpgradeCallback: (req: IncomingMessage) => tunnelProtocol(req) !== null,
+  };
+  const server: Server =
+    settings.tls === null
+      ? createServer(serverOptions as Parameters<typeof createServer>[0] & object, listener)
+      : (createTlsServer(
+          { ...serverOptions, ...settings.tls, minVersion: 'TLSv1.2', ALPNProtocols: ['http/1.1'] } as object,
+          listener,
+        ) as unknown as Server);
+  server.maxHeadersCount = 0; // counted by ourselves: node would silently drop what is over the limit
+  server.maxConnections = settings.maxConnections;
+  server.timeout = 0;
+
+  server.on('checkContinue', (req: IncomingMessage, res: ServerResponse) => {
+    const response = res as unknown as ProxyResponse;
+    response.expectsContinue = true;
+    handle(req, response, null);
+  });
+  server.on('checkExpectation', (_req: IncomingMessage, res: ServerResponse) => {
+    res.writeHead(417, { 'content-length': 0 });
+    res.end();
+  });
+  server.on('connect', (_req: IncomingMessage, socket: Duplex) => {
+    rawAnswer(socket as Socket, 405, 'Method Not Allowed', 'This is no proxy for other servers.');
+  });
+  server.on('upgrade', (req: IncomingMessage, duplex: Duplex, head: Buffer) => {
+    const socket = duplex as Socket;
+    const res = new ProxyResponse(req);
+    res.shouldKeepAlive = false;
+    res.assignSocket(socket);
+    res.on('finish', () => socket.destroySoon());
+    socket.on('error', () => socket.destroy());
+    const early: Buffer[] = head.length > 0 ? [head] : [];
+    let earlyBytes = head.length;
+    // Read on before the upstream has agreed, or a client that leaves would not be noticed.
+    socket.on('data', (chunk: Buffer) => {
+      early.push(chunk);
+      earlyBytes += chunk.length;
+      if (earlyBytes > 65_536) socket.destroy();
+    });
+    socket.on('end', () => socket.destroy());
+    const exchange = handle(req, res, tunnelProtocol(req));
+    exchange.early = early;
+  });
+  server.on('clientError', (error: NodeJS.ErrnoException, duplex: Duplex) => {
+    const socket = duplex as Socket & { _httpMessage?: ServerResponse | null };
+    if (!socket.writable || error.code === 'ECONNRESET' || socket._httpMessage?.headersSent === true) {
+      socket.destroy();
+      return;
+    }
+    if (error.code === 'HPE_HEADER_OVERFLOW') {
+      rawAnswer(socket, 431, 'Request Header Fields Too Large', 'Request line and headers are too large.');
+    } else if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') {
+      rawAnswer(socket, 408, 'Request Timeout', 'The request headers did not arrive in time.');
+    } else rawAnswer(socket, 400, 'Bad Request', 'The request is not well-formed HTTP/1.1.');
+  });
+  server.on('tlsClientError', (_error: Error, socket: TLSSocket) => socket.destroy());
+
+  applyDirectory(options.directory);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(
+      { host: options.host, port: options.port, reusePort: options.reusePort === true, backlog: 4096 },
+      () => {
+        server.off('error', reject);
+        resolve();
+      },
+    );
+  }).catch((error: unknown) => {
+    log?.close();
+    throw error;
+  });
+  server.on('error', () => {}); // accept errors (EMFILE): node goes on accepting when it can
+
+  const sweeper = setInterval(() => {
+    const now = monotonicMs();
+    queue.expire(now);
+    for (const exchange of plane.active) exchange.sweep(now);
+  }, sweepMs);
+  const poller = setInterval(() => {
+    if (queue.size > 0) queue.admit();
+  }, pollQueueMs);
+  const epochOffsetMs = Date.now() - monotonicMs();
+  let reported = '';
+  const sendReport = () => {
+    const decisions = balancer.trace.take(
+      decisionsPerReport,
+      (row, generation) => idOf(row, generation),
+      epochOffsetMs,
+    );
+    const report = recorder.report(queue.size, decisions);
+    const state = `${report.counters.requests} ${report.queued} ${report.counters.upgrades} ${decisions.length}`;
+    if (state === reported) return;
+    reported = state;
+    options.report?.(report);
+  };
+  const reporter = options.report === undefined ? undefined : setInterval(sendReport, reportMs);
+
+  function idOf(row: number, generation: number): string | null {
+    return upstreams.get(row, generation)?.entry.id ?? null;
+  }
+
+  function applyDirectory(entries: readonly DirectoryEntry[]): void {
+    for (const gone of upstreams.update(entries)) {
+      for (const exchange of plane.active) {
+        const attempt = exchange.attempt;
+        if (attempt !== null && !attempt.over && attempt.upstream.pool === gone.pool) exchange.cut('drained');
+      }
+      gone.pool.destroy().catch(() => {});
+    }
+    // Those who wait hold masks of the old directory.
+    for (const exchange of plane.active) exchange.directoryChanged();
+    queue.wake();
+  }
+
+  let closing: Promise<void> | null = null;
+  function close(): Promise<void> {
+    closing ??= (async () => {
+      plane.draining = true;
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      for (const exchange of plane.active) exchange.cut('drained');
+      server.closeAllConnections();
+      for (const exchange of plane.active) {
+        exchange.socket.destroy();
+        exchange.closed();
+      }
+      await closed;
+      clearInterval(sweeper);
+      clearInterval(poller);
+      clearInterval(reporter);
+      if (options.report !== undefined) sendReport();
+      await upstreams.destroy();
+      log?.close();
+    })();
+    return closing;
+  }
+
+  const bound = server.address() as AddressInfo;
+  return {
+    host: options.host,
+    port: bound.port,
+    get active() {
+      return plane.active.size;
+    },
+    setDirectory: applyDirectory,
+    setAuth: (auth) => guard.set(auth),
+    async drain(deadlineMs) {
+      plane.draining = true;
+      server.close();
+      server.closeIdleConnections();
+      const deadline = monotonicMs() + deadlineMs;
+      while (plane.active.size > 0 && monotonicMs() < deadline) {
+        await new Promise((resolve) => setTimeout(resolve, 25));
+        server.closeIdleConnections();
+      }
+      await close();
+    },
+    close,
+  };
+}
+
+/** Knows which keys may come in. Checked keys are remembered, because hashing each time costs more than the rest of it. */
+class Guard {
+  required: boolean;
+  #hashes: ReadonlySet<string>;
+  #checked = new Set<string>();
+
+  constructor(auth: ProxyAuth) {
+    this.required = auth.required;
+    this.#hashes = new Set(auth.hashes);
+  }
+
+  set(auth: ProxyAuth): void {
+    this.required = auth.required;
+    this.#hashes = new Set(auth.hashes);
+    this.#checked = new Set();
+  }
+
+  admits(key: string | null): boolean {
+    if (key === null || key.length > 1024) return false;
+    if (this.#checked.has(key)) return true;
+    // Comparing hashes leaks nothing about a key by its timing: nobody can choose a key towards a given hash.
+    if (!this.#hashes.has(hash('sha256', key, 'hex'))) return false;
+    if (this.#checked.size < 4096) this.#checked.add(key);
+    return true;
+  }
+}
+
+function onResponseClose(this: ServerResponse): void {
+  (this as unknown as ProxyResponse).exchange?.closed();
+}
+
+function isLoopback(address: string): boolean {
+  return address.startsWith('127.') || address === '::1' || address.startsWith('::ffff:127.');
+}
+
+/**
+ * The protocol to tunnel, or null for an ordinary request. h2c is not tunnelled: it would carry requests past every rule
+ * of this proxy; the request is then answered as HTTP/1.1, as the sender must expect.
+ */
+function tunnelProtocol(req: IncomingMessage): string | null {
+  const protocol = req.headers.upgrade?.trim();
+  if (protocol === undefined || protocol === '' || req.method !== 'GET') return null;
+  if (/\b(?:h2c?|HTTP\/|TLS\/)/i.test(protocol)) return null;
+  if (req.headers['content-length'] !== undefined || req.headers['transfer-encoding'] !== undefined) return null;
+  return protocol;
+}
+
+/** For requests that never became one: there is no response object to answer with. */
+function rawAnswer(socket: Socket, status: number, title: string, detail: string): void {
+  const body = `${JSON.stringify({ type: 'about:blank', title, status, detail, code: 'bad_request' })}\n`;
+  socket.end(
+    `HTTP/1.1 ${status} ${title}\r\nContent-Type: application/problem+json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
+  socket.destroySoon();
+}

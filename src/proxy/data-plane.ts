@@ -1,0 +1,193 @@
+import { createServer } from 'node:net';
+import { Worker } from 'node:worker_threads';
+import type { BalancerSettings } from '../core/balancer.ts';
+import type { Keys, LocalApp } from '../fleet/app.ts';
+import type { ProxyAuth } from './create-proxy.ts';
+import { type ProxySettings, type ProxyVariables, proxySettingsFrom } from './settings.ts';
+import type { FromWorker, ToWorker, WorkerStart } from './worker-messages.ts';
+
+/** The variables the data plane reads; the program's `Config` has them all. */
+export type DataPlaneVariables = ProxyVariables &
+  Readonly<{
+    GPUPROXY_HOST: string;
+    GPUPROXY_PROXY_PORT: number;
+    PROXY_AUTH: 'auto' | 'required';
+    EJECT_AFTER_FAILURES: number;
+    EJECT_BASE_SECONDS: number;
+    EJECT_MAX_SECONDS: number;
+    MAX_EJECTED_FRACTION: number;
+    SLOW_START_SECONDS: number;
+  }>;
+
+export type DataPlaneOptions = Readonly<{
+  app: LocalApp['dataPlane'];
+  keys: Pick<Keys, 'proxyHashes' | 'onChange'>;
+  config: DataPlaneVariables;
+  /** PEM texts; null: plain HTTP. */
+  tls: ProxySettings['tls'];
+  /** Worker threads, 1 to 63. */
+  threads: number;
+  /** Over what `config` says. */
+  settings?: Partial<ProxySettings>;
+}>;
+
+export interface RunningDataPlane {
+  readonly host: string;
+  readonly port: number;
+  readonly threads: number;
+  /** Takes nothing new, finishes what it has, cuts what is left at the deadline; then all is closed. */
+  drain(deadlineMs: number): Promise<void>;
+  close(): Promise<void>;
+  /** Kills one thread as a crash would, to see that it is replaced. */
+  crash(thread: number): void;
+}
+
+/** The listener cannot be opened. `code` is that of the system: EADDRINUSE, EACCES, EADDRNOTAVAIL … */
+export class ListenError extends Error {
+  override readonly name = 'ListenError';
+  readonly code: string;
+  constructor(code: string, host: string, port: number, detail: string) {
+    super(`data plane: cannot listen on ${host}:${port} (${code === 'EADDRINUSE' ? 'the port is in use' : detail})`);
+    this.code = code;
+  }
+}
+
+const restartMs = 250;
+const maxRestartMs = 10_000;
+
+/**
+ * Runs the data plane on worker threads that share one port and one load table. A worker that dies is replaced, and the
+ * leases it held are given back. Rejects with `ListenError`.
+ */
+export async function startDataPlane(options: DataPlaneOptions): Promise<RunningDataPlane> {
+  const { app, config, keys } = options;
+  const threads = Math.max(1, Math.min(63, options.threads));
+  const host = config.GPUPROXY_HOST;
+  const configured = proxySettingsFrom(config, options.tls);
+  const settings: ProxySettings = {
+    ...configured,
+    // The limits of the process are shared out, rounded up so that nobody has none.
+    queueLimit: Math.ceil(configured.queueLimit / threads),
+    ...options.settings,
+  };
+  const balancer: Partial<BalancerSettings> = {
+    ejectAfterFailures: config.EJECT_AFTER_FAILURES,
+    ejectBaseMs: config.EJECT_BASE_SECONDS * 1000,
+    ejectMaxMs: config.EJECT_MAX_SECONDS * 1000,
+    maxEjectedFraction: config.MAX_EJECTED_FRACTION,
+    slowStartMs: config.SLOW_START_SECONDS * 1000,
+  };
+  const auth = (): ProxyAuth => ({
+    required: config.PROXY_AUTH === 'required' || !isLoopbackHost(host),
+    hashes: keys.proxyHashes(),
+  });
+  let port = config.GPUPROXY_PROXY_PORT;
+  const workers: (Worker | null)[] = Array.from({ length: threads }, () => null);
+  let stopping = false;
+  const timers = new Set<NodeJS.Timeout>();
+
+  // With reusePort a second program could join the port unnoticed, so the first look is without it.
+  if (threads > 1 && port !== 0) await probePort(host, port);
+
+  /** Starts the worker of one thread; resolves when it listens. */
+  function launch(thread: number, restarts: number): Promise<number> {
+    const start: WorkerStart = {
+      buffer: app.table.buffer,
+      thread: thread + 1,
+      host,
+      port,
+      reusePort: threads > 1,
+      settings,
+      balancer,
+      auth: auth(),
+      directory: app.directory(),
+    };
+    const worker = new Worker(workerUrl(), { workerData: start, name: `proxy-${thread}` });
+    workers[thread] = worker;
+    let listening = false;
+    const listens = new Promise<number>((resolve, reject) => {
+      worker.on('message', (message: FromWorker) => {
+        if (message.type === 'report') app.report(message.report);
+        else if (message.type === 'listening') {
+          listening = true;
+          resolve(message.port);
+        } else if (message.type === 'failed') reject(new ListenError(message.code, host, port, message.message));
+      });
+      worker.on('error', (error: Error) => reject(error));
+      worker.on('exit', (code) => {
+        workers[thread] = null;
+        reject(new Error(`data plane: thread ${thread} ended with code ${code}`));
+        app.table.releaseThread(thread + 1);
+        if (stopping || (!listening && restarts === 0)) return;
+        const delay = Math.min(maxRestartMs, restartMs * 2 ** (listening ? 0 : restarts));
+        const timer = setTimeout(() => {
+          timers.delete(timer);
+          if (!stopping) launch(thread, listening ? 1 : restarts + 1).catch(() => {});
+        }, delay);
+        timers.add(timer);
+      });
+    });
+    return listens;
+  }
+
+  const stopListening: (() => void)[] = [];
+  const tellAll = (message: ToWorker) => {
+    for (const worker of workers) worker?.postMessage(message);
+  };
+
+  async function stop(message: ToWorker, graceMs: number): Promise<void> {
+    stopping = true;
+    for (const unsubscribe of stopListening.splice(0)) unsubscribe();
+    for (const timer of timers) clearTimeout(timer);
+    await Promise.all(
+      workers.map(async (worker) => {
+        if (worker === null) return;
+        const exited = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
+        worker.postMessage(message);
+        const timer = setTimeout(() => void worker.terminate(), graceMs);
+        await exited;
+        clearTimeout(timer);
+      }),
+    );
+  }
+
+  try {
+    port = await launch(0, 0);
+    await Promise.all(Array.from({ length: threads - 1 }, (_, i) => launch(i + 1, 0)));
+  } catch (error) {
+    await stop({ type: 'close' }, 1_000);
+    throw error;
+  }
+  stopListening.push(app.onDirectory((entries) => tellAll({ type: 'directory', entries })));
+  stopListening.push(keys.onChange(() => tellAll({ type: 'auth', auth: auth() })));
+  // Changes while the workers were starting.
+  tellAll({ type: 'directory', entries: app.directory() });
+
+  return {
+    host,
+    port,
+    threads,
+    drain: (deadlineMs) => stop({ type: 'drain', deadlineMs }, deadlineMs + 2_000),
+    close: () => stop({ type: 'close' }, 2_000),
+    crash: (thread) => void workers[thread]?.terminate(),
+  };
+}
+
+/** Beside the bundle the worker is `proxy-worker.js`; run from source it is the file next to this one. */
+function workerUrl(): URL {
+  return new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './proxy-worker.js', import.meta.url);
+}
+
+function probePort(host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer();
+    probe.once('error', (error: NodeJS.ErrnoException) =>
+      reject(new ListenError(error.code ?? 'ERROR', host, port, error.message)),
+    );
+    probe.listen({ host, port }, () => probe.close(() => resolve()));
+  });
+}
+
+function isLoopbackHost(host: string): boolean {
+  return host === 'localhost' || host === '::1' || host.startsWith('127.');
+}

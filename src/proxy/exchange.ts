@@ -1,0 +1,624 @@
+import type { IncomingMessage, ServerResponse as NodeResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { Dispatcher } from 'undici';
+import type { IncomingHttpHeaders } from 'undici/types/header.js';
+import type { Lease } from '../core/balancer.ts';
+import type { Ending } from '../core/domain.ts';
+import { type Answer, openAiError, problem } from './answers.ts';
+import { Attempt } from './attempt.ts';
+import { answerHeaders, type RequestHeaders } from './headers.ts';
+import { ModelScan } from './model-scan.ts';
+import type { Plane } from './plane.ts';
+import { Upload } from './upload.ts';
+import type { Waiting } from './wait-queue.ts';
+
+/** What the parts of a request did in time, for the access log and the report. Milliseconds. */
+export type RequestTimes = Readonly<{
+  queueMs: number;
+  connectMs: number | null;
+  ttfbMs: number | null;
+  totalMs: number;
+}>;
+
+const idempotent: Readonly<Record<string, true>> = {
+  GET: true,
+  HEAD: true,
+  OPTIONS: true,
+  PUT: true,
+  DELETE: true,
+  TRACE: true,
+  PROPFIND: true,
+  SEARCH: true,
+  QUERY: true,
+};
+
+type ServerResponse = NodeResponse & { readonly expectsContinue: boolean };
+
+const nothingTried: readonly number[] = [];
+/** A small body that is on its way is waited for this long, so that it can go out, and go out again, in one piece. */
+const bodyGraceMs = 50;
+/** A directory older than the load table can name a row that this thread does not know yet. */
+const maxMisses = 4;
+/** A client that goes on sending after it was answered is listened to for so long, so that it reads the answer first. */
+const lingerMs = 2_000;
+
+/**
+ * One request of a client, from its headers to its last byte: everything that happens once per request. What happens once
+ * per upstream is an `Attempt`.
+ */
+export class Exchange implements Waiting {
+  readonly plane: Plane;
+  readonly req: IncomingMessage;
+  readonly res: ServerResponse;
+  readonly socket: Socket;
+  readonly id: string;
+  readonly method: string;
+  readonly target: string;
+  readonly startedAt: number;
+  readonly headers: RequestHeaders;
+  /** Protocol asked for; null for an ordinary request. */
+  readonly upgrade: string | null;
+  model: string | null = null;
+  allowed: Uint8Array;
+  tried: readonly number[] = nothingTried;
+  picky = false;
+  queuedAt = 0;
+  queueMs = 0;
+  attempts = 0;
+  attempt: Attempt | null = null;
+  status = 0;
+  /** One word for how it ended; null while it runs. */
+  cause: string | null = null;
+  bytesOut = 0;
+  done = false;
+  /** First bytes of an upgraded connection. */
+  early: Buffer[] = [];
+  readonly #client: string | null;
+  #upload: Upload | null = null;
+  #retrying = false;
+  #informed = false;
+  #misses = 0;
+  #queued = false;
+  #answerLength = -1;
+  #headOut = false;
+  #ended = false;
+  #chunkedAnswer = false;
+  #drainArmed = false;
+  #tunnelled = false;
+  #continued = false;
+  #grace: NodeJS.Timeout | null = null;
+
+  constructor(
+    plane: Plane,
+    req: IncomingMessage,
+    res: ServerResponse,
+    headers: RequestHeaders,
+    id: string,
+    upgrade: string | null,
+    now: number,
+  ) {
+    this.plane = plane;
+    this.req = req;
+    this.res = res;
+    this.socket = req.socket;
+    this.#client = req.socket.remoteAddress ?? null;
+    this.headers = headers;
+    this.id = id;
+    this.method = req.method ?? 'GET';
+    this.target = req.url ?? '/';
+    this.upgrade = upgrade;
+    this.startedAt = now;
+    this.allowed = plane.upstreams.known;
+  }
+
+  // --- once per request ---
+
+  /** Begins: reads as much of the body as the choice of an upstream needs, then chooses. */
+  start(model: string | null): void {
+    const { settings, upstreams } = this.plane;
+    if (model !== null && !this.#restrictTo(model)) return;
+    if (this.headers.contentLength <= 0 && !this.headers.chunked) {
+      this.choose();
+      return;
+    }
+    const upload = new Upload(this.req, settings.retryBodyBytes);
+    this.#upload = upload;
+    const scan = this.headers.json && upstreams.knowsModels ? new ModelScan() : null;
+    const small = !this.headers.chunked && this.headers.contentLength <= settings.retryBodyBytes;
+    if (scan === null && !small) {
+      this.choose();
+      return;
+    }
+    this.sendContinue();
+    let waited = !small;
+    const proceed = () => {
+      if (this.done || this.#ended) return;
+      const modelKnown = scan === null || scan.state !== 'pending';
+      if (!upload.complete && !upload.full && !(modelKnown && waited)) return;
+      if (this.#grace !== null) clearTimeout(this.#grace);
+      upload.stopProgress();
+      if (scan?.model != null && !this.#restrictTo(scan.model)) return;
+      this.choose();
+    };
+    if (small) {
+      this.#grace = setTimeout(() => {
+        waited = true;
+        proceed();
+      }, bodyGraceMs);
+    }
+    upload.readAhead(proceed, scan, settings.modelScanBytes);
+  }
+
+  /** Takes a lease on an upstream, or waits for one, or answers that there is none. */
+  choose(): void {
+    const { balancer, queue } = this.plane;
+    if (queue.size > 0 && !this.picky) {
+      this.#enqueue();
+      return;
+    }
+    const lease = balancer.acquire(this.plane.now(), this);
+    if (lease === 'none') this.turnedAway('none');
+    else if (lease === 'full') this.#enqueue();
+    else this.#forward(lease);
+  }
+
+  admitted(lease: Lease): void {
+    this.#queued = false;
+    this.queueMs += this.plane.now() - this.queuedAt;
+    this.#forward(lease);
+  }
+
+  turnedAway(why: 'none' | 'late' | 'full'): void {
+    if (this.#queued) this.queueMs += this.plane.now() - this.queuedAt;
+    this.#queued = false;
+    if (this.attempts > 0) {
+      this.refuse(502, 'no_upstream_left', 'Every upstream that could be tried has failed.');
+      return;
+    }
+    if (why === 'none' && this.model !== null && this.picky) {
+      this.#reply(
+        openAiError(503, 'model_unavailable', `The model '${this.model}' has no live upstream at the moment.`),
+        'no_upstream',
+      );
+    } else if (why === 'none') {
+      this.refuse(503, 'no_upstream', 'No upstream can take requests at the moment.');
+    } else if (why === 'full') {
+      this.refuse(503, 'queue_full', 'Every upstream is busy and the queue is full.');
+    } else {
+      this.refuse(503, 'queue_timeout', 'Every upstream was busy for too long.');
+    }
+  }
+
+  /** Answers in the proxy's own name. */
+  refuse(status: number, code: string, detail: string, headers: readonly string[] = []): void {
+    this.#reply(problem(status, code, detail, headers), code);
+  }
+
+  reply(answer: Answer, cause: string): void {
+    this.#reply(answer, cause);
+  }
+
+  /** The client is not there any more, whatever we have been told so far. */
+  get clientLeft(): boolean {
+    return this.done || this.socket.destroyed || this.res.destroyed;
+  }
+
+  /** The client's side is closed: the end of every request, good or bad. */
+  closed(): void {
+    if (this.done || this.#tunnelled) return;
+    this.#finish(this.res.writableFinished ? 'complete' : 'client_gone', 'client_gone');
+  }
+
+  /** Ends it from our side: at a drain deadline, or because the upstream was taken away. */
+  cut(cause: 'drained' | 'total_timeout'): void {
+    if (this.done) return;
+    this.cause = cause;
+    this.plane.queue.remove(this);
+    this.attempt?.cancel('drained');
+    if (this.#tunnelled) this.socket.destroy();
+    else if (this.res.headersSent) this.#abort();
+    else if (cause === 'drained')
+      this.refuse(503, 'drained', 'The server is shutting down or the upstream was removed.');
+    else this.refuse(504, 'total_timeout', 'The request took too long.');
+  }
+
+  /** Looks whether a deadline has passed. Called a few times a second. */
+  sweep(now: number): void {
+    const { settings } = this.plane;
+    if (this.socket.destroyed) {
+      this.closed();
+      return;
+    }
+    if (this.#tunnelled) return;
+    if (settings.totalTimeoutMs > 0 && now - this.startedAt > settings.totalTimeoutMs) {
+      this.cut('total_timeout');
+      return;
+    }
+    if (this.#queued) return;
+    const upload = this.#upload;
+    const attempt = this.attempt;
+    if (upload?.touched === true) {
+      upload.touched = false;
+      if (attempt !== null) attempt.touched = true;
+      else this.#uploadQuietSince = now;
+    }
+    if (attempt === null || attempt.over) {
+      if (
+        upload !== null &&
+        !upload.complete &&
+        now - this.#uploadQuietSince > settings.idleTimeoutMs &&
+        !this.#ended
+      ) {
+        this.refuse(408, 'request_timeout', 'The request body did not arrive in time.');
+      }
+      return;
+    }
+    if (attempt.sentAt === null) {
+      if (now - attempt.dispatchedAt > settings.connectTimeoutMs) this.#giveUp(attempt, 'refused', 'connect_timeout');
+      return;
+    }
+    if (attempt.touched) {
+      attempt.touched = false;
+      attempt.quietSince = now;
+      return;
+    }
+    const quietMs = now - attempt.quietSince;
+    if (!attempt.answered) {
+      if (upload !== null && !upload.complete) {
+        if (quietMs > settings.idleTimeoutMs) {
+          attempt.cancel('client_gone');
+          this.refuse(408, 'request_timeout', 'The request body did not arrive in time.');
+        }
+      } else if (quietMs > settings.firstByteTimeoutMs)
+        this.#giveUp(attempt, 'first_byte_timeout', 'first_byte_timeout');
+    } else if (quietMs > settings.idleTimeoutMs) {
+      if (attempt.paused) {
+        this.cause = 'client_stalled';
+        attempt.cancel('client_gone');
+        this.#abort();
+      } else this.#giveUp(attempt, 'idle_timeout', 'idle_timeout');
+    }
+  }
+  #uploadQuietSince = 0;
+
+  // --- called by the attempt ---
+
+  /** The request is being written to an upstream: the body is wanted now. */
+  sending(): void {
+    this.sendContinue();
+  }
+
+  sendContinue(): void {
+    if (this.#continued || !this.res.expectsContinue) return;
+    this.#continued = true;
+    this.res.writeContinue();
+  }
+
+  /** 1xx other than 100 and 101. */
+  information(status: number, headers: IncomingHttpHeaders): void {
+    if (this.req.httpVersionMinor === 0 || this.res.socket === null || this.res.headersSent) return;
+    this.#informed = true;
+    let head = `HTTP/1.1 ${status} ${status === 103 ? 'Early Hints' : 'Information'}\r\n`;
+    const { flat } = answerHeaders(headers, this.id, null, false);
+    for (let i = 0; i < flat.length; i += 2) {
+      const values = flat[i + 1]!;
+      for (const value of Array.isArray(values) ? values : [values]) head += `${flat[i]}: ${value}\r\n`;
+    }
+    this.res.socket.write(`${head}\r\n`, 'latin1');
+  }
+
+  /** The head of the answer. False when it cannot be passed on. */
+  answer(status: number, text: string, headers: IncomingHttpHeaders, attempt: Attempt): boolean {
+    const { res } = this;
+    const length = headers['content-length'];
+    const bodiless = this.method === 'HEAD' || status === 204 || status === 304;
+    const chunked = length === undefined && !bodiless && this.req.httpVersionMinor > 0;
+    const instance = this.plane.settings.instanceHeader ? attempt.upstream.entry.id : null;
+    const head = answerHeaders(headers, this.id, instance, chunked);
+    if (head.codings) return false;
+    if (this.plane.draining || this.upgrade !== null) head.flat.push('connection', 'close');
+    try {
+      res.writeHead(status, text, head.flat as string[]);
+    } catch {
+      return false;
+    }
+    this.status = status;
+    this.#chunkedAnswer = chunked;
+    this.#answerLength = bodiless ? -1 : head.contentLength;
+    // With the first bytes of the body if they are here already, alone if they are not.
+    process.nextTick(flushHead, this);
+    return true;
+  }
+
+  flushHead(): void {
+    if (this.#headOut || this.#ended || this.res.destroyed) return;
+    this.#headOut = true;
+    this.res.flushHeaders();
+  }
+
+  /** False when the client takes no more for now; the attempt is resumed when it does. */
+  write(chunk: Buffer): boolean {
+    const { res } = this;
+    this.#headOut = true;
+    this.bytesOut += chunk.length;
+    if (this.bytesOut === this.#answerLength) {
+      this.#ended = true;
+      // Before the client can see the end: whoever has its answer must not find the slot still taken.
+      this.attempt?.complete();
+      res.end(chunk);
+      return true;
+    }
+    if (res.write(chunk)) return true;
+    if (!this.#drainArmed) {
+      this.#drainArmed = true;
+      res.on('drain', () => this.attempt?.resume());
+    }
+    return false;
+  }
+
+  end(trailers: IncomingHttpHeaders): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    if (this.#chunkedAnswer) this.#addTrailers(trailers);
+    this.res.end();
+  }
+
+  /**
+   * The upstream has answered, but with a status that another one may do better. True when another one was found and is
+   * being asked; false when this answer has to do.
+   */
+  answerElsewhere(attempt: Attempt, ending: Ending, retryAfter: number | null): boolean {
+    if (!this.#mayRetry(attempt, ending)) return false;
+    this.tried = [...this.tried, attempt.lease.row];
+    const lease = this.plane.balancer.acquire(this.plane.now(), this);
+    if (lease === 'none' || lease === 'full') return false;
+    attempt.settle(ending, retryAfter);
+    this.#forward(lease);
+    return true;
+  }
+
+  /** The attempt ended without a whole answer, and the client is still there. */
+  attemptFailed(attempt: Attempt, ending: Ending, code: string): void {
+    attempt.settle(ending);
+    if (this.res.headersSent) {
+      this.cause = ending;
+      this.#abort();
+      return;
+    }
+    if (this.#mayRetry(attempt, ending)) {
+      this.tried = [...this.tried, attempt.lease.row];
+      this.choose();
+      return;
+    }
+    if (ending === 'first_byte_timeout') {
+      this.refuse(504, 'first_byte_timeout', 'The upstream did not answer in time.');
+    } else {
+      this.#reply(
+        problem(502, 'upstream_failed', `The upstream could not be reached or broke off (${code}).`, []),
+        ending,
+      );
+    }
+  }
+
+  /** The upstream has switched protocols: from here on bytes pass both ways until either side closes. */
+  tunnel(status: number, headers: IncomingHttpHeaders, upstream: Duplex, attempt: Attempt): void {
+    const { socket, res } = this;
+    this.#tunnelled = true;
+    this.status = status;
+    this.plane.recorder.upgrades++;
+    res.detachSocket(socket);
+    socket.removeAllListeners('data');
+    socket.removeAllListeners('end');
+    const protocol = headers.upgrade ?? this.upgrade ?? 'websocket';
+    let head = `HTTP/1.1 ${status} Switching Protocols\r\nconnection: Upgrade\r\nupgrade: ${protocol}\r\n`;
+    const instance = this.plane.settings.instanceHeader ? attempt.upstream.entry.id : null;
+    const { flat } = answerHeaders(headers, this.id, instance, false);
+    for (let i = 0; i < flat.length; i += 2) {
+      const values = flat[i + 1]!;
+      for (const value of Array.isArray(values) ? values : [values]) head += `${flat[i]}: ${value}\r\n`;
+    }
+    const writtenBefore = socket.bytesWritten;
+    socket.write(`${head}\r\n`, 'latin1');
+    for (const chunk of this.early) upstream.write(chunk);
+    this.early = [];
+    let ending: Ending = 'complete';
+    const close = () => {
+      if (this.done) return;
+      attempt.settle(ending);
+      this.bytesOut = Math.max(0, socket.bytesWritten - writtenBefore - head.length - 2);
+      this.#finish(this.cause ?? ending, 'client_gone');
+    };
+    socket.setKeepAlive(true, 60_000);
+    socket.on('error', () => {
+      ending = 'client_gone';
+    });
+    upstream.on('error', () => {
+      if (ending === 'complete' && !socket.destroyed) ending = 'truncated';
+    });
+    socket.on('close', () => {
+      upstream.destroy();
+      close();
+    });
+    upstream.on('close', () => {
+      if (ending === 'complete' && !socket.destroyed) socket.destroySoon();
+      else socket.destroy();
+    });
+    socket.pipe(upstream);
+    upstream.pipe(socket);
+  }
+
+  /** Somebody joined, left or changed its models. */
+  directoryChanged(): void {
+    const { upstreams } = this.plane;
+    this.allowed = this.model === null ? upstreams.known : (upstreams.serving(this.model) ?? upstreams.known);
+  }
+
+  /** Bytes of the request body that have arrived. */
+  get bytesIn(): number {
+    return this.#upload?.bytes ?? 0;
+  }
+
+  /** Address of the client. */
+  get client(): string | null {
+    return this.#client;
+  }
+
+  get times(): RequestTimes {
+    const attempt = this.attempt;
+    return {
+      queueMs: this.queueMs,
+      connectMs: attempt?.sentAt == null ? null : attempt.sentAt - attempt.dispatchedAt,
+      ttfbMs: attempt?.firstByteAt == null ? null : attempt.firstByteAt - attempt.dispatchedAt,
+      totalMs: this.plane.now() - this.startedAt,
+    };
+  }
+
+  // --- details ---
+
+  #restrictTo(model: string): boolean {
+    this.model = model;
+    const { upstreams } = this.plane;
+    if (!upstreams.knowsModels) return true;
+    const mask = upstreams.serving(model);
+    if (mask === null) {
+      this.#reply(
+        openAiError(404, 'model_not_found', `The model '${model}' does not exist or is not served here.`),
+        'model_not_found',
+      );
+      return false;
+    }
+    this.allowed = mask;
+    this.picky = true;
+    return true;
+  }
+
+  #enqueue(): void {
+    this.queuedAt = this.plane.now();
+    if (this.plane.queue.add(this)) {
+      this.#queued = true;
+      this.plane.queue.wake();
+    } else this.turnedAway('full');
+  }
+
+  /** One attempt: an upstream is chosen and its slot taken. */
+  #forward(lease: Lease): void {
+    const { plane } = this;
+    const upstream = plane.upstreams.get(lease.row, lease.generation);
+    if (upstream === null) {
+      lease.settle('client_gone', plane.now());
+      this.tried = [...this.tried, lease.row];
+      if (++this.#misses > maxMisses) this.turnedAway('none');
+      else this.choose();
+      return;
+    }
+    if (this.attempts++ > 0) {
+      plane.recorder.retries++;
+      if (!this.#retrying) plane.retrying++;
+      this.#retrying = true;
+    }
+    const attempt = new Attempt(this, lease, upstream, plane.now());
+    this.attempt = attempt;
+    attempt.dispatch({
+      path: upstream.prefix === '' ? this.target : upstream.prefix + this.target,
+      method: this.method as Dispatcher.HttpMethod,
+      headers: this.headers.forward,
+      body: this.#upload === null ? null : this.#upload.body(),
+      upgrade: this.upgrade,
+    });
+  }
+
+  #mayRetry(attempt: Attempt, ending: Ending): boolean {
+    const { settings, active } = this.plane;
+    if (this.#informed || this.res.headersSent || this.attempts > settings.maxRetries) return false;
+    const inFlight = this.plane.retrying - (this.#retrying ? 1 : 0);
+    if (inFlight >= Math.max(settings.retryBudgetMin, settings.retryBudgetFraction * active.size)) return false;
+    if (attempt.sentAt === null) return this.#upload?.replayable !== false;
+    if (ending === 'first_byte_timeout' && idempotent[this.method] !== true) return false;
+    return this.#upload?.replayable !== false;
+  }
+
+  #giveUp(attempt: Attempt, ending: Ending, code: string): void {
+    attempt.cancel(ending);
+    this.attemptFailed(attempt, ending, code);
+  }
+
+  #reply(answer: Answer, cause: string): void {
+    if (this.res.headersSent || this.clientLeft) {
+      this.closed();
+      return;
+    }
+    this.cause = cause;
+    this.status = answer.status;
+    this.#ended = true;
+    this.#headOut = true;
+    if (this.#grace !== null) clearTimeout(this.#grace);
+    const flat = [...answer.headers, 'content-length', String(Buffer.byteLength(answer.body)), 'x-request-id', this.id];
+    if (this.plane.draining || this.upgrade !== null) flat.push('connection', 'close');
+    this.res.writeHead(answer.status, flat);
+    this.bytesOut = this.method === 'HEAD' ? 0 : Buffer.byteLength(answer.body);
+    this.res.end(answer.body);
+  }
+
+  #addTrailers(trailers: IncomingHttpHeaders): void {
+    for (const name in trailers) {
+      if (name === 'content-length' || name === 'transfer-encoding' || name === 'host' || name === 'connection')
+        continue;
+      try {
+        this.res.addTrailers({ [name]: trailers[name]! } as Record<string, string>);
+      } catch {
+        // A trailer that node refuses to write is left out: the body itself is whole.
+      }
+    }
+  }
+
+  /** Breaks the client's transfer so that it cannot be taken for a whole answer. */
+  #abort(): void {
+    const { socket } = this;
+    this.#ended = true;
+    // Without a length and without chunks only a reset tells a broken body from a finished one.
+    if (!this.#chunkedAnswer && this.#answerLength === -1) {
+      socket.resetAndDestroy();
+      return;
+    }
+    socket.destroySoon();
+    setTimeout(destroySocket, 1_000, socket).unref();
+  }
+
+  #finish(cause: string, ending: Ending): void {
+    this.done = true;
+    const { plane } = this;
+    plane.active.delete(this);
+    if (this.#queued) plane.queue.remove(this);
+    if (this.#grace !== null) clearTimeout(this.#grace);
+    this.attempt?.cancel(ending);
+    if (this.#retrying) plane.retrying--;
+    this.cause ??= cause;
+    if (this.status === 0) this.status = 499;
+    const upload = this.#upload;
+    if (upload !== null) {
+      plane.recorder.bytesIn += upload.bytes;
+      if (!upload.complete) {
+        upload.discard();
+        linger(this.req, this.socket);
+      }
+    } else if (!this.req.complete && this.upgrade === null) linger(this.req, this.socket);
+    plane.recorder.finished(this);
+  }
+}
+
+function flushHead(exchange: Exchange): void {
+  exchange.flushHead();
+}
+
+function destroySocket(socket: Socket): void {
+  socket.destroy();
+}
+
+function linger(req: IncomingMessage, socket: Socket): void {
+  if (socket.destroyed) return;
+  const timer = setTimeout(destroySocket, lingerMs, socket);
+  timer.unref();
+  req.once('end', () => clearTimeout(timer));
+  req.resume();
+}

@@ -1,0 +1,22 @@
+import type { Balancer } from '../core/balancer.ts';
+import type { Exchange } from './exchange.ts';
+import type { Recorder } from './recorder.ts';
+import type { ProxySettings } from './settings.ts';
+import type { Upstreams } from './upstreams.ts';
+import type { WaitQueue } from './wait-queue.ts';
+
+/** What all requests of one data-plane thread share. */
+export type Plane = {
+  readonly settings: ProxySettings;
+  readonly balancer: Balancer;
+  readonly upstreams: Upstreams;
+  readonly queue: WaitQueue;
+  readonly recorder: Recorder;
+  /** Requests that have begun and not ended. */
+  readonly active: Set<Exchange>;
+  /** Requests that are on a further attempt now. */
+  retrying: number;
+  draining: boolean;
+  /** Monotonic milliseconds, the same in all threads. */
+  readonly now: () => number;
+};

@@ -1,0 +1,30 @@
+import type { BalancerSettings } from '../core/balancer.ts';
+import type { DirectoryEntry } from '../core/directory.ts';
+import type { DataPlaneReport } from '../core/report.ts';
+import type { ProxyAuth } from './create-proxy.ts';
+import type { ProxySettings } from './settings.ts';
+
+/** What a data-plane worker is started with. */
+export type WorkerStart = Readonly<{
+  buffer: SharedArrayBuffer;
+  thread: number;
+  host: string;
+  port: number;
+  reusePort: boolean;
+  settings: Partial<ProxySettings>;
+  balancer: Partial<BalancerSettings>;
+  auth: ProxyAuth;
+  directory: readonly DirectoryEntry[];
+}>;
+
+export type ToWorker =
+  | Readonly<{ type: 'directory'; entries: readonly DirectoryEntry[] }>
+  | Readonly<{ type: 'auth'; auth: ProxyAuth }>
+  | Readonly<{ type: 'drain'; deadlineMs: number }>
+  | Readonly<{ type: 'close' }>;
+
+export type FromWorker =
+  | Readonly<{ type: 'listening'; port: number }>
+  | Readonly<{ type: 'failed'; code: string; message: string }>
+  | Readonly<{ type: 'report'; report: DataPlaneReport }>
+  | Readonly<{ type: 'closed' }>;
