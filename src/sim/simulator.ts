@@ -1,0 +1,377 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { z } from 'zod';
+import { type Fault, FaultBook, FaultError, type FaultOf, type Faults } from './faults.ts';
+import {
+  findRoute,
+  html,
+  json,
+  type Listening,
+  listen,
+  type Reply,
+  type Request,
+  type Route,
+  send,
+  text,
+  toRequest,
+} from './http.ts';
+import { createIonetMarket } from './ionet-api.ts';
+import { type SimulatorOptions, simulatorOptionsSchema } from './options.ts';
+import { createRandom, seedOf } from './random.ts';
+import { createVastMarket } from './vast-api.ts';
+import type { InstanceView, LedgerEntry, Market, Marketplace, World } from './world.ts';
+
+export type { FaultInput, StandingFault } from './faults.ts';
+export type { SimulatorOptions } from './options.ts';
+export type { InstanceView, LedgerEntry } from './world.ts';
+
+/** One call to a marketplace's API. `status` 0: no answer was given. */
+export type ApiCall = Readonly<{
+  at: number;
+  provider: Marketplace;
+  method: string;
+  path: string;
+  route: string;
+  status: number;
+  faults: readonly string[];
+}>;
+
+export interface Simulator extends AsyncDisposable {
+  readonly vastUrl: string;
+  readonly ionetUrl: string;
+  /** Faults, instances and the ledger over HTTP, under `/__sim/`; logs that vast.ai puts on object storage. */
+  readonly controlUrl: string;
+  readonly vastKey: string;
+  readonly ionetKey: string;
+  readonly faults: Faults;
+  instances(): readonly InstanceView[];
+  /** Every contract ever made, and what the account was charged for it. */
+  ledger(): readonly LedgerEntry[];
+  /** The last 1,000 calls, oldest first. */
+  calls(): readonly ApiCall[];
+  /** Instances rentable now. */
+  rentable(): Readonly<Record<Marketplace, number>>;
+  close(): Promise<void>;
+}
+
+const keptCalls = 1000;
+const tickMs = 250;
+
+/** Starts both marketplaces. Rejects when a port is taken or an option is wrong. */
+export async function startSimulator(options: SimulatorOptions = {}): Promise<Simulator> {
+  const parsed = simulatorOptionsSchema.safeParse(options);
+  if (!parsed.success) throw new TypeError(`simulator options: ${z.prettifyError(parsed.error)}`);
+  const settings = parsed.data;
+  const logs = new Map<string, { text: () => string; reads: number }>();
+  const calls: ApiCall[] = [];
+  const lastCalls = new Map<string, number>();
+  const opened: Listening[] = [];
+  let controlUrl = '';
+  let markets: readonly Market[] = [];
+
+  const chance = createRandom(seedOf(settings.seed, 'faults'));
+  const concerned = (provider: Marketplace | 'all') =>
+    markets.filter((market) => provider === 'all' || market.name === provider);
+  /** Contracts that a fault's `instance` means. */
+  const named = (instance: string): { market: Market; contract: string }[] =>
+    markets.flatMap((market) =>
+      market
+        .contracts()
+        .filter(
+          (contract) =>
+            instance === '*' ||
+            instance === market.name ||
+            instance === contract ||
+            instance === `${market.name}-${contract}`,
+        )
+        .map((contract) => ({ market, contract })),
+    );
+
+  const book = new FaultBook(chance, {
+    settle(fault) {
+      if (!('instance' in fault) || fault.instance !== 'random') return fault;
+      const all = named('*').filter(({ market, contract }) => {
+        if (fault.kind === 'outbid')
+          return market.instances().some((it) => it.contract === contract && it.interruptible);
+        return fault.kind !== 'expire' || market.name === 'ionet';
+      });
+      return all.length === 0 ? fault : { ...fault, instance: chance.pick(all).contract };
+    },
+    act(fault) {
+      switch (fault.kind) {
+        case 'vanish_offers':
+          for (const market of concerned(fault.provider)) market.vanish(fault.offer, fault.count);
+          return;
+        case 'reprice':
+          for (const market of concerned(fault.provider)) market.reprice(fault.factor);
+          return;
+        case 'credit':
+          for (const market of concerned(fault.provider)) market.setCredit(fault.usd);
+          return;
+        case 'exit':
+        case 'offline':
+        case 'online':
+        case 'outbid':
+        case 'expire':
+          for (const { market, contract } of named(fault.instance)) void market.act(fault.kind, contract);
+          return;
+      }
+    },
+    changed() {
+      for (const { market, contract } of named('*')) void market.machine(contract)?.followFaults();
+    },
+  });
+
+  const world: World = {
+    settings,
+    faults: book,
+    random: (purpose) => createRandom(seedOf(settings.seed, purpose)),
+    publishLog(readText) {
+      const key = `${chance.int(1e8, 1e9).toString(16)}${chance.int(1e8, 1e9).toString(16)}.log`;
+      logs.set(key, { text: readText, reads: 0 });
+      return `${controlUrl}/vast.ai/instance_logs/${key}`;
+    },
+    changed() {},
+  };
+  markets = [createVastMarket(world), createIonetMarket(world)];
+
+  /** Too soon after this identity's last call of the endpoint. */
+  const tooSoon = (market: Market, route: Route, request: Request): boolean => {
+    if (settings.rateLimit === 0 || route.intervalS === undefined) return false;
+    const key = `${market.name} ${route.method} ${route.pattern.source} ${market.identity(request)}`;
+    const now = performance.now();
+    const last = lastCalls.get(key);
+    if (last !== undefined && now - last < route.intervalS * 1000 * settings.rateLimit) return true;
+    lastCalls.set(key, now);
+    return false;
+  };
+
+  const serveMarket = async (market: Market, message: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const incoming = await toRequest(message);
+    if (incoming.path.startsWith('/__sim')) {
+      send(response, control(incoming));
+      return;
+    }
+    const found = findRoute(market.routes, incoming);
+    const record = (status: number, faults: readonly string[]) => {
+      calls.push({
+        at: Date.now(),
+        provider: market.name,
+        method: incoming.method,
+        path: incoming.path,
+        route: 'route' in found ? found.route.name : 'unknown',
+        status,
+        faults,
+      });
+      if (calls.length > keptCalls) calls.splice(0, calls.length - keptCalls);
+    };
+    if (!('route' in found)) {
+      const reply = market.notFound(found.allow);
+      record(reply.status, []);
+      send(response, reply);
+      return;
+    }
+    const { route } = found;
+    const request: Request = { ...incoming, params: found.params };
+    const struck = book.strike(
+      ['latency', 'rate_limit', 'error', 'reset', 'hang', 'lose_answer', 'garbage'],
+      (fault) =>
+        (fault.provider === 'all' || fault.provider === market.name) &&
+        (fault.route === undefined || fault.route === route.name || route.groups.includes(fault.route)),
+    );
+    const kinds = struck.map((fault) => fault.kind);
+    for (const fault of struck) {
+      if (fault.kind === 'latency') await sleep(fault.ms + chance.next() * fault.jitterMs);
+    }
+    const limited = struck.some((fault) => fault.kind === 'rate_limit');
+    if (limited || tooSoon(market, route, request)) {
+      record(429, kinds);
+      send(
+        response,
+        text(429, `API requests too frequent: endpoint threshold=${(route.intervalS ?? 1).toFixed(1)}*1.0`),
+      );
+      return;
+    }
+    const loss = struck.find(isLoss);
+    if (loss?.when === 'before') {
+      record(statusAfter(loss, 0), kinds);
+      await lose(loss, response, null);
+      return;
+    }
+    const reply = market.refuse(route, request) ?? (await route.handle(request));
+    record(loss ? statusAfter(loss, reply.status) : reply.status, kinds);
+    if (loss) await lose(loss, response, reply);
+    else send(response, reply);
+  };
+
+  const control = (request: Request): Reply => {
+    const at = request.path.replace(/^\/__sim\/?/, '');
+    const call = `${request.method} ${at}`;
+    if (call === 'GET ') {
+      return json(200, {
+        vastUrl: simulator.vastUrl,
+        ionetUrl: simulator.ionetUrl,
+        controlUrl,
+        seed: settings.seed,
+        rentable: simulator.rentable(),
+        instances: simulator.instances().length,
+        faults: book.list().length,
+      });
+    }
+    if (call === 'GET instances') return json(200, { instances: simulator.instances() });
+    if (call === 'GET ledger') {
+      const contracts = simulator.ledger();
+      return json(200, { contracts, chargedUsd: contracts.reduce((sum, entry) => sum + entry.chargedUsd, 0) });
+    }
+    if (call === 'GET calls') return json(200, { calls });
+    if (call === 'GET faults') return json(200, { faults: book.list() });
+    if (call === 'DELETE faults') {
+      book.clear();
+      return json(200, { faults: [] });
+    }
+    if (request.method === 'DELETE' && at.startsWith('faults/')) {
+      return book.remove(at.slice(7)) ? json(200, { faults: book.list() }) : json(404, { error: 'no such fault' });
+    }
+    if (call === 'POST faults') {
+      try {
+        const input: unknown = JSON.parse(request.raw);
+        const added = (Array.isArray(input) ? input : [input]).map((one) => book.add(one));
+        return json(201, { faults: added });
+      } catch (error) {
+        if (error instanceof FaultError || error instanceof SyntaxError) return json(400, { error: error.message });
+        throw error;
+      }
+    }
+    return json(404, { error: `nothing at ${request.method} /__sim/${at}` });
+  };
+
+  /** Object storage: needs no key and takes none, and has a log only some moments after it was asked for. */
+  const storage = (request: Request): Reply => {
+    const log = logs.get(request.path.split('/').at(-1) ?? '');
+    const xml = (status: number, code: string) =>
+      text(status, `<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>${code}</Code></Error>`, 'application/xml');
+    if (request.header('authorization') !== undefined) return xml(400, 'InvalidArgument');
+    if (request.method !== 'GET') return xml(405, 'MethodNotAllowed');
+    if (!log) return xml(403, 'AccessDenied');
+    log.reads++;
+    if (log.reads === 1) return xml(404, 'NoSuchKey');
+    if (log.reads === 2) return xml(403, 'AccessDenied');
+    return text(200, log.text());
+  };
+
+  const guarded =
+    (handle: (message: IncomingMessage, response: ServerResponse) => Promise<void>, broken: Reply) =>
+    (message: IncomingMessage, response: ServerResponse) => {
+      handle(message, response).catch((error: unknown) => {
+        if (error instanceof RangeError) send(response, html(413, 'Request Entity Too Large'));
+        else if (response.headersSent || response.destroyed) response.destroy();
+        else send(response, broken);
+      });
+    };
+
+  const [vast, ionet] = markets as readonly [Market, Market];
+  const open = async (port: number, handle: (message: IncomingMessage, response: ServerResponse) => Promise<void>) => {
+    const listening = await listen(settings.host, port, guarded(handle, html(500, 'Internal Server Error')));
+    opened.push(listening);
+    return listening.url;
+  };
+  let closed: Promise<void> | null = null;
+  const close = (): Promise<void> => {
+    closed ??= (async () => {
+      clearInterval(ticker);
+      await Promise.all([...opened.map((listening) => listening.close()), ...markets.map((market) => market.close())]);
+    })();
+    return closed;
+  };
+  let ticker: NodeJS.Timeout | undefined;
+  let vastUrl: string;
+  let ionetUrl: string;
+  try {
+    controlUrl = await open(settings.ports.control, async (message, response) => {
+      const request = await toRequest(message);
+      send(response, request.path.startsWith('/__sim') ? control(request) : storage(request));
+    });
+    vastUrl = await open(settings.ports.vast, (message, response) => serveMarket(vast, message, response));
+    ionetUrl = await open(settings.ports.ionet, (message, response) => serveMarket(ionet, message, response));
+  } catch (error) {
+    await close();
+    throw error;
+  }
+
+  const simulator: Simulator = {
+    vastUrl,
+    ionetUrl,
+    controlUrl,
+    vastKey: settings.vastKey,
+    ionetKey: settings.ionetKey,
+    faults: book,
+    instances: () => markets.flatMap((market) => market.instances()),
+    ledger: () => markets.flatMap((market) => market.ledger()),
+    calls: () => [...calls],
+    rentable: () => ({ vast: vast.rentable(), ionet: ionet.rentable() }),
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+  for (const fault of settings.faults) book.add(fault);
+
+  let churnDue = 0;
+  ticker = setInterval(() => {
+    for (const market of markets) void market.tick();
+    churnDue += (settings.churnPerMinute * tickMs) / 60_000;
+    for (; churnDue >= 1; churnDue--) chance.pick(markets).churn();
+  }, tickMs);
+  ticker.unref();
+  return simulator;
+}
+
+type Loss = FaultOf<'error' | 'reset' | 'hang' | 'lose_answer' | 'garbage'>;
+
+function isLoss(fault: Fault): fault is Loss {
+  return ['error', 'reset', 'hang', 'lose_answer', 'garbage'].includes(fault.kind);
+}
+
+function statusAfter(loss: Loss, handled: number): number {
+  if (loss.kind === 'error') return loss.status;
+  if (loss.kind === 'garbage') return 200;
+  if (loss.kind === 'hang' && loss.ms !== undefined) return handled === 0 ? 503 : handled;
+  return loss.kind === 'lose_answer' && loss.how === 'error' ? 502 : 0;
+}
+
+/** Answers as the fault says. `reply` is what would have been sent; null when nothing was done. */
+async function lose(loss: Loss, response: ServerResponse, reply: Reply | null): Promise<void> {
+  const how = loss.kind === 'lose_answer' || loss.kind === 'garbage' ? loss.how : loss.kind;
+  switch (how) {
+    case 'reset':
+      response.socket?.resetAndDestroy();
+      return;
+    case 'hang':
+      if (loss.kind !== 'hang' || loss.ms === undefined) return;
+      await sleep(loss.ms);
+      send(response, reply ?? html(503, 'Service Temporarily Unavailable'));
+      return;
+    case 'error':
+      if (loss.kind !== 'error') send(response, html(502, 'Bad Gateway'));
+      else if (loss.body === undefined) send(response, html(loss.status, 'Service Temporarily Unavailable'));
+      else if (typeof loss.body === 'string') send(response, text(loss.status, loss.body));
+      else send(response, json(loss.status, loss.body));
+      return;
+    case 'html':
+      send(response, html(200, 'Welcome'));
+      return;
+    case 'empty':
+      send(response, { ...json(200, null), body: '' });
+      return;
+    case 'wrong_shape':
+      send(response, json(200, { unexpected: [null, { offers: 'none' }] }));
+      return;
+    case 'truncate': {
+      const body = Buffer.from(reply?.body ?? '{"success": true, "offers": [');
+      response.writeHead(200, { 'Content-Type': 'application/json', 'Content-Length': body.length });
+      response.write(body.subarray(0, Math.max(1, body.length >> 1)), () => response.socket?.resetAndDestroy());
+      return;
+    }
+  }
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

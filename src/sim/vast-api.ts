@@ -1,0 +1,837 @@
+import { cards } from './cards.ts';
+import { html, json, pathPattern, type Reply, type Request, type Route } from './http.ts';
+import { Machine } from './machine.ts';
+import { createRandom, seedOf } from './random.ts';
+import { type Ask, askRow, diskUsdPerHour, drawAsk } from './vast-offers.ts';
+import { compare, type Query, QueryError, searchAsks, toNumber } from './vast-search.ts';
+import { bootPlan, type InstanceFault, type LedgerEntry, type Market, simulatedHours, type World } from './world.ts';
+
+type Contract = {
+  readonly id: number;
+  readonly ask: Ask;
+  readonly machine: Machine;
+  readonly createdAt: number;
+  readonly diskGb: number;
+  readonly image: string;
+  readonly runtype: string;
+  readonly args: readonly string[] | null;
+  readonly onstart: string | null;
+  readonly env: readonly (readonly [string, string])[];
+  /** Published container ports, `8000/tcp`. */
+  readonly ports: readonly string[];
+  label: string | null;
+  /** USD per hour bid; null on demand. */
+  bid: number | null;
+  intended: 'running' | 'stopped';
+  outbid: boolean;
+  destroyedAt: number | null;
+  usdPerHour: number;
+  readonly log: string[];
+};
+
+const object = (value: unknown): Query | null =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Query) : null;
+const stringOr = <T>(value: unknown, other: T): string | T => (typeof value === 'string' ? value : other);
+
+const fail = (status: number, error: string, msg: string, rest: object = {}): Reply =>
+  json(status, { success: false, error, msg, ...rest });
+const ok = (rest: object = {}): Reply => json(200, { success: true, ...rest });
+const noInstance = (): Reply => fail(404, 'no_such_instance', 'error 404/3401: no_such_instance');
+
+/** vast.ai's HTTP API over simulated machines. */
+export function createVastMarket(world: World): Market {
+  const { settings } = world;
+  const random = world.random('vast');
+  const asks = new Map<number, Ask>();
+  const contracts = new Map<number, Contract>();
+  const pageTokens = new Map<string, { after: number; filters: string }>();
+  let credit = settings.credit.vast;
+  let lastAsk = 21_000_000;
+  let lastContract = 31_000_000;
+  /** What destroyed contracts cost. */
+  const closedUsd = new Map<number, number>();
+
+  const addAsk = (spare = false): Ask => {
+    lastAsk += random.int(1, 97);
+    const ask = drawAsk(random, lastAsk, spare);
+    asks.set(ask.id, ask);
+    return ask;
+  };
+  for (let i = 0; i < settings.offers.vast; i++) addAsk();
+  const spares = createRandom(seedOf(settings.seed, 'vast-spares'));
+  for (let i = 0; i < Math.ceil(settings.offers.vast / 12); i++) {
+    lastAsk += spares.int(1, 97);
+    asks.set(lastAsk, drawAsk(spares, lastAsk, true));
+  }
+
+  const body = (request: Request): Query => {
+    try {
+      const value = object(JSON.parse(request.raw === '' ? '{}' : request.raw));
+      if (value) return value;
+    } catch {
+      // Told below, as for any other body that is no object.
+    }
+    throw new QueryError('Invalid json body');
+  };
+
+  const chargedUsd = (contract: Contract): number => {
+    const done = closedUsd.get(contract.id);
+    if (done !== undefined) return done;
+    const { machine, ask } = contract;
+    const gpuUsd = contract.usdPerHour - diskUsdPerHour(ask, contract.diskGb);
+    return (
+      simulatedHours(world, machine.poweredMs) * gpuUsd +
+      simulatedHours(world, machine.ageMs) * diskUsdPerHour(ask, contract.diskGb)
+    );
+  };
+  const spentUsd = (): number => [...contracts.values()].reduce((sum, contract) => sum + chargedUsd(contract), 0);
+  const creditLeft = (): number => credit - spentUsd();
+
+  const search = (query: Query): Reply => {
+    const sloppy = world.faults.strike(['sloppy_filters'], () => true).length > 0;
+    return json(200, { offers: searchAsks(asks.values(), query, sloppy).rows });
+  };
+
+  const gone = (id: number): Reply =>
+    fail(400, 'invalid_args', `error 404/3603: no_such_ask  Instance type by id ${id} is not available.`, {
+      ask_id: id,
+    });
+
+  /** The answer, and the contract that it made, if any: a refused bid makes one all the same. */
+  const rent = async (id: number, spec: Query): Promise<Reply> => {
+    const ask = asks.get(id);
+    if (!ask || ask.rented || !ask.rentable) return gone(id);
+    if (world.faults.strike(['stale_offers'], (fault) => fault.provider !== 'ionet').length > 0) {
+      asks.delete(id);
+      world.changed();
+      return gone(id);
+    }
+    const image = stringOr(spec.image, null);
+    if ((image === null || image === '') && typeof spec.template_hash_id !== 'string') {
+      return fail(400, 'invalid_args', 'error 400/3467: Invalid args: image or template required');
+    }
+    const diskGb = spec.disk === undefined || spec.disk === null ? 8 : toNumber(spec.disk);
+    if (diskGb === null || diskGb < 8 || diskGb > ask.disk_space) {
+      return fail(400, 'invalid_args', `error 400/3467: Invalid args: disk ${String(spec.disk)}`);
+    }
+    const label = stringOr(spec.label, null);
+    if (label !== null && label.length > 256) return fail(400, 'label_too_long', 'error 400/3468: label_too_long');
+    const onstart = stringOr(spec.onstart, null);
+    const args = Array.isArray(spec.args) ? spec.args.map(String) : null;
+    const scriptLength = (onstart ?? '').length + (args?.join(' ') ?? stringOr(spec.args_str, '')).length;
+    if (scriptLength > 4096) return fail(400, 'invalid_args', 'error 400/3469: Invalid args: onstart too long');
+    let bid: number | null = null;
+    if (spec.price !== undefined && spec.price !== null) {
+      bid = toNumber(spec.price);
+      if (bid === null || bid < 0.001 || bid > 128) {
+        return fail(400, 'invalid_price', 'error 400/3470: Please set a bid price >= 0.001.');
+      }
+    }
+    const usdPerHour = Number(((bid ?? ask.dph_base) + diskUsdPerHour(ask, diskGb)).toFixed(6));
+    if (creditLeft() < usdPerHour) {
+      return fail(400, 'insufficient_credit', 'Your balance is too low to rent this instance; please add credit.');
+    }
+
+    const env = object(spec.env);
+    const pairs = Object.entries(env ?? {}).map(([key, value]): [string, string] => [key, String(value)]);
+    const tooLong = pairs.some(([key, value]) => key.length > 256 || value.length > 32_768);
+    if (tooLong) return fail(400, 'invalid_args', 'error 400/3471: Invalid args: env too long');
+
+    ask.rented = true;
+    ask.rentable = false;
+    lastContract += random.int(1, 9);
+    const contractId = lastContract;
+    const tooLow = bid !== null && bid < ask.min_bid;
+    const machine = new Machine({
+      contract: String(contractId),
+      provider: 'vast',
+      card: ask.card,
+      gpuCount: ask.num_gpus,
+      models: settings.models,
+      seed: settings.seed,
+      speed: settings.speed,
+      slots: settings.slots,
+      host: settings.host,
+      faults: world.faults,
+    });
+    const contract: Contract = {
+      id: contractId,
+      ask,
+      machine,
+      createdAt: Date.now(),
+      diskGb,
+      image: image ?? 'template/image',
+      runtype: stringOr(spec.runtype, 'ssh'),
+      args,
+      onstart,
+      env: pairs,
+      ports: portsOf(pairs),
+      label,
+      bid,
+      intended: tooLow || spec.target_state === 'stopped' ? 'stopped' : 'running',
+      outbid: tooLow,
+      destroyedAt: null,
+      usdPerHour,
+      log: [],
+    };
+    contracts.set(contractId, contract);
+    if (contract.intended === 'running') await boot(contract);
+    world.changed();
+    if (tooLow) {
+      return fail(400, 'invalid_price', `error 400/3605: bid of ${bid} is below the minimum of ${ask.min_bid}`, {
+        new_contract: contractId,
+      });
+    }
+    return ok({ new_contract: contractId, instance_api_key: `sim-instance-key-${contractId}` });
+  };
+
+  const boot = async (contract: Contract): Promise<void> => {
+    const draw = createRandom(seedOf(settings.seed, `vast-boot-${contract.id}`));
+    const plan = bootPlan(world, draw, 'vast');
+    contract.intended = 'running';
+    contract.outbid = false;
+    contract.log.push(`${new Date().toISOString()} starting ${contract.image}`);
+    await contract.machine.start(plan.bootMs, plan.failure);
+  };
+
+  const destroy = async (contract: Contract): Promise<void> => {
+    await contract.machine.stop('gone');
+    closedUsd.set(contract.id, chargedUsd(contract));
+    contract.destroyedAt = Date.now();
+    // The machine is offered again, as another ask.
+    asks.delete(contract.ask.id);
+    lastAsk += random.int(1, 97);
+    asks.set(lastAsk, { ...contract.ask, id: lastAsk, rented: false, rentable: true });
+    world.changed();
+  };
+
+  const lagging = (contract: Contract): boolean => Date.now() - contract.createdAt < settings.lagMs;
+  const lingers = (contract: Contract): boolean =>
+    contract.destroyedAt !== null && Date.now() - contract.destroyedAt < settings.lagMs;
+  const listed = (): Contract[] =>
+    [...contracts.values()].filter(
+      (contract) => (contract.destroyedAt === null || lingers(contract)) && !lagging(contract),
+    );
+  const living = (id: string | undefined): Contract | undefined => {
+    const contract = contracts.get(Number(id));
+    return contract?.destroyedAt === null ? contract : undefined;
+  };
+
+  const statusOf = (contract: Contract): string | null => {
+    const { machine } = contract;
+    if (contract.destroyedAt !== null) return 'exited';
+    if (machine.power === 'offline') return 'offline';
+    if (machine.power === 'exited' || machine.power === 'off') return 'exited';
+    if (machine.failure === 'oci_error' && machine.booted > 0.3) return 'created';
+    if (machine.booted < 0.15) return null;
+    if (machine.booted < 0.3) return 'created';
+    return machine.booted < 1 ? 'loading' : 'running';
+  };
+
+  const messageOf = (contract: Contract, status: string | null): string | null => {
+    const { failure } = contract.machine;
+    if (failure === 'oci_error' && status === 'created') {
+      return 'Error response from daemon: failed to create task for container: OCI runtime create failed: runc create failed\n';
+    }
+    if (failure === 'pull_error' && status === 'loading') {
+      return `Error response from daemon: manifest for ${contract.image} not found: manifest unknown\n`;
+    }
+    if (status === 'loading') return `${contract.image}: Pulling from library\n`;
+    return status === 'running' ? `success, running ${contract.image}/${contract.runtype}\n` : null;
+  };
+
+  const row = (contract: Contract): Record<string, unknown> => {
+    const { ask, machine } = contract;
+    const status = statusOf(contract);
+    const unloaded = contract.destroyedAt !== null;
+    const port = machine.port;
+    const priced = askRow(ask, { bid: contract.bid !== null, diskGb: contract.diskGb });
+    const total = contract.usdPerHour;
+    const state = unloaded ? 'unloaded' : contract.intended;
+    const ports =
+      port === null || ask.direct_port_count === 0
+        ? null
+        : Object.fromEntries(
+            [...contract.ports, '22/tcp'].map((key, index) => {
+              const outside = String(key === httpKey(contract) ? port : 40_000 + ((contract.id + index * 13) % 20_000));
+              return [
+                key,
+                [
+                  { HostIp: '0.0.0.0', HostPort: outside },
+                  { HostIp: '::', HostPort: outside },
+                ],
+              ];
+            }),
+          );
+    return {
+      id: contract.id,
+      machine_id: ask.machine_id,
+      host_id: ask.host_id,
+      bundle_id: ask.bundle_id,
+      label: contract.label,
+      actual_status: status,
+      intended_status: unloaded ? 'stopped' : contract.intended,
+      cur_state: state,
+      next_state: state,
+      status_msg: messageOf(contract, status),
+      image_uuid: contract.image,
+      image_runtype: contract.runtype,
+      image_args: contract.args ?? [],
+      onstart: contract.onstart,
+      extra_env: contract.env,
+      // The real one often comes with a newline.
+      public_ipaddr: status === null ? null : `${settings.host}\n`,
+      local_ipaddrs: '172.17.0.2 192.168.1.20 \n',
+      ports,
+      ssh_host: 'ssh5.vast.ai',
+      ssh_port: 10_000 + (contract.id % 30_000),
+      ssh_idx: '5',
+      machine_dir_ssh_port: 20_000 + (contract.id % 30_000),
+      direct_port_count: ask.direct_port_count,
+      direct_port_start: -1,
+      direct_port_end: -1,
+      num_gpus: ask.num_gpus,
+      gpu_name: ask.card.vast,
+      gpu_ram: ask.card.vramMb,
+      gpu_totalram: ask.card.vramMb * ask.num_gpus,
+      gpu_frac: ask.gpu_frac,
+      gpu_util: status === 'running' ? Math.min(100, (machine.server?.stats.active ?? 0) * 12) : null,
+      gpu_temp: status === 'running' ? 58 : null,
+      gpu_arch: 'nvidia',
+      cpu_name: ask.cpu_name,
+      cpu_cores: ask.cpu_cores,
+      cpu_cores_effective: ask.cpu_cores_effective,
+      cpu_ram: ask.cpu_ram,
+      cpu_arch: 'amd64',
+      cpu_util: status === 'running' ? 0.11 : null,
+      mem_limit: status === 'running' ? 15.7 : null,
+      mem_usage: status === 'running' ? 3.2 : null,
+      vmem_usage: status === 'running' ? 0.4 : null,
+      disk_space: contract.diskGb,
+      disk_usage: status === 'running' ? 4.2 : -1,
+      disk_util: status === 'running' ? 4.2 : -1,
+      dph_base: contract.bid ?? ask.dph_base,
+      dph_total: total,
+      min_bid: ask.min_bid,
+      is_bid: contract.bid !== null,
+      storage_cost: ask.storage_cost,
+      inet_up: ask.inet_up,
+      inet_down: ask.inet_down,
+      inet_up_cost: ask.inet_up_cost,
+      inet_down_cost: ask.inet_down_cost,
+      search: priced.search,
+      instance: priced.instance,
+      start_date: contract.createdAt / 1000,
+      end_date: contract.createdAt / 1000 + ask.duration,
+      duration: Math.max(0, ask.duration - machine.ageMs / 1000),
+      uptime_mins: status === 'running' ? Math.floor(machine.poweredMs / 60_000) : null,
+      reliability2: ask.reliability,
+      verification: ask.verification,
+      geolocation: ask.geolocation,
+      static_ip: ask.static_ip,
+      hosting_type: ask.hosting_type,
+      cuda_max_good: ask.cuda_max_good,
+      driver_version: ask.driver_version,
+      os_version: '22.04',
+      jupyter_token: `sim-jupyter-${contract.id}`,
+      template_id: null,
+      template_hash_id: null,
+      template_name: null,
+      credit_balance: null,
+      credit_discount: null,
+      credit_discount_max: 0.4,
+      client_run_time: 1.1,
+      host_run_time: 259_200,
+      time_remaining: '',
+      volume_info: [],
+    };
+  };
+
+  const list = (request: Request): Reply => {
+    const { query } = request;
+    const asked = toNumber(query.get('limit') ?? 25) ?? 25;
+    const limit = asked <= 0 ? 5 : Math.min(25, asked);
+    const filters = query.get('select_filters') ?? '{}';
+    const tests = instanceTests(filters);
+    const matching = listed()
+      .map(row)
+      .filter((it) => tests.every((test) => test(it)));
+    const order = parameter(query.get('order_by'), []) as readonly { col?: unknown; dir?: unknown }[];
+    if (!Array.isArray(order)) throw new QueryError('Error in query parameters: order_by');
+    for (const { col, dir } of [...order].reverse()) {
+      matching.sort((a, b) => compareValues(a[String(col)], b[String(col)]) * (dir === 'desc' ? -1 : 1));
+    }
+    const token = query.get('after_token');
+    const page = token === null ? undefined : pageTokens.get(token);
+    if (token !== null && page?.filters !== filters) return fail(400, 'invalid_token', 'Invalid after_token');
+    const start = page?.after ?? 0;
+    const rows = matching.slice(start, start + limit);
+    let next: string | null = null;
+    if (start + limit < matching.length) {
+      next = Buffer.from(`${random.int(1e8, 1e9)}.${start + limit}`).toString('base64url');
+      pageTokens.set(next, { after: start + limit, filters });
+    }
+    const columns = parameter(query.get('select_cols'), null);
+    const counts: Record<string, number> = {};
+    for (const it of matching) counts[String(it.label ?? '')] = (counts[String(it.label ?? '')] ?? 0) + 1;
+    return ok({
+      instances_found: rows.length,
+      total_instances: matching.length,
+      label_counts: counts,
+      next_token: next,
+      instances: Array.isArray(columns)
+        ? rows.map((it) => Object.fromEntries(columns.map((column) => [String(column), it[String(column)] ?? null])))
+        : rows,
+    });
+  };
+
+  const change = async (contract: Contract, fields: Query): Promise<Reply> => {
+    if (typeof fields.label === 'string') {
+      if (fields.label.length > 1024) return fail(400, 'label_too_long', 'error 400/3468: label_too_long');
+      contract.label = fields.label;
+    }
+    if (fields.state === 'stopped') {
+      contract.intended = 'stopped';
+      await contract.machine.stop('off');
+      contract.log.push(`${new Date().toISOString()} stopped`);
+    } else if (fields.state === 'running' && contract.machine.power !== 'on') {
+      if (world.faults.strike(['start_refused'], () => true).length > 0) {
+        return json(200, {
+          success: false,
+          msg: 'Required resources are currently unavailable, state change queued.',
+        });
+      }
+      if (contract.machine.power === 'offline') await contract.machine.stop('off');
+      await boot(contract);
+    } else if (fields.state !== undefined && fields.state !== 'running') {
+      return fail(400, 'invalid_args', `error 400/3467: Invalid args: state ${String(fields.state)}`);
+    }
+    world.changed();
+    return ok();
+  };
+
+  const logs = (contract: Contract, options: Query): Reply => {
+    const tail = toNumber(options.tail) ?? 1000;
+    const filter = stringOr(options.filter, '');
+    const url = world.publishLog(
+      () =>
+        `${[...contract.log, ...serverLines(contract.machine)]
+          .filter((line) => line.includes(filter))
+          .slice(-tail)
+          .join('\n')}\n`,
+    );
+    return ok({ result_url: url, msg: 'Request sent' });
+  };
+
+  const byId = (handle: (contract: Contract, request: Request) => Reply | Promise<Reply>) => (request: Request) => {
+    const contract = living(request.params[0]);
+    return contract ? handle(contract, request) : noInstance();
+  };
+
+  const route = (
+    method: string,
+    path: string,
+    name: string,
+    groups: readonly string[],
+    intervalS: number | undefined,
+    handle: Route['handle'],
+    key: Route['key'] = 'required',
+  ): Route => ({
+    method,
+    pattern: pathPattern(path),
+    name,
+    groups,
+    key,
+    ...(intervalS === undefined ? {} : { intervalS }),
+    handle: async (request) => {
+      try {
+        return await handle(request);
+      } catch (error) {
+        if (error instanceof QueryError)
+          return json(400, { success: false, error: 'invalid_request', msg: error.message });
+        throw error;
+      }
+    },
+  });
+
+  const user = (): Reply =>
+    json(200, {
+      id: 4711,
+      key_id: 1,
+      username: 'simulated',
+      email: 'simulated@example.invalid',
+      fullname: 'Simulated Account',
+      balance: -Number(spentUsd().toFixed(6)),
+      credit: Number(creditLeft().toFixed(6)),
+      billaddress_line1: null,
+      billaddress_city: null,
+      billaddress_country: null,
+      has_billing: true,
+      ssh_key: '',
+      sid: 'simulated',
+    });
+
+  const routes: readonly Route[] = [
+    route('POST', '/api/v0/bundles/', 'search', ['search', 'read'], 6, (r) => search(body(r)), 'optional'),
+    route(
+      'GET',
+      '/api/v0/bundles/',
+      'search',
+      ['search', 'read'],
+      6,
+      (r) => search(object(parameter(r.query.get('q'), {})) ?? {}),
+      'optional',
+    ),
+    route(
+      'PUT',
+      '/api/v0/search/asks/',
+      'search',
+      ['search', 'read'],
+      6,
+      (r) => {
+        const query = object(body(r).q);
+        if (!query) throw new QueryError('Invalid json body');
+        return search(query);
+      },
+      'optional',
+    ),
+    route('POST', '/api/v0/asks/bulk/', 'rent', ['paid', 'write'], 4.5, async (r) => {
+      const spec = body(r);
+      const ids = Array.isArray(spec.ids) ? spec.ids : [];
+      if (ids.length === 0 || ids.length > 64) return fail(400, 'invalid_args', 'error 400/3467: Invalid args: ids');
+      const results: Query[] = [];
+      for (const id of ids) {
+        const reply = await rent(Number(id), spec);
+        results.push({ ask_id: Number(id), ...JSON.parse(reply.body) });
+      }
+      const made = results.filter((it) => it.success === true).map((it) => it.new_contract);
+      return json(200, { success: made.length > 0, new_contracts: made, results });
+    }),
+    route('PUT', '/api/v0/asks/:/', 'rent', ['paid', 'write'], 4.5, (r) => rent(Number(r.params[0]), body(r))),
+    route('PUT', '/api/v0/launch_instance/', 'rent', ['paid', 'write'], 5, (r) => {
+      const spec = body(r);
+      const [ask] = searchAsks(asks.values(), object(spec.q) ?? {}, false).asks;
+      return ask ? rent(ask.id, spec) : fail(400, 'no_such_ask', 'error 404/3603: no_such_ask  No matching offer');
+    }),
+    route('GET', '/api/v1/instances/', 'list', ['read'], 1, list),
+    route('GET', '/api/v0/instances/', 'list', ['read'], 1, () => {
+      const rows = listed().map(row);
+      return json(200, { instances_found: rows.length, instances: rows });
+    }),
+    route('PUT', '/api/v0/instances/', 'update', ['write'], 1, async (r) => {
+      const fields = body(r);
+      const ids = Array.isArray(fields.ids) ? fields.ids : [];
+      for (const id of ids) {
+        const contract = living(String(id));
+        if (!contract) return noInstance();
+        const reply = await change(contract, fields);
+        if (reply.status !== 200) return reply;
+      }
+      return ok();
+    }),
+    route('DELETE', '/api/v0/instances/', 'destroy', ['write'], 3, async (r) => {
+      const { instance_ids: ids } = body(r);
+      if (!Array.isArray(ids)) return fail(400, 'invalid_args', 'error 400/3467: Invalid args: instance_ids');
+      for (const id of ids) {
+        const contract = living(String(id));
+        if (contract) await destroy(contract);
+      }
+      return ok();
+    }),
+    route('GET', '/api/v0/instances/filters/', 'filters', ['read'], undefined, () =>
+      json(200, {
+        filters: listed().map((contract) => ({
+          actual_status: statusOf(contract),
+          verification: contract.ask.verification,
+          gpu_name: contract.ask.card.vast,
+        })),
+      }),
+    ),
+    route('GET', '/api/v0/instances/pending-price-increases/', 'other', ['read'], undefined, () =>
+      fail(404, 'no_pending_price_increase', 'no_pending_price_increase'),
+    ),
+    route(
+      'PUT',
+      '/api/v0/instances/reboot/:/',
+      'reboot',
+      ['write'],
+      1,
+      byId(async (contract) => {
+        await contract.machine.stop('off');
+        await boot(contract);
+        return ok();
+      }),
+    ),
+    route(
+      'PUT',
+      '/api/v0/instances/recycle/:/',
+      'reboot',
+      ['write'],
+      1,
+      byId(async (contract) => {
+        await contract.machine.stop('off');
+        await boot(contract);
+        return ok();
+      }),
+    ),
+    route(
+      'PUT',
+      '/api/v0/instances/bid_price/:/',
+      'bid',
+      ['write'],
+      5.5,
+      byId(async (contract, request) => {
+        const price = toNumber(body(request).price);
+        if (price === null || price < 0.001 || price > 32) {
+          return fail(400, 'invalid_price', 'Please set a bid price >= 0.001.');
+        }
+        contract.bid = price;
+        contract.usdPerHour = Number((price + diskUsdPerHour(contract.ask, contract.diskGb)).toFixed(6));
+        if (contract.outbid && price >= contract.ask.min_bid) await boot(contract);
+        world.changed();
+        return ok();
+      }),
+    ),
+    route('PUT', '/api/v0/instances/request_logs/:/', 'logs', ['read'], 1, (r) => {
+      const contract = living(r.params[0]);
+      return contract ? logs(contract, body(r)) : fail(404, 'invalid_id', 'invalid_id');
+    }),
+    route(
+      'PUT',
+      '/api/v0/instances/command/:/',
+      'other',
+      ['write'],
+      1.5,
+      byId((_contract, request) => {
+        const { command } = body(request);
+        if (typeof command !== 'string' || command.length > 512 || !/^(ls|rm|du)\b/.test(command)) {
+          return fail(400, 'invalid_args', 'error 400/3467: Invalid args: command');
+        }
+        return ok({ result_url: world.publishLog(() => 'total 0\n'), writeable_path: '/root' });
+      }),
+    ),
+    route(
+      'GET',
+      '/api/v0/instances/balance/:/',
+      'other',
+      ['read'],
+      undefined,
+      byId(() => ok({ refundable_deposit: 0, total_discount: 0, discount_months: 0 })),
+    ),
+    route('GET', '/api/v0/instances/:/', 'get', ['read'], 2, (r) => {
+      const contract = contracts.get(Number(r.params[0]));
+      const visible = contract !== undefined && contract.destroyedAt === null && !lagging(contract);
+      return json(200, { instances: visible ? row(contract) : null });
+    }),
+    route(
+      'PUT',
+      '/api/v0/instances/:/',
+      'update',
+      ['write'],
+      1,
+      byId((contract, request) => change(contract, body(request))),
+    ),
+    route(
+      'DELETE',
+      '/api/v0/instances/:/',
+      'destroy',
+      ['write'],
+      3,
+      byId(async (contract) => {
+        await destroy(contract);
+        return ok({ msg: `Instance ${contract.id} destroyed` });
+      }),
+    ),
+    route('GET', '/api/v0/users/current/', 'user', ['read'], undefined, user),
+    route(
+      'GET',
+      '/api/v0/gpu_names/unique/',
+      'gpu_names',
+      ['read'],
+      undefined,
+      () => json(200, { gpu_names: [...new Set(cards.map((card) => card.vast))] }),
+      'none',
+    ),
+    route('GET', '/api/v0/ssh/', 'other', ['read'], undefined, () => fail(404, 'not_found', 'No ssh keys')),
+    route('GET', '/api/v0/charges/', 'other', ['read'], 1, () => ok({ charges: [] })),
+    route('GET', '/api/v1/invoices/', 'other', ['read'], undefined, () =>
+      ok({ results: [], count: 0, next_token: null }),
+    ),
+  ];
+
+  const identity = (request: Request): string =>
+    /^Bearer\s+(.+)$/i.exec(request.header('authorization') ?? '')?.[1]?.trim() ?? request.query.get('api_key') ?? '';
+
+  const free = (): Ask[] =>
+    [...asks.values()].filter((ask) => ask.rentable && !ask.rented && ask.direct_port_count > 0);
+
+  return {
+    name: 'vast',
+    routes,
+    identity,
+    refuse(found, request) {
+      if (found.key === 'none') return null;
+      const key = identity(request);
+      if (key === settings.vastKey || (key === '' && found.key === 'optional')) return null;
+      return fail(found.name === 'search' ? 404 : 401, 'auth_error', 'Invalid user key');
+    },
+    notFound: (allow) => (allow.length > 0 ? html(405, 'Method Not Allowed') : html(404, 'Not Found')),
+    invalidBody: () => json(400, { success: false, error: 'invalid_request', msg: 'Invalid json body' }),
+    instances: () =>
+      [...contracts.values()]
+        .filter((contract) => contract.destroyedAt === null)
+        .map((contract) => {
+          const { port, server } = contract.machine;
+          return {
+            provider: 'vast',
+            contract: String(contract.id),
+            label: contract.label,
+            status: statusOf(contract) ?? 'null',
+            gpuModel: contract.ask.card.vast,
+            gpuCount: contract.ask.num_gpus,
+            usdPerHour: contract.usdPerHour,
+            url: port === null ? null : `http://${settings.host}:${port}`,
+            interruptible: contract.bid !== null,
+            active: server?.stats.active ?? 0,
+            queued: server?.stats.queued ?? 0,
+            served: server?.stats.served ?? 0,
+          };
+        }),
+    contracts: () => [...contracts.values()].filter((it) => it.destroyedAt === null).map((it) => String(it.id)),
+    machine: (contract) => living(contract)?.machine,
+    ledger: () =>
+      [...contracts.values()].map(
+        (contract): LedgerEntry => ({
+          provider: 'vast',
+          contract: String(contract.id),
+          label: contract.label,
+          offer: String(contract.ask.id),
+          gpuModel: contract.ask.card.vast,
+          gpuCount: contract.ask.num_gpus,
+          usdPerHour: contract.usdPerHour,
+          createdAt: contract.createdAt,
+          destroyedAt: contract.destroyedAt,
+          chargedUsd: chargedUsd(contract),
+        }),
+      ),
+    rentable: () => free().length,
+    async act(kind: InstanceFault['kind'], id) {
+      const contract = living(id);
+      if (!contract) return;
+      const { machine } = contract;
+      if (kind === 'exit') await machine.stop('exited');
+      else if (kind === 'offline') machine.setOffline(true);
+      else if (kind === 'online') {
+        if (machine.power === 'offline') machine.setOffline(false);
+        else if (machine.power === 'exited') await boot(contract);
+      } else if (kind === 'outbid' && contract.bid !== null) {
+        contract.ask.min_bid = Number((contract.bid * 1.2 + 0.001).toFixed(4));
+        contract.intended = 'stopped';
+        contract.outbid = true;
+        await machine.stop('off');
+      }
+      world.changed();
+    },
+    vanish(offer, count) {
+      if (offer !== undefined) asks.delete(Number(offer));
+      else for (let i = 0; i < count && free().length > 0; i++) asks.delete(random.pick(free()).id);
+      world.changed();
+    },
+    reprice(factor) {
+      for (const ask of free()) {
+        ask.dph_base = Number((ask.dph_base * factor).toFixed(4));
+        ask.min_bid = Number((ask.min_bid * factor).toFixed(4));
+      }
+      world.changed();
+    },
+    setCredit(usd) {
+      credit = usd + spentUsd();
+    },
+    churn() {
+      const choices = free();
+      if (choices.length === 0) return;
+      asks.delete(random.pick(choices).id);
+      addAsk();
+      world.changed();
+    },
+    async tick() {
+      if (creditLeft() > 0) return;
+      for (const contract of contracts.values()) {
+        if (contract.destroyedAt !== null || contract.machine.power !== 'on') continue;
+        contract.intended = 'stopped';
+        await contract.machine.stop('off');
+        world.changed();
+      }
+    },
+    async close() {
+      await Promise.all([...contracts.values()].map((contract) => contract.machine.stop('gone')));
+    },
+  };
+}
+
+/** Container ports to publish, from docker's flags among the variables. The outside half of `-p` means nothing. */
+function portsOf(env: readonly (readonly [string, string])[]): string[] {
+  return env.flatMap(([key]) => {
+    const match = /^-p\s+\d+:(\d+)(?:\/(tcp|udp))?$/.exec(key);
+    return match ? [`${match[1]}/${match[2] ?? 'tcp'}`] : [];
+  });
+}
+
+/** The port behind which the GPU server is: the first that is published over TCP. */
+function httpKey(contract: Contract): string | undefined {
+  return contract.ports.find((key) => key.endsWith('/tcp') && key !== '22/tcp');
+}
+
+function serverLines(machine: Machine): string[] {
+  if (machine.port === null || machine.server === null) return [];
+  const { served, active, queued } = machine.server.stats;
+  return [
+    `INFO: Application startup complete, serving ${machine.models.join(', ')}`,
+    `INFO: Uvicorn running on http://0.0.0.0 (Press CTRL+C to quit)`,
+    `INFO: served ${served}, running ${active}, waiting ${queued}`,
+  ];
+}
+
+function parameter(value: string | null, other: unknown): unknown {
+  if (value === null || value === '') return other;
+  try {
+    return JSON.parse(value);
+  } catch {
+    throw new QueryError('Error in query parameters: not JSON');
+  }
+}
+
+const filterable = new Set([
+  'actual_status',
+  'intended_status',
+  'cur_state',
+  'gpu_name',
+  'verification',
+  'id',
+  'label',
+  'machine_id',
+  'host_id',
+  'image_uuid',
+  'is_bid',
+]);
+
+function instanceTests(filters: string): ((row: Record<string, unknown>) => boolean)[] {
+  const parsed = object(parameter(filters, {}));
+  if (!parsed) throw new QueryError('Error in query parameters: select_filters');
+  return Object.entries(parsed).flatMap(([field, conditions]) => {
+    // Computed columns cannot be filtered.
+    if (!filterable.has(field)) throw new QueryError(`Error in query parameters: ${field} is not a valid search key`);
+    return Object.entries(object(conditions) ?? {}).map(
+      ([op, want]) =>
+        (it: Record<string, unknown>) =>
+          compare(it[field], op, want),
+    );
+  });
+}
+
+function compareValues(a: unknown, b: unknown): number {
+  if (a === b) return 0;
+  if (a === null || a === undefined) return 1;
+  if (b === null || b === undefined) return -1;
+  return (a as number) < (b as number) ? -1 : 1;
+}
