@@ -1,0 +1,66 @@
+import { Command, Option } from 'commander';
+import { usageError } from './exit.ts';
+import type { CommandEntry } from './index.ts';
+import { parseDuration } from './session.ts';
+
+/** The command with the options that all have, ready to parse. */
+export async function createCommand(entry: CommandEntry): Promise<Command> {
+  const command = new Command(entry.name)
+    .description(sentence(entry.summary))
+    .exitOverride()
+    // Errors are told in one place, as three lines or as JSON; commander only throws them.
+    .configureOutput({ outputError: () => {} })
+    .configureHelp({ showGlobalOptions: true, helpWidth: Math.min(100, process.stdout.columns ?? 100) })
+    .helpOption('-h, --help', 'show this help')
+    .helpCommand(false)
+    .allowExcessArguments(false);
+  (await entry.load()).build(command);
+  // The program is named in front of its command, as it is typed.
+  command.name(`gpuproxy ${entry.name}`);
+  return command;
+}
+
+/** Options of every command that talks to a server. */
+export function withConnection(command: Command): Command {
+  return command
+    .optionsGroup('Common options:')
+    .option('-k, --key <key>', 'API key (GPUPROXY_API_KEY)')
+    .addOption(new Option('--key-file <file>', 'read the API key from a file, - for stdin').conflicts('key'))
+    .option('-u, --url <url>', 'control plane of the server (GPUPROXY_URL, default http://127.0.0.1:8080)')
+    .option('--timeout <time>', 'longest wait for an answer, like 10s', parseDuration)
+    .option('--json', 'print the body of the REST answer, nothing else')
+    .addOption(new Option('--raw').hideHelp())
+    .option('-q, --quiet', 'print ids only, no messages')
+    .addOption(new Option('--color <when>', 'colour').choices(['auto', 'always', 'never']))
+    .option('--no-input', 'never ask')
+    .option('--curl', 'print the request as a curl command and send nothing')
+    .option('--debug', 'log each request to stderr');
+}
+
+/** `--watch [seconds]`. The router has put in the seconds where they were left out. */
+export function withWatch(command: Command): Command {
+  return command.option('-w, --watch [seconds]', 'repeat, every 2 seconds if no number is given', (word: string) => {
+    const seconds = parseDuration(word) / 1000;
+    if (seconds < 0.1 || seconds > 86_400)
+      throw usageError(`--watch: got "${word}", accepts seconds from 0.1 to 86400`);
+    return seconds;
+  });
+}
+
+/** Seconds of `--watch`; null when it was not given. */
+export function watchSeconds(value: number | undefined): number | null {
+  return value ?? null;
+}
+
+/** Examples at the end of the help of a command: each a command line and what it does. */
+export function withExamples(command: Command, examples: readonly (readonly [line: string, does: string])[]): Command {
+  const width = Math.max(...examples.map(([line]) => line.length));
+  return command.addHelpText(
+    'after',
+    `\nExamples:\n${examples.map(([line, does]) => `  ${line.padEnd(width)}  ${does}`).join('\n')}`,
+  );
+}
+
+function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+}

@@ -1,0 +1,28 @@
+import type { Command } from 'commander';
+import { withConnection, withExamples } from '../command.ts';
+import { fieldsOf, textOf } from '../fields.ts';
+import { providerWord } from '../offer-options.ts';
+import { openSession } from '../session.ts';
+
+export function build(command: Command): void {
+  command
+    .argument('<provider>', 'vast.ai or io.net', providerWord)
+    .argument('<contract>', 'contract id at the provider');
+  withConnection(command);
+  withExamples(command, [['gpuproxy adopt vast.ai 54321', 'balance over an instance that was rented elsewhere']]);
+  command.action(async (provider: string, contract: string) => {
+    const session = openSession(command);
+    const answer = await session.call('POST', '/fleet/adopt', {
+      body: { provider, contract_id: contract },
+      timeoutMs: 60_000,
+    });
+    const upstream = fieldsOf(answer.body);
+    if (session.json) session.printBody(answer);
+    else
+      session.print(
+        session.quiet
+          ? `${textOf(upstream.instance_id)}\n`
+          : `${textOf(upstream.instance_id)}  ${textOf(upstream.state)}\n`,
+      );
+  });
+}

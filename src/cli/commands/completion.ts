@@ -1,0 +1,24 @@
+import type { Command } from 'commander';
+import { withExamples } from '../command.ts';
+import { completionScript, shells } from '../completion-scripts.ts';
+import { usageError } from '../exit.ts';
+import { nearest } from '../nearest.ts';
+
+export function build(command: Command): void {
+  command.argument('<shell>', shells.join(', '));
+  withExamples(command, [
+    ['source <(gpuproxy completion bash)', 'in ~/.bashrc'],
+    ['source <(gpuproxy completion zsh)', 'in ~/.zshrc, after compinit'],
+    ['gpuproxy completion fish > ~/.config/fish/completions/gpuproxy.fish', 'once'],
+  ]);
+  command.action((word: string) => {
+    const shell = shells.find((each) => each === word);
+    if (shell === undefined) {
+      const near = nearest(word, shells);
+      throw usageError(`unknown shell "${word}"${near === undefined ? '' : `; did you mean ${near}?`}`, {
+        hint: `one of ${shells.join(', ')}`,
+      });
+    }
+    process.stdout.write(completionScript(shell));
+  });
+}

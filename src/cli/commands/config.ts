@@ -1,0 +1,135 @@
+import type { Command } from 'commander';
+import { loadConfig, type VariableName, variables } from '../../config.ts';
+import { withExamples } from '../command.ts';
+import { usageError } from '../exit.ts';
+import { nearest } from '../nearest.ts';
+import { tableLines } from '../output.ts';
+import { openPreferences } from '../preferences.ts';
+import { preferencesFile, readPreferences } from '../preferences-file.ts';
+import { storedVariables } from '../server-options.ts';
+
+/** Preferences that may be set by hand, with what they accept. */
+const names = {
+  apiKey: {
+    accepts: 'a key of at least 8 printable characters',
+    ok: (text: string) => /^[\x21-\x7e]{8,}$/.test(text),
+    secret: true,
+  },
+  url: {
+    accepts: 'an http:// or https:// URL',
+    ok: (text: string) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol),
+    secret: false,
+  },
+} as const;
+type Name = keyof typeof names;
+
+export function build(command: Command): void {
+  withExamples(command, [
+    ['gpuproxy config set url http://gpu-host:8080', 'where client commands find the server'],
+    ['gpuproxy config get url', 'one preference'],
+    ['gpuproxy config show', 'every setting and where it comes from'],
+    ['gpuproxy config path', 'the file'],
+  ]);
+  command.option('--json', 'print one JSON document');
+  const asJson = () => command.opts<{ json?: boolean }>().json === true;
+  const print = (text: string, value: unknown) => process.stdout.write(asJson() ? `${JSON.stringify(value)}\n` : text);
+
+  command
+    .command('get')
+    .description('One preference; all when none is named. Keys are shown masked.')
+    .argument('[name]', Object.keys(names).join(', '))
+    .option('--reveal', 'show a key in full')
+    .action((word: string | undefined, options: { reveal?: boolean }) => {
+      const stored = readPreferences();
+      const shown = (name: Name) => {
+        const value = stored[name];
+        return value === undefined ? null : names[name].secret && options.reveal !== true ? masked(value) : value;
+      };
+      if (word === undefined) {
+        const all = Object.fromEntries((Object.keys(names) as Name[]).map((name) => [name, shown(name)]));
+        print(
+          Object.entries(all)
+            .map(([name, value]) => `${name}=${value ?? ''}\n`)
+            .join(''),
+          all,
+        );
+        return;
+      }
+      const value = shown(known(word));
+      print(value === null ? '' : `${value}\n`, value);
+      if (value === null) process.exitCode = 1;
+    });
+  command
+    .command('set')
+    .description('Keep a preference.')
+    .argument('<name>', Object.keys(names).join(', '))
+    .argument('<value>')
+    .action((word: string, value: string) => {
+      const name = known(word);
+      if (!names[name].ok(value)) {
+        throw usageError(
+          `${name}: got ${names[name].secret ? 'a value that is hidden' : `"${value}"`}, accepts ${names[name].accepts}`,
+        );
+      }
+      openPreferences().set(name, value);
+    });
+  command
+    .command('unset')
+    .description('Forget a preference.')
+    .argument('<name>', Object.keys(names).join(', '))
+    .action((word: string) => openPreferences().delete(known(word)));
+  command
+    .command('path')
+    .description('The file that keeps the preferences.')
+    .action(() => {
+      print(`${preferencesFile()}\n`, preferencesFile());
+    });
+  command
+    .command('show', { isDefault: true })
+    .description('Every setting, its value and where it comes from. Secrets are masked.')
+    .option('--origin', 'with the origin (always shown)')
+    .action(() => {
+      const config = loadConfig({ environment: process.env, cwd: process.cwd(), stored: storedVariables() });
+      const rows = (Object.keys(variables) as VariableName[]).map((name) => ({
+        name,
+        value:
+          'secret' in variables[name] && config[name] !== undefined
+            ? masked(String(config[name]))
+            : valueText(config[name]),
+        origin: config.origin[name],
+      }));
+      const lines = tableLines(
+        [
+          { title: 'NAME', value: (row: (typeof rows)[number]) => row.name },
+          { title: 'ORIGIN', value: (row) => row.origin },
+          { title: 'VALUE', value: (row) => row.value },
+        ],
+        rows,
+      );
+      print(
+        `${lines.join('\n')}\n`,
+        Object.fromEntries(rows.map(({ name, value, origin }) => [name, { value, origin }])),
+      );
+    });
+}
+
+function known(word: string): Name {
+  const all = Object.keys(names) as Name[];
+  const exact = all.find((name) => name.toLowerCase() === word.toLowerCase().replace(/[-_]/g, ''));
+  if (exact !== undefined) return exact;
+  const near = nearest(word, all);
+  throw usageError(`unknown preference "${word}"${near === undefined ? '' : `; did you mean ${near}?`}`, {
+    hint: `one of ${all.join(', ')}`,
+  });
+}
+
+function masked(secret: string): string {
+  return `${secret.slice(0, 3)}…`;
+}
+
+function valueText(value: unknown): string {
+  if (value === undefined) return '';
+  if (Array.isArray(value))
+    return value.map((item: { name: string; url: string }) => `${item.name}=${item.url}`).join(',');
+  return String(value);
+}

@@ -1,0 +1,74 @@
+import type { Command } from 'commander';
+import { withConnection, withExamples } from '../command.ts';
+import { CliError, exitCodes } from '../exit.ts';
+import { fieldsOf, textOf } from '../fields.ts';
+import { wholeFrom } from '../offer-options.ts';
+import { openSession } from '../session.ts';
+
+const levelColor: Readonly<Record<string, string>> = { ok: '32', warn: '33', error: '31' };
+const maxWaitMs = 15_000;
+
+export function build(command: Command): void {
+  command
+    .option(
+      '--since <id>',
+      'begin after this event; 0: all that the server keeps',
+      wholeFrom('--since', 0, Number.MAX_SAFE_INTEGER),
+    )
+    .option('--kind <kind>', 'only this kind, like strategy, rental, ejected')
+    .option('--once', 'end when the server ends the stream, do not connect again');
+  withConnection(command);
+  withExamples(command, [
+    ['gpuproxy events', 'follow what happens; Ctrl-C ends it'],
+    ['gpuproxy events --since 0', 'what the server keeps first'],
+    ['gpuproxy events --json | jq .message', 'one document a line'],
+  ]);
+  command.action(async (options: { since?: number; kind?: string; once?: boolean }) => {
+    const session = openSession(command);
+    let lastId: string | null = options.since === undefined ? null : String(options.since);
+    let waitMs = 500;
+    for (let connected = false; ; ) {
+      try {
+        const headers = lastId === null ? {} : { 'last-event-id': lastId };
+        for await (const { id, event, data } of session.client.events('/events', { headers })) {
+          connected = true;
+          waitMs = 500;
+          if (id !== null) lastId = id;
+          if (options.kind !== undefined && event !== options.kind) continue;
+          session.print(session.json ? `${data}\n` : eventText(data, session.color));
+        }
+        connected = true;
+        if (options.once === true) return;
+      } catch (error) {
+        // The first connection tells at once that it cannot work; later ones wait for the server to come back.
+        if (!connected || !(error instanceof CliError) || error.exitCode !== exitCodes.unreachable) throw error;
+        session.note(`note: connection lost (${error.message}), trying again`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, waitMs));
+      waitMs = Math.min(maxWaitMs, waitMs * 2);
+    }
+  });
+}
+
+function eventText(data: string, color: boolean): string {
+  let event: ReturnType<typeof fieldsOf>;
+  try {
+    event = fieldsOf(JSON.parse(data));
+  } catch {
+    return '';
+  }
+  if (event.missed === true) return '...  older events are no longer kept\n';
+  const level = textOf(event.level);
+  const code = color ? levelColor[level] : undefined;
+  const word = level.padEnd(5);
+  const subject = textOf(event.subject, '');
+  const at = typeof event.at === 'string' ? new Date(event.at).toTimeString().slice(0, 8) : '-';
+  const line = [
+    at,
+    code === undefined ? word : `\u001b[${code}m${word}\u001b[0m`,
+    textOf(event.kind),
+    subject,
+    textOf(event.message, ''),
+  ];
+  return `${line.filter((part) => part !== '').join('  ')}\n`;
+}

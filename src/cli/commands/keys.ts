@@ -1,0 +1,123 @@
+import type { Command } from 'commander';
+import { Option } from 'commander';
+import { withConnection, withExamples } from '../command.ts';
+import { CliError, usageError } from '../exit.ts';
+import { type Fields, fieldsOf, listOf, textOf } from '../fields.ts';
+import { nearest } from '../nearest.ts';
+import { wholeFrom } from '../offer-options.ts';
+import { type Column, outputWidth, tableLines } from '../output.ts';
+import { openSession, type Session } from '../session.ts';
+
+const day = (value: unknown) => textOf(value).replace(/\.\d+Z$/, 'Z');
+const columns: readonly Column<Fields>[] = [
+  { title: 'ID', value: (row) => textOf(row.id) },
+  { title: 'NAME', value: (row) => textOf(row.name), cut: true },
+  { title: 'SCOPE', value: (row) => textOf(row.scope) },
+  { title: 'CREATED', value: (row) => day(row.created_at) },
+  { title: 'LAST USED', value: (row) => day(row.last_used_at) },
+  { title: 'EXPIRES', value: (row) => day(row.expires_at) },
+  { title: 'STATE', value: (row) => (row.revoked_at === null ? (expired(row) ? 'expired' : 'live') : 'revoked') },
+];
+
+export function build(command: Command): void {
+  withConnection(command);
+  withExamples(command, [
+    ['gpuproxy keys create --name grafana --scope read', 'a key that only reads; it is shown this once'],
+    ['gpuproxy keys create --name app --scope proxy --expires 30d', 'a key for the data plane, valid for 30 days'],
+    ['gpuproxy keys list', 'all keys, without their secrets'],
+    ['gpuproxy keys revoke <id>', 'end one at once'],
+  ]);
+  command
+    .command('list', { isDefault: true })
+    .description('All keys, without their secrets.')
+    .action(async (_options: unknown, self: Command) => {
+      const session = openSession(self);
+      const answer = await session.call('GET', '/keys');
+      const rows = listOf(fieldsOf(answer.body).keys);
+      if (session.json) session.printBody(answer);
+      else if (session.quiet) session.print(rows.map((row) => `${textOf(row.id)}\n`).join(''));
+      else session.print(`${tableLines(columns, rows, outputWidth()).join('\n')}\n`);
+    });
+  command
+    .command('create')
+    .description('Make a key. It is shown once: the server keeps only its hash.')
+    .requiredOption('--name <name>', 'what it is for')
+    .addOption(
+      new Option('--scope <scope>', 'admin, read, or proxy (data plane only)')
+        .choices(['admin', 'read', 'proxy'])
+        .makeOptionMandatory(),
+    )
+    .option('--expires <when>', 'a time from now like 12h or 30d, or a date like 2027-01-31', expiry)
+    .option('--requests-per-minute <n>', 'limit', wholeFrom('--requests-per-minute', 1, 1_000_000))
+    .option('--max-concurrent <n>', 'limit of open requests', wholeFrom('--max-concurrent', 1, 100_000))
+    .action(async (options: CreateOptions, self: Command) => {
+      const session = openSession(self);
+      const body = {
+        name: options.name,
+        scope: options.scope,
+        ...(options.expires === undefined ? {} : { expires_at: options.expires }),
+        ...(options.requestsPerMinute === undefined ? {} : { requests_per_minute: options.requestsPerMinute }),
+        ...(options.maxConcurrent === undefined ? {} : { max_concurrent: options.maxConcurrent }),
+      };
+      const answer = await session.call('POST', '/keys', { body });
+      if (session.json) session.printBody(answer);
+      else session.print(`${textOf(fieldsOf(answer.body).key)}\n`);
+      session.note(`Key ${textOf(fieldsOf(answer.body).id)} (${options.scope}). It is shown this once.`);
+    });
+  command
+    .command('revoke')
+    .description('End a key at once.')
+    .argument('<id>', 'id of the key')
+    .action(async (id: string, _options: unknown, self: Command) => {
+      const session = openSession(self);
+      await revoke(session, id);
+      if (session.json) session.printJson(null);
+      else session.print(session.quiet ? `${id}\n` : `${id}  revoked\n`);
+    });
+}
+
+type CreateOptions = Readonly<{
+  name: string;
+  scope: string;
+  expires?: string;
+  requestsPerMinute?: number;
+  maxConcurrent?: number;
+}>;
+
+async function revoke(session: Session, id: string): Promise<void> {
+  try {
+    await session.call('DELETE', `/keys/${encodeURIComponent(id)}`);
+  } catch (error) {
+    if (!(error instanceof CliError) || error.status !== 404) throw error;
+    const known = await session.client
+      .call('GET', '/keys')
+      .then(({ body }) => listOf(fieldsOf(body).keys).map((row) => textOf(row.id)))
+      .catch(() => []);
+    const near = nearest(id, known);
+    throw new CliError(
+      error.exitCode,
+      error.code,
+      `unknown key "${id}"${near === undefined ? '' : `; did you mean ${near}?`}`,
+      { status: 404, requestId: error.requestId, hint: '"gpuproxy keys list" lists them' },
+    );
+  }
+}
+
+function expired(row: Fields): boolean {
+  return typeof row.expires_at === 'string' && Date.parse(row.expires_at) <= Date.now();
+}
+
+function expiry(word: string): string {
+  const match = /^(\d+)([mhd])$/.exec(word);
+  const at = match
+    ? Date.now() + Number(match[1]) * { m: 60_000, h: 3_600_000, d: 86_400_000 }[match[2] as 'm' | 'h' | 'd']
+    : /^\d{4}-\d\d-\d\d/.test(word)
+      ? Date.parse(word)
+      : Number.NaN;
+  if (!(at > Date.now()) || at > 8.64e15) {
+    throw usageError(
+      `--expires: got "${word}", accepts a time from now like 12h or 30d, or a date in the future like 2027-01-31`,
+    );
+  }
+  return new Date(at).toISOString();
+}

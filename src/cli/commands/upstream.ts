@@ -1,0 +1,60 @@
+import type { Command } from 'commander';
+import { withConnection, withExamples } from '../command.ts';
+import { CliError, usageError } from '../exit.ts';
+import { fieldsOf, textOf } from '../fields.ts';
+import { instanceIds } from '../fleet-call.ts';
+import { nearest } from '../nearest.ts';
+import { openSession } from '../session.ts';
+
+export function build(command: Command): void {
+  withConnection(command);
+  withExamples(command, [
+    ['gpuproxy upstream add http://10.0.0.5:8000', 'balance over a server that you already have'],
+    ['gpuproxy upstream add http://10.0.0.5:8000 --name lab', 'with a name'],
+    ['gpuproxy upstream remove static-lab', 'forget it'],
+  ]);
+  command
+    .command('add')
+    .description('Balance over a server that you already have.')
+    .argument('<url>', 'base URL', (word: string) => {
+      if (!URL.canParse(word) || !/^https?:$/.test(new URL(word).protocol)) {
+        throw usageError(`url: got "${word}", accepts an http:// or https:// URL`);
+      }
+      return word;
+    })
+    .option('--name <name>', 'part of its id (default: from the URL)')
+    .action(async (url: string, options: { name?: string }, self: Command) => {
+      const session = openSession(self);
+      const body = options.name === undefined ? { url } : { url, name: options.name };
+      const answer = await session.call('POST', '/upstreams', { body });
+      const upstream = fieldsOf(answer.body);
+      if (session.json) session.printBody(answer);
+      else
+        session.print(
+          session.quiet
+            ? `${textOf(upstream.instance_id)}\n`
+            : `${textOf(upstream.instance_id)}  ${textOf(upstream.state)}\n`,
+        );
+    });
+  command
+    .command('remove')
+    .description('Forget a server.')
+    .argument('<id>', 'instance')
+    .action(async (id: string, _options: unknown, self: Command) => {
+      const session = openSession(self);
+      try {
+        await session.call('DELETE', `/upstreams/${encodeURIComponent(id)}`);
+      } catch (error) {
+        if (!(error instanceof CliError) || error.status !== 404) throw error;
+        const near = nearest(id, await instanceIds(session).catch(() => []));
+        throw new CliError(
+          error.exitCode,
+          error.code,
+          `unknown upstream "${id}"${near === undefined ? '' : `; did you mean ${near}?`}`,
+          { status: 404, hint: '"gpuproxy fleet" lists them' },
+        );
+      }
+      if (session.json) session.printJson(null);
+      else session.print(session.quiet ? `${id}\n` : `${id}  removed\n`);
+    });
+}

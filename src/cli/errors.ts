@@ -1,0 +1,22 @@
+import { CommanderError } from 'commander';
+import { CliError, exitCodes, usageError } from './exit.ts';
+import { CurlPrinted } from './session.ts';
+
+/** Any error as one that can be told; null when it was no error but a normal end. */
+export function toCliError(error: unknown): CliError | null {
+  if (error instanceof CliError) return error;
+  if (error instanceof CurlPrinted) return null;
+  if (error instanceof CommanderError) {
+    if (error.exitCode === 0) return null;
+    const [first = '', ...more] = error.message.replace(/^error: /, '').split('\n');
+    const suggestion = /\(Did you mean (.+)\?\)/.exec(more.join(' '))?.[1];
+    return usageError(suggestion === undefined ? first : `${first}; did you mean ${suggestion}?`, {
+      hint: 'add --help to see what the command takes',
+    });
+  }
+  // By name: the class is in the configuration module, which client commands do not load.
+  if (error instanceof Error && error.name === 'ConfigError') {
+    return new CliError(exitCodes.usage, 'configuration', error.message, { hint: '.env.example lists every variable' });
+  }
+  return new CliError(exitCodes.failed, 'unexpected', error instanceof Error ? error.message : String(error));
+}

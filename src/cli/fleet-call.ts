@@ -1,0 +1,56 @@
+import type { Call, Method } from './client.ts';
+import { CliError, exitCodes } from './exit.ts';
+import { fieldsOf, listOf, textOf } from './fields.ts';
+import { nearest } from './nearest.ts';
+import type { Session } from './session.ts';
+
+/** A call about one instance. When the server does not know the id, the error names the nearest one that it knows. */
+export async function callInstance(
+  session: Session,
+  method: Method,
+  id: string,
+  tail: string,
+  call: Call = {},
+): ReturnType<Session['call']> {
+  try {
+    return await session.call(method, `/fleet/${encodeURIComponent(id)}${tail}`, call);
+  } catch (error) {
+    if (!(error instanceof CliError) || error.status !== 404) throw error;
+    const known = await instanceIds(session).catch(() => []);
+    const near = nearest(id, known);
+    throw new CliError(
+      exitCodes.failed,
+      error.code,
+      `unknown instance "${id}"${near === undefined ? '' : `; did you mean ${near}?`}`,
+      { status: error.status, requestId: error.requestId, hint: '"gpuproxy fleet" lists them' },
+    );
+  }
+}
+
+export async function instanceIds(session: Session): Promise<string[]> {
+  const { body } = await session.client.call('GET', '/fleet');
+  return listOf(fieldsOf(body).upstreams).map((upstream) => textOf(upstream.instance_id));
+}
+
+/**
+ * The same for several ids, one after the other: a failure does not keep the others from being done. Throws the last
+ * failure; exit code 6 when some were done.
+ */
+export async function forEachId(ids: readonly string[], act: (id: string) => Promise<void>): Promise<void> {
+  const failures: unknown[] = [];
+  for (const id of ids) {
+    try {
+      await act(id);
+    } catch (error) {
+      if (!(error instanceof CliError) || ids.length === 1 || error.status === null) throw error;
+      failures.push(error);
+      process.stderr.write(`error: ${error.message}\n`);
+    }
+  }
+  if (failures.length === 0) return;
+  throw new CliError(
+    failures.length < ids.length ? exitCodes.partly : exitCodes.failed,
+    'partly_done',
+    `${failures.length} of ${ids.length} failed`,
+  );
+}

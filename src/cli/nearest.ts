@@ -1,0 +1,42 @@
+/** The known word closest to what was typed; undefined when nothing is close enough to be meant. */
+export function nearest(typed: string, known: Iterable<string>): string | undefined {
+  const word = normal(typed);
+  if (word === '') return undefined;
+  let best: string | undefined;
+  let bestDistance = Number.POSITIVE_INFINITY;
+  for (const candidate of known) {
+    const other = normal(candidate);
+    // A beginning of at least three letters is as good as one slip.
+    const begins = word.length >= 3 && other.startsWith(word);
+    const distance = begins ? 1 : editDistance(word, other);
+    const limit = begins ? 1 : Math.max(1, Math.floor(Math.max(word.length, other.length) / 3));
+    if (distance <= limit && distance < bestDistance) {
+      best = candidate;
+      bestDistance = distance;
+    }
+  }
+  return best;
+}
+
+function normal(word: string): string {
+  return word.toLowerCase().replace(/[-_. ]/g, '');
+}
+
+/** Insertions, deletions, substitutions and swaps of neighbours (optimal string alignment). */
+function editDistance(a: string, b: string): number {
+  let beforeLast: number[] = [];
+  let last = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i += 1) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j += 1) {
+      const same = a[i - 1] === b[j - 1] ? 0 : 1;
+      let cost = Math.min(last[j]! + 1, row[j - 1]! + 1, last[j - 1]! + same);
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+        cost = Math.min(cost, beforeLast[j - 2]! + 1);
+      row.push(cost);
+    }
+    beforeLast = last;
+    last = row;
+  }
+  return last[b.length]!;
+}

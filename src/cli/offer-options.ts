@@ -1,0 +1,151 @@
+import type { Command } from 'commander';
+import { usageError } from './exit.ts';
+import { type Fields, numberOf, textOf } from './fields.ts';
+import { nearest } from './nearest.ts';
+import { type Column, usd } from './output.ts';
+
+/** Providers that rent, as people write them. The server knows the aliases too. */
+const providerWords = ['vast.ai', 'vastai', 'vast', 'io.net', 'ionet', 'io'];
+
+export type FilterOptions = Readonly<{
+  minVram?: number;
+  maxPrice?: number;
+  gpu?: string;
+  location?: string;
+  provider?: string;
+  gpuCount?: number;
+  verified?: boolean;
+}>;
+
+export function withFilters(command: Command, options: { provider: boolean }): Command {
+  command
+    .optionsGroup('Which offers:')
+    .option('--min-vram <gb>', 'GB of one GPU, at least', positive('--min-vram'))
+    .option('--max-price <usd>', 'USD per hour and instance, at most', positive('--max-price'))
+    .option('--gpu <model>', 'GPU model, part of its name: "rtx 4090", a100')
+    .option('--location <place>', 'country code or part of the place')
+    .option('--gpu-count <n>', 'GPUs of each instance', wholeFrom('--gpu-count', 1, 16))
+    .option('--verified', 'only offers that the provider has verified');
+  if (options.provider) command.option('--provider <name>', 'vast.ai or io.net', providerWord);
+  return command;
+}
+
+/** The filters on the wire; only what was given. */
+export function filtersBody(options: FilterOptions): Record<string, string | number | boolean> {
+  const wire = {
+    min_vram: options.minVram,
+    max_price: options.maxPrice,
+    gpu_model: options.gpu,
+    location: options.location,
+    provider: options.provider,
+    gpu_count: options.gpuCount,
+    verified: options.verified,
+  };
+  return Object.fromEntries(
+    Object.entries(wire).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
+  );
+}
+
+/** The provider word, checked; an unknown one gets the nearest that is known. */
+export function providerWord(word: string): string {
+  if (providerWords.includes(word.toLowerCase())) return word.toLowerCase();
+  const near = nearest(word, providerWords);
+  throw usageError(`unknown provider "${word}"${near === undefined ? '' : `; did you mean ${near}?`}`, {
+    hint: 'one of vast.ai, io.net',
+  });
+}
+
+export type ConfigOptions = Readonly<{
+  image?: string;
+  diskGb?: number;
+  env?: readonly (readonly [string, string])[];
+  onstart?: string;
+  port?: readonly number[];
+  arg?: readonly string[];
+  maxBid?: number;
+  hours?: number;
+}>;
+
+export function withInstanceConfig(command: Command): Command {
+  return command
+    .optionsGroup('What runs on them:')
+    .option('--image <name>', 'container image')
+    .option('--disk-gb <gb>', 'disk', wholeFrom('--disk-gb', 8, 10_000))
+    .option(
+      '--env <NAME=value>',
+      'environment variable, repeatable',
+      (word: string, before: [string, string][] = []) => {
+        const match = /^([A-Za-z_][A-Za-z0-9_]*)=(.*)$/s.exec(word);
+        if (match === null) throw usageError(`--env: got "${word.split('=')[0]}", accepts NAME=value`);
+        return [...before, [match[1]!, match[2]!] as [string, string]];
+      },
+    )
+    .option('--onstart <script>', 'script run when the container starts')
+    .option(
+      '--port <n>',
+      'container port to publish, repeatable; the first serves HTTP',
+      (word: string, before: number[] = []) => [...before, wholeFrom('--port', 1, 65_535)(word)],
+    )
+    .option('--arg <word>', 'argument of the container, repeatable', (word: string, before: string[] = []) => [
+      ...before,
+      word,
+    ])
+    .option('--max-bid <usd>', 'rent interruptible at this bid per hour (vast.ai)', positive('--max-bid'))
+    .option('--hours <n>', 'prepaid hours where time is sold (io.net)', wholeFrom('--hours', 1, 8760));
+}
+
+/** The config on the wire; only what was given. */
+export function configBody(options: ConfigOptions): Record<string, unknown> {
+  const wire = {
+    image: options.image,
+    disk_gb: options.diskGb,
+    env: options.env === undefined ? undefined : Object.fromEntries(options.env),
+    onstart: options.onstart,
+    ports: options.port,
+    args: options.arg,
+    max_bid: options.maxBid,
+    duration_hours: options.hours,
+  };
+  return Object.fromEntries(Object.entries(wire).filter(([, value]) => value !== undefined));
+}
+
+/** Parser of a whole number in a range; says the name, what came and what is accepted. */
+export function wholeFrom(name: string, min: number, max: number): (word: string) => number {
+  return (word) => {
+    const value = /^\d+$/.test(word) ? Number(word) : Number.NaN;
+    if (!(value >= min && value <= max)) {
+      throw usageError(`${name}: got "${word}", accepts a whole number from ${min} to ${max}`);
+    }
+    return value;
+  };
+}
+
+export function positive(name: string): (word: string) => number {
+  return (word) => {
+    const value = /^\d*\.?\d+$/.test(word) ? Number(word) : Number.NaN;
+    if (!(value > 0)) throw usageError(`${name}: got "${word}", accepts a number above 0`);
+    return value;
+  };
+}
+
+/** Columns of offers, in the words of the reservation table. */
+export const offerColumns: readonly Column<Fields>[] = [
+  { title: 'OFFER', width: 11, value: (offer) => textOf(offer.id), cut: true },
+  { title: 'PROVIDER', width: 8, value: (offer) => textOf(offer.provider) },
+  { title: 'GPU', width: 10, value: (offer) => gpuText(offer.gpu_name, offer.gpu_count), cut: true },
+  { title: 'VRAM', width: 4, value: (offer) => vramText(offer.vram_gb) },
+  { title: 'PRICE', width: 5, value: (offer) => usd(numberOf(offer.price_per_hour)) },
+  { title: 'AVAIL', value: (offer) => textOf(offer.available) },
+  { title: 'LOCATION', value: (offer) => textOf(offer.location), cut: true },
+];
+
+/** "RTX 4090", "4x A100". */
+export function gpuText(model: unknown, count: unknown): string {
+  const gpus = numberOf(count) ?? 1;
+  return gpus > 1 ? `${gpus}x ${textOf(model)}` : textOf(model);
+}
+
+export function vramText(gb: unknown): string {
+  const value = numberOf(gb);
+  return value === null || value === 0 ? '-' : `${Math.round(value * 10) / 10}GB`;
+}

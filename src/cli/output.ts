@@ -1,0 +1,85 @@
+/** One column of a table: left-aligned, at least `width` wide, two blanks before the next. */
+export type Column<Row> = Readonly<{
+  title: string;
+  /** Least width of the contents; scripts cut fixed columns, so it never shrinks below this without a terminal. */
+  width?: number;
+  value: (row: Row) => string;
+  /** May be cut with `…` when the terminal is too narrow. */
+  cut?: boolean;
+}>;
+
+export const gap = 2;
+
+/**
+ * Lines of a table, header first, no blanks at the ends of lines. With `fit`, columns that may be cut give way until
+ * the lines are at most that wide; without it nothing is cut.
+ */
+export function tableLines<Row>(
+  columns: readonly Column<Row>[],
+  rows: readonly Row[],
+  fit: number | null = null,
+): string[] {
+  const cells = rows.map((row) => columns.map((column) => oneLine(column.value(row))));
+  const widths = columns.map((column, i) =>
+    Math.max(column.title.length, column.width ?? 0, ...cells.map((line) => line[i]!.length)),
+  );
+  if (fit !== null) {
+    let over = widths.reduce((sum, width) => sum + width + gap, -gap) - fit;
+    while (over > 0) {
+      let widest = -1;
+      for (const [i, column] of columns.entries()) {
+        const least = Math.max(column.title.length, 6);
+        if (column.cut && widths[i]! > least && (widest < 0 || widths[i]! > widths[widest]!)) widest = i;
+      }
+      if (widest < 0) break;
+      widths[widest]! -= 1;
+      over -= 1;
+    }
+  }
+  const line = (texts: readonly string[]) =>
+    texts
+      .map((text, i) => {
+        const width = widths[i]!;
+        return (text.length > width ? `${text.slice(0, width - 1)}…` : text).padEnd(width + gap);
+      })
+      .join('')
+      .trimEnd();
+  return [line(columns.map((column) => column.title)), ...cells.map(line)];
+}
+
+/** Texts of others (image names, reasons) must not move the cursor or break the line. */
+function oneLine(text: string): string {
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]+/g, ' ');
+}
+
+/** Width to fit tables into: that of the terminal; null when the output goes elsewhere. */
+export function outputWidth(): number | null {
+  return process.stdout.isTTY === true ? (process.stdout.columns ?? 80) : null;
+}
+
+export function table<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string {
+  return `${tableLines(columns, rows, outputWidth()).join('\n')}\n`;
+}
+
+/** "$0.79"; small prices keep four digits so that they do not become nothing. "-" when not known. */
+export function usd(amount: number | null | undefined): string {
+  if (typeof amount !== 'number' || !Number.isFinite(amount)) return '-';
+  return amount !== 0 && Math.abs(amount) < 0.095 ? `$${amount.toFixed(4)}` : `$${amount.toFixed(2)}`;
+}
+
+/** "1 instance", "2 instances". */
+export function counted(count: number, one: string, many = `${one}s`): string {
+  return `${count} ${count === 1 ? one : many}`;
+}
+
+/** "4 s", "3 m", "2 h 5 m", "4 d 3 h". */
+export function duration(ms: number): string {
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} m`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 24) return minutes % 60 === 0 ? `${hours} h` : `${hours} h ${minutes % 60} m`;
+  const days = Math.floor(hours / 24);
+  return hours % 24 === 0 ? `${days} d` : `${days} d ${hours % 24} h`;
+}

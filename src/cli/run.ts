@@ -1,0 +1,47 @@
+import { route } from './arguments.ts';
+import { describeError, exitCodes, usageError } from './exit.ts';
+import { commandNamed, commands } from './index.ts';
+import { nearest } from './nearest.ts';
+
+/** Runs one command line (without node and script). Never throws; resolves with the exit code. */
+export async function run(argv: readonly string[]): Promise<number> {
+  const { command: name, rest } = route(argv);
+  const json = rest.includes('--json') || rest.includes('--raw');
+  try {
+    if (name === undefined) {
+      if (rest.includes('--version') || rest.includes('-V')) return await runCommand('version', ['--short']);
+      return await runCommand(
+        'help',
+        rest.filter((word) => word !== '--help' && word !== '-h'),
+      );
+    }
+    return await runCommand(name, rest);
+  } catch (error) {
+    return report(error, json);
+  }
+}
+
+async function runCommand(name: string, rest: readonly string[]): Promise<number> {
+  const entry = commandNamed(name);
+  if (entry === undefined) {
+    const near = nearest(
+      name,
+      commands.map((each) => each.name),
+    );
+    throw usageError(`unknown command "${name}"${near === undefined ? '' : `; did you mean ${near}?`}`, {
+      hint: near === undefined ? '"gpuproxy help" lists the commands' : `gpuproxy ${near}`,
+    });
+  }
+  const { createCommand } = await import('./command.ts');
+  const command = await createCommand(entry);
+  await command.parseAsync(rest, { from: 'user' });
+  return typeof process.exitCode === 'number' ? process.exitCode : exitCodes.done;
+}
+
+async function report(error: unknown, json: boolean): Promise<number> {
+  const { toCliError } = await import('./errors.ts');
+  const told = toCliError(error);
+  if (told === null) return typeof process.exitCode === 'number' ? process.exitCode : exitCodes.done;
+  process.stderr.write(describeError(told, json));
+  return told.exitCode;
+}

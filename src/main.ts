@@ -1,0 +1,52 @@
+#!/usr/bin/env node
+import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+// A reader that closes early (`| head`) is a normal end, not a crash; it must be known before anything is written.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit();
+    throw error;
+  });
+}
+
+const neededMajor = 24;
+
+// This file must be understood by old versions of Node: it imports the program only after the check.
+if (Number.parseInt(process.versions.node, 10) >= neededMajor) {
+  const { run } = await import('./cli/run.ts');
+  process.exitCode = await run(process.argv.slice(2));
+} else {
+  await runWithPinnedNode();
+}
+
+async function runWithPinnedNode(): Promise<void> {
+  const node = ['../node_modules/node/bin/node', '../../node/bin/node']
+    .map((path) => fileURLToPath(new URL(path, import.meta.url)))
+    .find((path) => existsSync(path));
+  // The variable ends a loop of re-execution, should the pinned one be too old as well.
+  if (node === undefined || process.env.GPUPROXY_REEXEC === '1') {
+    process.stderr.write(
+      `error: gpuproxy needs Node ${neededMajor} or newer\n` +
+        `cause: this is Node ${process.versions.node} (${process.execPath})\n` +
+        `hint: install Node ${neededMajor} or newer, or run "npm ci" in the checkout, which brings its own\n`,
+    );
+    process.exitCode = 2;
+    return;
+  }
+  const child = spawn(node, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], {
+    stdio: 'inherit',
+    env: { ...process.env, GPUPROXY_REEXEC: '1' },
+  });
+  // A terminal sends Ctrl-C to both processes, so passing it on would make one press count as two.
+  process.on('SIGINT', () => {
+    if (!process.stdin.isTTY) child.kill('SIGINT');
+  });
+  for (const signal of ['SIGTERM', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => child.kill(signal));
+  child.on('exit', (code, signal) => {
+    process.exitCode =
+      signal === null ? (code ?? 1) : 128 + ({ SIGINT: 2, SIGTERM: 15, SIGHUP: 1 }[signal as string] ?? 9);
+    process.exit();
+  });
+}
