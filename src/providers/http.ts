@@ -20,6 +20,8 @@ export type JsonClientOptions = Readonly<{
   secret: string;
   /** Factor on every spacing; 0 switches spacing and waits between attempts off. */
   pace: number;
+  /** Factor on every bound in time. */
+  patience: number;
   /** What an answer means beyond its status; null leaves it to the status. */
   classify?: (answer: Answer) => ProviderErrorCode | null;
 }>;
@@ -64,6 +66,8 @@ export type Answer = Readonly<{
 }>;
 
 export interface JsonClient {
+  /** Monotonic time `ms` (times the client's patience) from now, for `Call.until`. */
+  within(ms: number): number;
   /** Any answer of the provider, whatever its status. Rejects with ProviderError when there is none. */
   send(call: Call): Promise<Answer>;
   /** A decoded 2xx answer. Everything else rejects with ProviderError. */
@@ -83,8 +87,17 @@ export interface JsonClient {
   close(): Promise<void>;
 }
 
-/** The last `tail` lines, read until the end, `quietMs` without news, `maxMs`, or `maxBytes`, whichever comes first. */
-export type LineLimits = Readonly<{ tail: number; quietMs: number; maxMs: number; maxBytes: number }>;
+/**
+ * The last `tail` lines, read until the end, `quietMs` without news (`settledMs` once there are enough lines), `maxMs`,
+ * or `maxBytes`, whichever comes first.
+ */
+export type LineLimits = Readonly<{
+  tail: number;
+  quietMs: number;
+  settledMs: number;
+  maxMs: number;
+  maxBytes: number;
+}>;
 
 const defaultTimeoutMs = 20_000;
 const connectTimeoutMs = 10_000;
@@ -116,13 +129,8 @@ export async function sendPaid(http: JsonClient, call: Call): Promise<Answer | E
   }
 }
 
-/** Monotonic time `ms` from now, for `Call.until`. */
-export function within(ms: number): number {
-  return monotonicMs() + ms;
-}
-
 export function createJsonClient(options: JsonClientOptions): JsonClient {
-  const { provider, secret, pace } = options;
+  const { provider, secret, pace, patience } = options;
   const base = new URL(options.baseUrl);
   const prefix = base.pathname.replace(/\/+$/, '');
   const connection = {
@@ -196,7 +204,7 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
     if (!sendable) {
       throw error('auth', 'the API key has characters that a header cannot carry', { sent: false });
     }
-    const limit = Math.min(call.timeoutMs ?? defaultTimeoutMs, call.until - monotonicMs());
+    const limit = Math.min((call.timeoutMs ?? defaultTimeoutMs) * patience, call.until - monotonicMs());
     if (limit <= 0) throw error('timeout', `no time left for ${call.endpoint.name}`, { sent: false });
 
     const control = new AbortController();
@@ -367,6 +375,7 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
   }
 
   return {
+    within: (ms) => monotonicMs() + ms * patience,
     send,
     failure,
     clean,
@@ -452,7 +461,9 @@ export function lastLines(body: Dispatcher.ResponseData['body'], limits: LineLim
   const kept: string[] = [];
   let rest = '';
   let size = 0;
+  let seen = 0;
   const keep = (line: string) => {
+    seen++;
     kept.push(line.endsWith('\r') ? line.slice(0, -1) : line);
     // Trimmed in blocks, so that a long text does not shift an array for every line.
     if (kept.length > limits.tail * 2 + 64) kept.splice(0, kept.length - limits.tail);
@@ -466,9 +477,8 @@ export function lastLines(body: Dispatcher.ResponseData['body'], limits: LineLim
     body.destroy();
   };
   const total = setTimeout(finish, limits.maxMs);
-  const quiet = setTimeout(finish, limits.quietMs);
+  let quiet = setTimeout(finish, limits.quietMs);
   body.on('data', (chunk: Buffer) => {
-    quiet.refresh();
     size += chunk.length;
     rest += decoder.decode(chunk, { stream: true });
     for (let end = rest.indexOf('\n'); end >= 0; end = rest.indexOf('\n')) {
@@ -479,7 +489,9 @@ export function lastLines(body: Dispatcher.ResponseData['body'], limits: LineLim
       keep(rest);
       rest = '';
     }
-    if (size > limits.maxBytes) finish();
+    if (size > limits.maxBytes) return finish();
+    clearTimeout(quiet);
+    quiet = setTimeout(finish, seen >= limits.tail ? limits.settledMs : limits.quietMs);
   });
   body.on('end', finish);
   body.on('error', (error) => {

@@ -13,6 +13,8 @@ export type ProviderOptions = Readonly<{
    * rental every 5.4 s on vast.ai); 0 switches spacing off, which is for simulators only.
    */
   pace?: number | undefined;
+  /** Factor on every bound in time: 1 allows 20 s for an attempt and 45 s for a search. */
+  patience?: number | undefined;
   /** Disk that is in an offer's price, GB. */
   diskGb?: number | undefined;
   /** Prepaid hours that an offer's price is asked for, where the provider sells time. */

@@ -3,9 +3,10 @@ import { monotonicMs } from '../clock.ts';
 import type { ContractId, Offer, OfferFilter, ProviderInstance, RentResult, RentSpec } from '../core/domain.ts';
 import { matchesFilter } from '../core/offers.ts';
 import { decodeRows, id, mapBounded, maybeNumber, maybeText, number } from './decode-rows.ts';
-import { type Answer, createJsonClient, type Endpoint, messageOf, sendPaid, within } from './http.ts';
+import { type Answer, createJsonClient, type Endpoint, messageOf, sendPaid } from './http.ts';
 import type { ProviderOptions } from './index.ts';
 import { type Provider, ProviderError } from './provider.ts';
+import { printedVramGb } from './vram.ts';
 
 /**
  * io.net sells containers by the prepaid hour (CaaS). Its API has no search: offers are put together from hardware,
@@ -129,6 +130,7 @@ export function createIonet(options: ProviderOptions): Provider {
     auth: { 'x-api-key': options.apiKey },
     secret: options.apiKey,
     pace: options.pace ?? 1,
+    patience: options.patience ?? 1,
   });
 
   const hardwareKept = new Kept<readonly Hardware[]>(1);
@@ -235,7 +237,7 @@ export function createIonet(options: ProviderOptions): Provider {
               endpoint: endpoints.vram,
               method: 'GET',
               path: '/v1/io-cloud/caas/hardware',
-              until: Math.min(until, within(5000)),
+              until: Math.min(until, http.within(5000)),
               signal,
             },
             hardwareAnswer,
@@ -258,7 +260,7 @@ export function createIonet(options: ProviderOptions): Provider {
 
   async function offers(filter: OfferFilter, signal?: AbortSignal): Promise<readonly Offer[]> {
     if (filter.provider !== undefined && filter.provider !== name) return [];
-    const until = within(45_000);
+    const until = http.within(45_000);
     // Every container size would be a set of offers, and of calls, of its own: without a wish it is one GPU.
     const gpus = filter.gpuCount ?? 1;
     const [cards, sizes] = await allDone([hardware(until, signal), publicHardware(until, signal)]);
@@ -327,7 +329,7 @@ export function createIonet(options: ProviderOptions): Provider {
 
     let usdPerHour: number;
     try {
-      const now = await quote(place, spec.durationHours, within(30_000), signal);
+      const now = await quote(place, spec.durationHours, http.within(30_000), signal);
       if (now.left !== null && now.left < 1) {
         return { ok: false, reason: 'gone', detail: 'no replica is left at this place' };
       }
@@ -352,7 +354,7 @@ export function createIonet(options: ProviderOptions): Provider {
       method: 'POST',
       path: `${api}/deploy`,
       body: deployBody(place, spec),
-      until: within(120_000),
+      until: http.within(120_000),
       timeoutMs: 60_000,
       signal,
     });
@@ -458,7 +460,7 @@ export function createIonet(options: ProviderOptions): Provider {
   }
 
   async function list(signal?: AbortSignal): Promise<readonly ProviderInstance[]> {
-    const until = within(60_000);
+    const until = http.within(60_000);
     const rows = await deployments(until, signal);
     const there = new Set(rows.map((row) => row.id));
     for (const gone of [...detailKept.keys(), ...rentedAt.keys()].filter((key) => !there.has(key))) {
@@ -502,7 +504,7 @@ export function createIonet(options: ProviderOptions): Provider {
 
   async function destroy(contract: ContractId, signal?: AbortSignal): Promise<void> {
     const path = `${api}/deployment/${safe(contract)}`;
-    const until = within(60_000);
+    const until = http.within(60_000);
     const answer = await http.send({ endpoint: endpoints.destroy, method: 'DELETE', path, until, attempts: 4, signal });
     if (answer.status >= 200 && answer.status < 300) return;
     if (isGone(answer)) return forget(contract);
@@ -536,7 +538,7 @@ export function createIonet(options: ProviderOptions): Provider {
         method: 'POST',
         path: `${api}/deployment/${safe(contract)}/extend`,
         body: { duration_hours: more },
-        until: within(60_000),
+        until: http.within(60_000),
         timeoutMs: 45_000,
         freshConnection: true,
         signal,
@@ -551,7 +553,7 @@ export function createIonet(options: ProviderOptions): Provider {
     { tail }: { tail: number },
     signal?: AbortSignal,
   ): Promise<readonly string[]> {
-    const until = within(30_000);
+    const until = http.within(30_000);
     const wanted = Math.min(10_000, Math.max(1, Math.trunc(tail)));
     const answer = await http.get(
       {
@@ -578,7 +580,7 @@ export function createIonet(options: ProviderOptions): Provider {
           timeoutMs: 30_000,
           signal,
         },
-        { tail: wanted, quietMs: 1500, maxMs: 8000, maxBytes: 4 * 1024 * 1024 },
+        { tail: wanted, quietMs: 1500, settledMs: 200, maxMs: 5000, maxBytes: 4 * 1024 * 1024 },
       );
     const [out, err] = await Promise.allSettled([read('stdout'), read('stderr')]);
     if (out.status === 'rejected') throw out.reason;
@@ -656,7 +658,7 @@ function vramOf(hardwareName: string, sizes: readonly PublicHardware[]): number 
   const exact = nearest.filter((row) => row.interconnect && key.includes(compact(row.interconnect)));
   const candidates = exact.length > 0 ? exact : nearest;
   // Of several sizes under one name the smallest is the one that is certain.
-  if (candidates.length > 0) return Math.round(Math.min(...candidates.map((row) => row.vram_per_card)));
+  if (candidates.length > 0) return printedVramGb(Math.min(...candidates.map((row) => row.vram_per_card)));
   return knownVramGb.find(([pattern]) => pattern.test(upper))?.[1] ?? 0;
 }
 

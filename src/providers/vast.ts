@@ -6,9 +6,10 @@ import type { ContractId, Offer, OfferFilter, ProviderInstance, RentResult, Rent
 import { matchesFilter } from '../core/offers.ts';
 import { nominalVramGb } from '../core/weight.ts';
 import { decodeRows, id, maybeFlag, maybeNumber, maybeText, number } from './decode-rows.ts';
-import { type Answer, createJsonClient, type Endpoint, type JsonClient, messageOf, sendPaid, within } from './http.ts';
+import { type Answer, createJsonClient, type Endpoint, type JsonClient, messageOf, sendPaid } from './http.ts';
 import type { ProviderOptions } from './index.ts';
 import { type Provider, ProviderError } from './provider.ts';
+import { printedVramGb } from './vram.ts';
 
 const name = 'vast.ai';
 
@@ -103,6 +104,7 @@ export function createVast(options: ProviderOptions): Provider {
     auth: { authorization: `Bearer ${options.apiKey}` },
     secret: options.apiKey,
     pace,
+    patience: options.patience ?? 1,
     classify,
   });
   const seen = createOfferMemory();
@@ -117,7 +119,7 @@ export function createVast(options: ProviderOptions): Provider {
           endpoint: endpoints.gpuNames,
           method: 'GET',
           path: '/api/v0/gpu_names/unique/',
-          until: Math.min(until, within(5000)),
+          until: Math.min(until, http.within(5000)),
           signal,
         },
         namesAnswer,
@@ -210,7 +212,7 @@ export function createVast(options: ProviderOptions): Provider {
 
   async function offers(filter: OfferFilter, signal?: AbortSignal): Promise<readonly Offer[]> {
     if (filter.provider !== undefined && filter.provider !== name) return [];
-    const until = within(45_000);
+    const until = http.within(45_000);
     const rows = new Map<string, OfferRow>();
     let open = await searchBands(filter, until, signal);
     for (let first = true; open.length > 0; first = false) {
@@ -248,7 +250,7 @@ export function createVast(options: ProviderOptions): Provider {
       path: `/api/v0/asks/${offer.id}/`,
       body: rentBody(spec),
       // Eight rentals in a row wait 38 s for their turns.
-      until: within(150_000),
+      until: http.within(150_000),
       timeoutMs: 45_000,
       signal,
     });
@@ -257,7 +259,7 @@ export function createVast(options: ProviderOptions): Provider {
   }
 
   async function list(signal?: AbortSignal): Promise<readonly ProviderInstance[]> {
-    const until = within(60_000);
+    const until = http.within(60_000);
     for (let restarts = 0; ; restarts++) {
       try {
         return await listOnce(until, signal);
@@ -312,7 +314,7 @@ export function createVast(options: ProviderOptions): Provider {
       method: 'DELETE',
       path: `/api/v0/instances/${contractNumber(contract)}/`,
       body: {},
-      until: within(75_000),
+      until: http.within(75_000),
       attempts: 4,
       signal,
     });
@@ -326,7 +328,7 @@ export function createVast(options: ProviderOptions): Provider {
         endpoint: endpoints.balance,
         method: 'GET',
         path: '/api/v0/users/current/',
-        until: within(30_000),
+        until: http.within(30_000),
         attempts: 3,
         signal,
       },
@@ -341,7 +343,7 @@ export function createVast(options: ProviderOptions): Provider {
     { tail }: { tail: number },
     signal?: AbortSignal,
   ): Promise<readonly string[]> {
-    const until = within(30_000);
+    const until = http.within(30_000);
     const lines = Math.min(10_000, Math.max(1, Math.trunc(tail)));
     const { result_url } = await http.get(
       {
@@ -386,9 +388,9 @@ function newBand(query: Record<string, unknown>, fromMb: number, toMb: number | 
   return { query, fromMb, toMb, after: null };
 }
 
-/** Lower edge in MB of cards with this nominal memory: drivers report up to 7 % less than what is printed on the card. */
+/** Lower edge in MB of cards with this nominal memory: drivers report up to 7.5 % less than what is printed on the card. */
 function slackMb(gb: number): number {
-  return Math.floor(gb * 1024 * 0.93);
+  return Math.floor(gb * 1024 * 0.925);
 }
 
 /** `_` and blank are the same, case does not matter. */
@@ -412,7 +414,7 @@ function offerOf(row: OfferRow): Offer | null {
     id: row.id,
     gpuModel: row.gpu_name.trim(),
     gpuCount: row.num_gpus,
-    vramGb: nominalVramGb(row.gpu_ram),
+    vramGb: printedVramGb(nominalVramGb(row.gpu_ram)),
     usdPerHour: row.dph_total,
     location: row.geolocation?.trim() || null,
     countryCode: countryOf(row.geolocation),
@@ -612,7 +614,7 @@ function instanceOf(row: InstanceRow, instancePort: number, http: JsonClient): P
     detail: words === '' ? status : `${status}: ${words}`,
     gpuModel: row.gpu_name?.trim() || 'unknown',
     gpuCount: row.num_gpus ?? 1,
-    vramGb: row.gpu_ram == null ? 0 : nominalVramGb(row.gpu_ram),
+    vramGb: row.gpu_ram == null ? 0 : printedVramGb(nominalVramGb(row.gpu_ram)),
     usdPerHour: row.dph_total ?? 0,
     location: row.geolocation?.trim() || null,
     startedAt: row.start_date == null ? null : Math.round(row.start_date * 1000),
@@ -705,13 +707,7 @@ async function fetchLog(
   pace: number,
   signal: AbortSignal | undefined,
 ): Promise<readonly string[]> {
-  const store = createJsonClient({
-    provider: name,
-    baseUrl: url.origin,
-    auth: {},
-    secret: '',
-    pace,
-  });
+  const store = createJsonClient({ provider: name, baseUrl: url.origin, auth: {}, secret: '', pace, patience: 1 });
   try {
     for (;;) {
       const answer = await store.send({
@@ -727,10 +723,11 @@ async function fetchLog(
         return lines.slice(-tail);
       }
       if (answer.status !== 403 && answer.status !== 404) throw store.failure(answer);
-      if (monotonicMs() + 300 >= until) {
+      const pause = Math.max(20, 300 * Math.min(1, pace));
+      if (monotonicMs() + pause >= until) {
         throw new ProviderError(name, 'timeout', `${name}: logs: the log was not written in time`);
       }
-      await sleep(300, undefined, { signal });
+      await sleep(pause, undefined, { signal });
     }
   } catch (error) {
     signal?.throwIfAborted();
