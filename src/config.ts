@@ -296,7 +296,7 @@ export const variables = {
 } as const;
 
 export type VariableName = keyof typeof variables;
-export type Config = Readonly<{ [K in VariableName]: z.output<(typeof variables)[K]['schema']> }> & {
+export type Config = Readonly<z.output<typeof schema>> & {
   /** Where each value came from. */
   readonly origin: Readonly<Record<VariableName, 'flag' | 'environment' | '.env' | 'conf' | 'default'>>;
 };
