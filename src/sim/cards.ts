@@ -125,6 +125,35 @@ export const cards: readonly Card[] = [
   card('B200', 'B200', 183_359, [3.4, 4.9], [1000, 80, 8000, 1000], [42, 240, 56], [1, 1], [1, 2, 8], 'sxm6'),
 ];
 
+function named(name: string, minVramMb = 0): Card {
+  const found = cards.find((it) => (it.vast === name || it.ionet === name) && it.vramMb >= minVramMb);
+  if (!found) throw new RangeError(`no card ${name}`);
+  return found;
+}
+
+/** Single cards that every fleet has, as far as it is large enough, so that a demo finds what people look for. */
+export const vastStaples: readonly Card[] = [
+  named('RTX 4090'),
+  named('RTX 4090'),
+  named('RTX 3090'),
+  named('A100 SXM4', 80_000),
+  named('RTX 4090'),
+  named('RTX 5090'),
+  named('H100 SXM'),
+  named('L40S'),
+  named('A100 PCIE', 80_000),
+  named('RTX 3090'),
+  named('H200'),
+  named('Tesla T4'),
+];
+export const ionetStaples: readonly Card[] = [
+  named('H100 SXM5'),
+  named('L40S'),
+  named('A100-SXM4-80GB'),
+  named('GeForce RTX 4090'),
+  named('H200'),
+];
+
 export type Place = Readonly<{ region: string; iso2: string; country: string }>;
 export const places: readonly Place[] = [
   { region: 'Sweden', iso2: 'SE', country: 'Sweden' },

@@ -73,6 +73,7 @@ export class GpuServer {
   readonly #sockets = new Set<Socket>();
   readonly #waiting = new Set<Job>();
   #listening: Listening | null = null;
+  #turn: Promise<void> = Promise.resolve();
   #port = 0;
   #silent = false;
   #active = 0;
@@ -103,7 +104,25 @@ export class GpuServer {
   }
 
   /** On a free port; on the same one again after `close`. */
-  async open(): Promise<void> {
+  open(): Promise<void> {
+    return this.#inTurn(() => this.#open());
+  }
+
+  /** Nothing listens any more; open connections are reset. */
+  close(): Promise<void> {
+    return this.#inTurn(() => this.#close());
+  }
+
+  /** A closing that overtakes its opening would leave a server behind. */
+  #inTurn(work: () => Promise<void>): Promise<void> {
+    const done = this.#turn.then(work);
+    const next = () => {};
+    this.#turn = done.then(next, next);
+    return done;
+  }
+
+  async #open(): Promise<void> {
+    if (this.#listening) return;
     const listening = await listen(this.#options.host, this.#port, (request, response) => {
       this.#handle(request, response).catch(() => response.destroy());
     });
@@ -130,8 +149,7 @@ export class GpuServer {
     });
   }
 
-  /** Nothing listens any more; open connections are reset. */
-  async close(): Promise<void> {
+  async #close(): Promise<void> {
     const listening = this.#listening;
     this.#listening = null;
     for (const socket of this.#sockets) socket.resetAndDestroy();
@@ -294,7 +312,7 @@ export class GpuServer {
       let chunks = 0;
       let dueAt = 0;
       const step = (): void => {
-        if (response.destroyed) return;
+        if (response.destroyed || this.#silent) return;
         if (chunks === 0) {
           response.writeHead(200, { 'Content-Type': 'text/event-stream; charset=utf-8', 'Cache-Control': 'no-cache' });
           dueAt = performance.now();

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { type Card, cards, places } from './cards.ts';
+import { type Card, cards, ionetStaples, places } from './cards.ts';
 import { json, pathPattern, type Reply, type Request, type Route } from './http.ts';
 import { Machine } from './machine.ts';
 import { createRandom, seedOf } from './random.ts';
@@ -24,7 +24,7 @@ type Deployment = {
   readonly hardware: Hardware;
   readonly gpusPerContainer: number;
   readonly createdAt: number;
-  readonly startedMono: number;
+  readonly createdMono: number;
   readonly locations: readonly Location[];
   config: ContainerConfig;
   imageUrl: string;
@@ -117,8 +117,9 @@ export function createIonetMarket(world: World): Market {
     }
     return pool;
   };
-  for (let left = settings.offers.ionet; left > 0; ) {
-    const hard = random.weighted(hardware, (it) => it.card.share[1]);
+  for (let left = settings.offers.ionet, drawn = 0; left > 0; drawn++) {
+    const staple = hardware.find((it) => it.card === ionetStaples[drawn]);
+    const hard = staple ?? random.weighted(hardware, (it) => it.card.share[1]);
     const part = Math.min(left, random.int(1, Math.max(3, Math.ceil(settings.offers.ionet / 40))));
     poolAt(hard, random.pick(locations.slice(0, 10))).free += part;
     left -= part;
@@ -128,9 +129,18 @@ export function createIonetMarket(world: World): Market {
   const usd = (hard: Hardware, gpus: number, hours: number): number =>
     Number((hard.usdPerGpuHour * gpus * hours).toFixed(4));
 
-  const hoursServed = (it: Deployment): number => {
+  /** Monotonic milliseconds at which it began to run; null before. */
+  const startedMono = (it: Deployment): number | null => {
     const until = it.ending?.mono ?? performance.now();
-    return Math.min(it.hours, simulatedHours(world, until - it.startedMono));
+    const starts = it.replicas.map(({ machine }) => machine.bootedAt(runningAt) ?? Infinity);
+    const first = Math.min(...starts);
+    return first <= until ? first : null;
+  };
+  /** Prepaid time passes from the moment it runs. */
+  const hoursServed = (it: Deployment): number => {
+    const start = startedMono(it);
+    if (start === null) return 0;
+    return Math.min(it.hours, simulatedHours(world, (it.ending?.mono ?? performance.now()) - start));
   };
   /** The first hour is not refundable, the rest is pro rata. */
   const chargedUsd = (it: Deployment): number =>
@@ -142,7 +152,7 @@ export function createIonetMarket(world: World): Market {
       if (it.ending.as !== 'destroyed') return it.ending.as;
       return performance.now() - it.ending.mono < terminationMs ? 'termination requested' : 'destroyed';
     }
-    return it.replicas.some(({ machine }) => machine.booted >= runningAt) ? 'running' : 'deployment requested';
+    return startedMono(it) === null ? 'deployment requested' : 'running';
   };
 
   const end = async (it: Deployment, as: 'completed' | 'destroyed' | 'failed'): Promise<void> => {
@@ -150,10 +160,12 @@ export function createIonetMarket(world: World): Market {
     it.ending = { as, at: Date.now(), mono: performance.now() };
     for (const replica of it.replicas) replica.pool.free += it.gpusPerContainer;
     await Promise.all(it.replicas.map(({ machine }) => machine.stop('gone')));
-    world.changed();
   };
 
-  const nameTaken = (name: string): boolean => [...deployments.values()].some((it) => it.name === name && !it.ending);
+  const nameTaken = (name: string): boolean =>
+    [...deployments.values()].some(
+      (it) => it.name === name && (!it.ending || statusOf(it) === 'termination requested'),
+    );
 
   const deploy = async (request: Request): Promise<Reply> => {
     const parsed = parseBody(request, deployBody);
@@ -208,7 +220,7 @@ export function createIonetMarket(world: World): Market {
       hardware: hard,
       gpusPerContainer: value.gpus_per_container,
       createdAt: Date.now(),
-      startedMono: performance.now(),
+      createdMono: performance.now(),
       locations: [...new Set(chosen.map((pool) => pool.place))],
       config: value.container_config,
       imageUrl: value.registry_config.image_url,
@@ -221,7 +233,6 @@ export function createIonetMarket(world: World): Market {
       const plan = bootPlan(world, createRandom(seedOf(settings.seed, `ionet-boot-${number}-${index}`)), 'ionet');
       await machine.start(plan.bootMs, plan.failure);
     }
-    world.changed();
     return json(200, { status: 'deployment requested', deployment_id: id });
   };
 
@@ -251,12 +262,12 @@ export function createIonetMarket(world: World): Market {
 
   const details = (it: Deployment) => {
     const { served, remaining } = minutes(it);
-    const status = statusOf(it);
+    const start = startedMono(it);
     return {
       id: it.id,
-      status,
+      status: statusOf(it),
       created_at: naive(it.createdAt),
-      started_at: status === 'deployment requested' ? null : naive(it.createdAt),
+      started_at: start === null ? null : naive(it.createdAt + start - it.createdMono),
       finished_at: it.ending ? naive(it.ending.at) : null,
       amount_paid: it.amountPaid,
       completed_percent: Number(((100 * hoursServed(it)) / it.hours).toFixed(2)),
@@ -535,7 +546,6 @@ export function createIonetMarket(world: World): Market {
         if ('status' in parsed) return parsed;
         if (nameTaken(parsed.value.cluster_name)) return detail(400, 'Cluster name is already in use');
         it.name = parsed.value.cluster_name;
-        world.changed();
         return json(200, { status: 'success', message: 'Cluster name updated successfully' });
       }),
     ),
@@ -581,7 +591,6 @@ export function createIonetMarket(world: World): Market {
         if (creditLeft() < amount) return detail(402, 'Insufficient IO credits for this deployment');
         it.hours += parsed.value.duration_hours;
         it.amountPaid = Number((it.amountPaid + amount).toFixed(4));
-        world.changed();
         return data(details(it));
       }),
     ),
@@ -679,17 +688,14 @@ export function createIonetMarket(world: World): Market {
       else if (kind === 'offline' || kind === 'online') {
         for (const { machine } of it.replicas) machine.setOffline(kind === 'offline');
       }
-      world.changed();
     },
     vanish(offer, count) {
       const open = () => pools.filter((pool) => pool.free > 0);
       if (offer !== undefined) for (const pool of pools) if (String(pool.hardware.id) === offer) pool.free = 0;
       for (let i = 0; offer === undefined && i < count && open().length > 0; i++) random.pick(open()).free--;
-      world.changed();
     },
     reprice(factor) {
       for (const hard of hardware) hard.usdPerGpuHour = Number((hard.usdPerGpuHour * factor).toFixed(4));
-      world.changed();
     },
     setCredit(usdLeft) {
       credit += usdLeft - creditLeft();
@@ -699,7 +705,6 @@ export function createIonetMarket(world: World): Market {
       if (from.length === 0) return;
       random.pick(from).free--;
       random.pick(pools).free++;
-      world.changed();
     },
     async tick() {
       for (const it of deployments.values()) {

@@ -71,7 +71,13 @@ export class Machine {
       sick: failure === 'error',
     });
     this.#server = server;
-    await server.open();
+    try {
+      await server.open();
+    } catch (error) {
+      // No port is to be had: the container cannot start.
+      if ((error as NodeJS.ErrnoException).syscall !== 'listen') throw error;
+      await this.stop('exited');
+    }
     await this.followFaults();
   }
 
@@ -85,6 +91,16 @@ export class Machine {
   /** Port of the GPU server once the container runs; null before and after. */
   get port(): number | null {
     return this.power === 'on' && this.booted === 1 && this.#server !== null ? this.#server.port : null;
+  }
+
+  /** Whether it was started before: its state reads as exited for a moment then. */
+  get restarted(): boolean {
+    return this.#boots > 1;
+  }
+
+  /** Monotonic milliseconds at which so much of the boot is over; null for a boot without end. */
+  bootedAt(part: number): number | null {
+    return this.#bootMs === Infinity ? null : this.#bootAt + this.#bootMs * part;
   }
 
   get server(): GpuServer | null {

@@ -40,7 +40,9 @@ export const simulatorOptionsSchema = z.strictObject({
   lagMs: z.number().min(0).default(0),
   /** Offers per minute that are taken by others and replaced by ones with another id and price. */
   churnPerMinute: z.number().min(0).default(0),
-  /** Standing faults from the start. */
+  /** Of each running instance and hour of real time: it exits, goes offline, or is outbid where that can be. */
+  accidentsPerHour: z.number().min(0).default(0),
+  /** Faults from the start. */
   faults: z.array(faultSchema).default([]),
 });
 

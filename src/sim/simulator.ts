@@ -130,7 +130,6 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
       logs.set(key, { text: readText, reads: 0 });
       return `${controlUrl}/vast.ai/instance_logs/${key}`;
     },
-    changed() {},
   };
   markets = [createVastMarket(world), createIonetMarket(world)];
 
@@ -318,6 +317,12 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     for (const market of markets) void market.tick();
     churnDue += (settings.churnPerMinute * tickMs) / 60_000;
     for (; churnDue >= 1; churnDue--) chance.pick(markets).churn();
+    if (settings.accidentsPerHour > 0) {
+      for (const { market, contract } of named('*')) {
+        if (!chance.chance((settings.accidentsPerHour * tickMs) / 3_600_000)) continue;
+        void market.act(chance.pick(['exit', 'offline', 'outbid'] as const), contract);
+      }
+    }
   }, tickMs);
   ticker.unref();
   return simulator;

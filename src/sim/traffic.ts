@@ -4,8 +4,8 @@ import { createRandom, type Random } from './random.ts';
 export type TrafficOptions = Readonly<{
   /** Data plane, `http://127.0.0.1:8081`. */
   url: string;
-  /** Sent as X-API-Key; absent where the data plane wants none. */
-  apiKey?: string | undefined;
+  /** Sent as X-API-Key; null or absent where the data plane wants none. */
+  key?: string | null | undefined;
   seed?: number | undefined;
   /** Requests per second at the bottom and at the top of the wave. */
   rps?: Readonly<{ min: number; max: number }> | undefined;
@@ -76,7 +76,7 @@ export function startTraffic(options: TrafficOptions): Traffic {
             ...(payload === undefined
               ? {}
               : { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(payload) }),
-            ...(options.apiKey === undefined ? {} : { 'X-API-Key': options.apiKey }),
+            ...(options.key == null ? {} : { 'X-API-Key': options.key }),
           },
         },
         (response) => {
@@ -133,7 +133,8 @@ export function startTraffic(options: TrafficOptions): Traffic {
 
   /** Two waves on top of each other, with noise: never the same minute twice, and never flat. */
   const rate = (): number => {
-    const t = ((performance.now() - startedAt) / waveMs) * 2 * Math.PI;
+    // Begins on the way up.
+    const t = ((performance.now() - startedAt) / waveMs + 1 / 6) * 2 * Math.PI;
     const wave = 0.5 - 0.38 * Math.cos(t) - 0.12 * Math.cos(t * 3.7);
     return Math.max(0.2, min + (max - min) * wave * random.between(0.8, 1.2));
   };

@@ -1,4 +1,4 @@
-import { cards } from './cards.ts';
+import { cards, vastStaples } from './cards.ts';
 import { html, json, pathPattern, type Reply, type Request, type Route } from './http.ts';
 import { Machine } from './machine.ts';
 import { createRandom, seedOf } from './random.ts';
@@ -26,6 +26,11 @@ type Contract = {
   outbid: boolean;
   destroyedAt: number | null;
   usdPerHour: number;
+  /** GPU time charged at earlier prices, and how much of it that was. */
+  charged: Readonly<{ usd: number; poweredMs: number }>;
+  /** Waits for its GPU after a start that was refused. */
+  queued: boolean;
+  rebooting: boolean;
   readonly log: string[];
 };
 
@@ -44,24 +49,19 @@ export function createVastMarket(world: World): Market {
   const random = world.random('vast');
   const asks = new Map<number, Ask>();
   const contracts = new Map<number, Contract>();
-  const pageTokens = new Map<string, { after: number; filters: string }>();
   let credit = settings.credit.vast;
   let lastAsk = 21_000_000;
   let lastContract = 31_000_000;
-  /** What destroyed contracts cost. */
-  const closedUsd = new Map<number, number>();
 
-  const addAsk = (spare = false): Ask => {
+  for (let i = 0; i < settings.offers.vast; i++) {
+    const staple = vastStaples[i];
     lastAsk += random.int(1, 97);
-    const ask = drawAsk(random, lastAsk, spare);
-    asks.set(ask.id, ask);
-    return ask;
-  };
-  for (let i = 0; i < settings.offers.vast; i++) addAsk();
+    asks.set(lastAsk, drawAsk(random, lastAsk, staple === undefined ? {} : { card: staple, gpus: 1 }));
+  }
   const spares = createRandom(seedOf(settings.seed, 'vast-spares'));
   for (let i = 0; i < Math.ceil(settings.offers.vast / 12); i++) {
     lastAsk += spares.int(1, 97);
-    asks.set(lastAsk, drawAsk(spares, lastAsk, true));
+    asks.set(lastAsk, drawAsk(spares, lastAsk, { spare: true }));
   }
 
   const body = (request: Request): Query => {
@@ -75,14 +75,21 @@ export function createVastMarket(world: World): Market {
   };
 
   const chargedUsd = (contract: Contract): number => {
-    const done = closedUsd.get(contract.id);
-    if (done !== undefined) return done;
-    const { machine, ask } = contract;
-    const gpuUsd = contract.usdPerHour - diskUsdPerHour(ask, contract.diskGb);
+    // The GPU costs while the container runs, the disk from renting to destruction.
+    const diskUsd = diskUsdPerHour(contract.ask, contract.diskGb);
+    const { machine, charged, usdPerHour } = contract;
     return (
-      simulatedHours(world, machine.poweredMs) * gpuUsd +
-      simulatedHours(world, machine.ageMs) * diskUsdPerHour(ask, contract.diskGb)
+      charged.usd +
+      simulatedHours(world, machine.poweredMs - charged.poweredMs) * (usdPerHour - diskUsd) +
+      simulatedHours(world, machine.ageMs) * diskUsd
     );
+  };
+  const setPrice = (contract: Contract, gpuUsdPerHour: number): void => {
+    const diskUsd = diskUsdPerHour(contract.ask, contract.diskGb);
+    const { poweredMs } = contract.machine;
+    const usd = simulatedHours(world, poweredMs - contract.charged.poweredMs) * (contract.usdPerHour - diskUsd);
+    contract.charged = { usd: contract.charged.usd + usd, poweredMs };
+    contract.usdPerHour = Number((gpuUsdPerHour + diskUsd).toFixed(6));
   };
   const spentUsd = (): number => [...contracts.values()].reduce((sum, contract) => sum + chargedUsd(contract), 0);
   const creditLeft = (): number => credit - spentUsd();
@@ -103,7 +110,6 @@ export function createVastMarket(world: World): Market {
     if (!ask || ask.rented || !ask.rentable) return gone(id);
     if (world.faults.strike(['stale_offers'], (fault) => fault.provider !== 'ionet').length > 0) {
       asks.delete(id);
-      world.changed();
       return gone(id);
     }
     const image = stringOr(spec.image, null);
@@ -172,11 +178,13 @@ export function createVastMarket(world: World): Market {
       outbid: tooLow,
       destroyedAt: null,
       usdPerHour,
+      charged: { usd: 0, poweredMs: 0 },
+      queued: false,
+      rebooting: false,
       log: [],
     };
     contracts.set(contractId, contract);
     if (contract.intended === 'running') await boot(contract);
-    world.changed();
     if (tooLow) {
       return fail(400, 'invalid_price', `error 400/3605: bid of ${bid} is below the minimum of ${ask.min_bid}`, {
         new_contract: contractId,
@@ -190,19 +198,19 @@ export function createVastMarket(world: World): Market {
     const plan = bootPlan(world, draw, 'vast');
     contract.intended = 'running';
     contract.outbid = false;
+    contract.queued = false;
+    contract.rebooting = false;
     contract.log.push(`${new Date().toISOString()} starting ${contract.image}`);
     await contract.machine.start(plan.bootMs, plan.failure);
   };
 
   const destroy = async (contract: Contract): Promise<void> => {
-    await contract.machine.stop('gone');
-    closedUsd.set(contract.id, chargedUsd(contract));
     contract.destroyedAt = Date.now();
+    await contract.machine.stop('gone');
     // The machine is offered again, as another ask.
     asks.delete(contract.ask.id);
     lastAsk += random.int(1, 97);
     asks.set(lastAsk, { ...contract.ask, id: lastAsk, rented: false, rentable: true });
-    world.changed();
   };
 
   const lagging = (contract: Contract): boolean => Date.now() - contract.createdAt < settings.lagMs;
@@ -220,10 +228,12 @@ export function createVastMarket(world: World): Market {
   const statusOf = (contract: Contract): string | null => {
     const { machine } = contract;
     if (contract.destroyedAt !== null) return 'exited';
+    if (contract.rebooting && machine.booted < 0.5) return 'rebooting';
     if (machine.power === 'offline') return 'offline';
     if (machine.power === 'exited' || machine.power === 'off') return 'exited';
     if (machine.failure === 'oci_error' && machine.booted > 0.3) return 'created';
-    if (machine.booted < 0.15) return null;
+    // A restarted one goes on reading exited for a while.
+    if (machine.booted < 0.15) return machine.restarted ? 'exited' : null;
     if (machine.booted < 0.3) return 'created';
     return machine.booted < 1 ? 'loading' : 'running';
   };
@@ -247,7 +257,7 @@ export function createVastMarket(world: World): Market {
     const port = machine.port;
     const priced = askRow(ask, { bid: contract.bid !== null, diskGb: contract.diskGb });
     const total = contract.usdPerHour;
-    const state = unloaded ? 'unloaded' : contract.intended;
+    const state = unloaded ? 'unloaded' : contract.queued ? 'stopped' : contract.intended;
     const ports =
       port === null || ask.direct_port_count === 0
         ? null
@@ -272,7 +282,7 @@ export function createVastMarket(world: World): Market {
       actual_status: status,
       intended_status: unloaded ? 'stopped' : contract.intended,
       cur_state: state,
-      next_state: state,
+      next_state: contract.queued ? 'running' : state,
       status_msg: messageOf(contract, status),
       image_uuid: contract.image,
       image_runtype: contract.runtype,
@@ -362,15 +372,9 @@ export function createVastMarket(world: World): Market {
       matching.sort((a, b) => compareValues(a[String(col)], b[String(col)]) * (dir === 'desc' ? -1 : 1));
     }
     const token = query.get('after_token');
-    const page = token === null ? undefined : pageTokens.get(token);
-    if (token !== null && page?.filters !== filters) return fail(400, 'invalid_token', 'Invalid after_token');
-    const start = page?.after ?? 0;
+    const start = token === null ? 0 : startOfPage(token, filters);
+    if (start === null) return fail(400, 'invalid_token', 'Invalid after_token');
     const rows = matching.slice(start, start + limit);
-    let next: string | null = null;
-    if (start + limit < matching.length) {
-      next = Buffer.from(`${random.int(1e8, 1e9)}.${start + limit}`).toString('base64url');
-      pageTokens.set(next, { after: start + limit, filters });
-    }
     const columns = parameter(query.get('select_cols'), null);
     const counts: Record<string, number> = {};
     for (const it of matching) counts[String(it.label ?? '')] = (counts[String(it.label ?? '')] ?? 0) + 1;
@@ -378,7 +382,7 @@ export function createVastMarket(world: World): Market {
       instances_found: rows.length,
       total_instances: matching.length,
       label_counts: counts,
-      next_token: next,
+      next_token: start + limit < matching.length ? pageToken(start + limit, filters) : null,
       instances: Array.isArray(columns)
         ? rows.map((it) => Object.fromEntries(columns.map((column) => [String(column), it[String(column)] ?? null])))
         : rows,
@@ -392,10 +396,13 @@ export function createVastMarket(world: World): Market {
     }
     if (fields.state === 'stopped') {
       contract.intended = 'stopped';
+      contract.queued = false;
       await contract.machine.stop('off');
       contract.log.push(`${new Date().toISOString()} stopped`);
     } else if (fields.state === 'running' && contract.machine.power !== 'on') {
       if (world.faults.strike(['start_refused'], () => true).length > 0) {
+        contract.intended = 'running';
+        contract.queued = true;
         return json(200, {
           success: false,
           msg: 'Required resources are currently unavailable, state change queued.',
@@ -406,7 +413,13 @@ export function createVastMarket(world: World): Market {
     } else if (fields.state !== undefined && fields.state !== 'running') {
       return fail(400, 'invalid_args', `error 400/3467: Invalid args: state ${String(fields.state)}`);
     }
-    world.changed();
+    return ok();
+  };
+
+  const reboot = async (contract: Contract): Promise<Reply> => {
+    await contract.machine.stop('off');
+    await boot(contract);
+    contract.rebooting = true;
     return ok();
   };
 
@@ -550,30 +563,8 @@ export function createVastMarket(world: World): Market {
     route('GET', '/api/v0/instances/pending-price-increases/', 'other', ['read'], undefined, () =>
       fail(404, 'no_pending_price_increase', 'no_pending_price_increase'),
     ),
-    route(
-      'PUT',
-      '/api/v0/instances/reboot/:/',
-      'reboot',
-      ['write'],
-      1,
-      byId(async (contract) => {
-        await contract.machine.stop('off');
-        await boot(contract);
-        return ok();
-      }),
-    ),
-    route(
-      'PUT',
-      '/api/v0/instances/recycle/:/',
-      'reboot',
-      ['write'],
-      1,
-      byId(async (contract) => {
-        await contract.machine.stop('off');
-        await boot(contract);
-        return ok();
-      }),
-    ),
+    route('PUT', '/api/v0/instances/reboot/:/', 'reboot', ['write'], 1, byId(reboot)),
+    route('PUT', '/api/v0/instances/recycle/:/', 'reboot', ['write'], 1, byId(reboot)),
     route(
       'PUT',
       '/api/v0/instances/bid_price/:/',
@@ -586,9 +577,8 @@ export function createVastMarket(world: World): Market {
           return fail(400, 'invalid_price', 'Please set a bid price >= 0.001.');
         }
         contract.bid = price;
-        contract.usdPerHour = Number((price + diskUsdPerHour(contract.ask, contract.diskGb)).toFixed(6));
+        setPrice(contract, price);
         if (contract.outbid && price >= contract.ask.min_bid) await boot(contract);
-        world.changed();
         return ok();
       }),
     ),
@@ -723,26 +713,23 @@ export function createVastMarket(world: World): Market {
       else if (kind === 'offline') machine.setOffline(true);
       else if (kind === 'online') {
         if (machine.power === 'offline') machine.setOffline(false);
-        else if (machine.power === 'exited') await boot(contract);
+        else if (machine.power === 'exited' || contract.outbid) await boot(contract);
       } else if (kind === 'outbid' && contract.bid !== null) {
         contract.ask.min_bid = Number((contract.bid * 1.2 + 0.001).toFixed(4));
         contract.intended = 'stopped';
         contract.outbid = true;
         await machine.stop('off');
       }
-      world.changed();
     },
     vanish(offer, count) {
       if (offer !== undefined) asks.delete(Number(offer));
       else for (let i = 0; i < count && free().length > 0; i++) asks.delete(random.pick(free()).id);
-      world.changed();
     },
     reprice(factor) {
       for (const ask of free()) {
         ask.dph_base = Number((ask.dph_base * factor).toFixed(4));
         ask.min_bid = Number((ask.min_bid * factor).toFixed(4));
       }
-      world.changed();
     },
     setCredit(usd) {
       credit = usd + spentUsd();
@@ -751,16 +738,19 @@ export function createVastMarket(world: World): Market {
       const choices = free();
       if (choices.length === 0) return;
       asks.delete(random.pick(choices).id);
-      addAsk();
-      world.changed();
+      lastAsk += random.int(1, 97);
+      asks.set(lastAsk, drawAsk(random, lastAsk));
     },
     async tick() {
+      for (const contract of contracts.values()) {
+        const taken = world.faults.stands('start_refused', () => true);
+        if (contract.queued && contract.destroyedAt === null && !taken) await boot(contract);
+      }
       if (creditLeft() > 0) return;
       for (const contract of contracts.values()) {
         if (contract.destroyedAt !== null || contract.machine.power !== 'on') continue;
         contract.intended = 'stopped';
         await contract.machine.stop('off');
-        world.changed();
       }
     },
     async close() {
@@ -790,6 +780,16 @@ function serverLines(machine: Machine): string[] {
     `INFO: Uvicorn running on http://0.0.0.0 (Press CTRL+C to quit)`,
     `INFO: served ${served}, running ${active}, waiting ${queued}`,
   ];
+}
+
+/** Opaque to clients; belongs to one set of filters. */
+function pageToken(start: number, filters: string): string {
+  return Buffer.from(`${seedOf(start, filters)}.${start}`).toString('base64url');
+}
+
+function startOfPage(token: string, filters: string): number | null {
+  const start = Number(Buffer.from(token, 'base64url').toString().split('.')[1]);
+  return Number.isInteger(start) && pageToken(start, filters) === token ? start : null;
 }
 
 function parameter(value: string | null, other: unknown): unknown {

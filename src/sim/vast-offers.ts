@@ -55,10 +55,14 @@ const drivers: readonly (readonly [driver: string, cuda: number])[] = [
 const round = (value: number, digits: number): number => Number(value.toFixed(digits));
 
 /** Draws an ask. `spare` ones are of no use to a client that needs an HTTP port: nothing is mapped directly. */
-export function drawAsk(random: Random, id: number, spare = false): Ask {
-  const card = random.weighted(cards, (it) => it.share[0]);
+export function drawAsk(
+  random: Random,
+  id: number,
+  fixed: Readonly<{ card?: Card; gpus?: number; spare?: boolean }> = {},
+): Ask {
+  const card = fixed.card ?? random.weighted(cards, (it) => it.share[0]);
   const place: Place = random.pick(places);
-  const num_gpus = random.pick(card.sizes);
+  const num_gpus = fixed.gpus ?? random.pick(card.sizes);
   const perGpu = random.between(card.usd[0], card.usd[1]);
   const [driver, cuda] = random.pick(card.computeCap >= 1000 ? drivers.slice(-2) : drivers);
   const cores = random.pick([16, 32, 48, 64, 96, 128, 256]);
@@ -86,10 +90,12 @@ export function drawAsk(random: Random, id: number, spare = false): Ask {
     inet_down: round(random.between(150, 8000), 1),
     inet_up_cost: round(random.between(0.001, 0.02), 4),
     inet_down_cost: round(random.between(0.001, 0.02), 4),
-    direct_port_count: spare ? 0 : random.pick([2, 12, 50, 100, 250]),
+    direct_port_count: fixed.spare ? 0 : random.pick([2, 12, 50, 100, 250]),
     static_ip: random.chance(0.6),
     reliability: round(1 - random.next() ** 3 * 0.08, 6),
-    verification: spare && random.chance(0.5) ? random.pick(['unverified', 'deverified'] as const) : 'verified',
+    verification: random.chance(fixed.spare ? 0.5 : 0.07)
+      ? random.pick(['unverified', 'deverified'] as const)
+      : 'verified',
     hosting_type: random.chance(0.35) ? 1 : 0,
     geolocation: random.chance(0.06) ? null : `${place.region}, ${place.iso2}`,
     duration: random.int(2, 90) * 86_400,

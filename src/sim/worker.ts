@@ -1,7 +1,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { FaultError } from './faults.ts';
 import { type SimulatorOptions, startSimulator } from './simulator.ts';
-import type { SimulatorCommand, SimulatorMessage } from './thread.ts';
+import type { SimulatorCommand, SimulatorMessage } from './simulator-thread.ts';
 import { startTraffic, type Traffic } from './traffic.ts';
 
 /** Entry of the thread in which the simulator and the demo's traffic run, apart from what they test. */

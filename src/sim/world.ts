@@ -14,8 +14,6 @@ export type World = Readonly<{
   random(purpose: string): Random;
   /** Keeps a log for one reading by URL, as object storage would; returns the URL. */
   publishLog(text: () => string): string;
-  /** Told whenever something about instances or offers changed. */
-  changed(): void;
 }>;
 
 /** Simulated hours in so many real milliseconds. */
