@@ -9,11 +9,12 @@ import {
   type LoadTable,
   maxThreads,
   type RowRef,
+  serving as servingStates,
   ttfbBoundsMs,
   ttfbBucket,
 } from './load-table.ts';
 import { strategies } from './strategies/index.ts';
-import type { PickContext } from './strategies/strategy.ts';
+import type { Pick, PickContext } from './strategies/strategy.ts';
 
 export type BalancerSettings = HealthSettings &
   Readonly<{
@@ -64,6 +65,8 @@ export interface Balancer {
   readonly settings: BalancerSettings;
   /** Pick and +1 in one synchronous step over all threads. */
   acquire(now: number, want?: Want): Lease | Refusal;
+  /** The pick of `acquire` alone: gives away the turn but counts nothing. The row, or -1 when there is none. */
+  pick(now: number, want?: Want): number;
   /** Takes the result of an active probe; `why` is one line for people, about a failure. */
   probed(ref: RowRef, ok: boolean, now: number, why: string): void;
   /** The last 1,000 picks of this thread. */
@@ -92,78 +95,87 @@ export function createBalancer(
   table.thread = thread;
 
   const trace = new DecisionTrace(options.traced ?? 1000);
-  const context: PickContext = { table, tauMs: set.ewmaTauMs, tieFraction: set.tieFraction, slow: false };
-  const pickers = strategies.map((strategy) => strategy.create(context));
+  const scores = new Float64Array(table.capacity);
+  const context: PickContext = { table, tauMs: set.ewmaTauMs, tieFraction: set.tieFraction, slow: false, scores };
+  const picks = strategies.map((strategy) => strategy.create(context));
   const c = table.columns;
-  const { flags, active, ceiling, health: state, joined } = c;
+  const { flags, serving, active, ceiling, health: state, joined } = c;
   const { numbers } = table;
   const eligible = new Int32Array(table.capacity);
-  const codes = new Uint8Array(table.capacity);
-  const inService = flag.used | flag.running;
 
-  /** Fills `eligible` and `codes`; returns how many are eligible, or allFull when ceilings alone are in the way. */
+  let panic = false;
+
+  /** Fills `eligible`; returns how many there are, or allFull when ceilings alone are in the way. */
   function candidates(now: number, want: Want | undefined): number {
     const allowed = want?.allowed ?? null;
-    const tried = want?.tried;
+    const tried = want?.tried !== undefined && want.tried.length > 0 ? want.tried : null;
     const high = table.high;
     context.slow = now < (numbers[header.slowUntil] as number) && !table.allNew(now);
+    const { slow } = context;
+    panic = false;
 
     let size = 0;
     let out = 0;
     let count = 0;
     let full = 0;
     for (let row = 0; row < high; row++) {
-      const rowFlags = flags[row] as number;
-      if (rowFlags !== inService) {
-        codes[row] = (rowFlags & flag.draining) !== 0 ? exclusion.draining : exclusion.notRunning;
-        continue;
-      }
-      let rowState = state[row] as number;
-      if (rowState >= health.ejected) {
-        expire(table, row, now);
-        rowState = state[row] as number;
-      }
-      if (rowState !== health.unknown) size++;
-      let code: number = exclusion.none;
-      if (rowState !== health.up) {
-        if (rowState === health.probation) {
-          out++;
-          if (c.probing[row] === 1) code = exclusion.probation;
-        } else if (rowState === health.ejected) {
-          out++;
-          code = exclusion.ejected;
-        } else code = rowState === health.unknown ? exclusion.unknown : exclusion.backoff;
-      }
-      if (allowed !== null && allowed[row] !== 1) code = exclusion.model;
-      else if (tried !== undefined && tried.length > 0 && tried.includes(row)) code = exclusion.tried;
-      else if (code === exclusion.none && isFull(row, now)) {
-        code = exclusion.full;
-        full++;
-      }
-      codes[row] = code;
-      if (code === exclusion.none) eligible[count++] = row;
+      const serves = serving[row] as number;
+      if (serves === servingStates.no) continue;
+      if (serves === servingStates.perhaps) {
+        if ((state[row] as number) >= health.ejected) expire(table, row, now);
+        const rowState = state[row] as number;
+        if (rowState === health.unknown) continue;
+        size++;
+        if (rowState === health.ejected || rowState === health.probation) out++;
+        if (!isWell(row)) continue;
+      } else size++;
+      if (allowed !== null && allowed[row] !== 1) continue;
+      if (tried?.includes(row)) continue;
+      if ((active[row] as number) >= (ceiling[row] as number) || (slow && isFull(row, now))) full++;
+      else eligible[count++] = row;
     }
 
-    if (panics(out, size, set)) {
+    if (out > 0 && panics(out, size, set)) {
+      panic = true;
       count = 0;
+      full = 0;
       for (let row = 0; row < high; row++) {
-        const code = codes[row];
-        if (code === exclusion.probation || (code === exclusion.ejected && c.probeFailures[row] === 0)) {
-          codes[row] = isFull(row, now) ? exclusion.full : exclusion.none;
-          if (codes[row] === exclusion.full) full++;
-        }
-        if (codes[row] === exclusion.none && flags[row] === inService) eligible[count++] = row;
+        const code = exclusionOf(row, now, want);
+        if (code === exclusion.none) eligible[count++] = row;
+        else if (code === exclusion.full) full++;
       }
     }
     return count > 0 ? count : full > 0 ? allFull : 0;
   }
 
+  /** May it get a request by its health? In panic whoever is not known dead may. */
+  function isWell(row: number): boolean {
+    const rowState = state[row] as number;
+    if (rowState === health.up) return true;
+    if (rowState === health.probation) return panic || c.probing[row] === 0;
+    return rowState === health.ejected && panic && c.probeFailures[row] === 0;
+  }
+
   function isFull(row: number, now: number): boolean {
     const most = ceiling[row] as number;
-    if (most === 0) return false;
-    const now1 = active[row] as number;
-    if (now1 >= most) return true;
-    return context.slow && now1 >= Math.max(1, Math.floor(most * table.ramp(row, now)));
+    const open = active[row] as number;
+    return open >= most || (context.slow && open >= Math.max(1, Math.floor(most * table.ramp(row, now))));
+  }
+
+  /** Why a row is not a candidate of the pick at hand, as a number of `exclusion`. */
+  function exclusionOf(row: number, now: number, want: Want | undefined): number {
+    if (serving[row] === servingStates.no) {
+      return ((flags[row] as number) & flag.draining) !== 0 ? exclusion.draining : exclusion.notRunning;
+    }
+    if (!isWell(row)) {
+      const rowState = state[row] as number;
+      if (rowState === health.probation) return exclusion.probation;
+      if (rowState === health.ejected) return exclusion.ejected;
+      return rowState === health.backoff ? exclusion.backoff : exclusion.unknown;
+    }
+    if (want?.allowed != null && want.allowed[row] !== 1) return exclusion.model;
+    if (want?.tried?.includes(row)) return exclusion.tried;
+    return isFull(row, now) ? exclusion.full : exclusion.none;
   }
 
   function firstInFleetOrder(count: number): number {
@@ -175,40 +187,50 @@ export function createBalancer(
     return best;
   }
 
-  /** Under the lock: picks and counts; returns the row, noRow or allFull. Allocates nothing. */
-  function place(now: number, want: Want | undefined): number {
+  /** Under the lock: picks and gives away the turn; returns the row, noRow or allFull. Allocates nothing. */
+  function choose(now: number, want: Want | undefined): number {
     const count = candidates(now, want);
     const index = table.strategyIndex;
-    const picker = pickers[index] as (typeof pickers)[number];
     const decision = trace.begin(now, index);
-    for (let row = 0; row < table.high && trace.hasRoom(decision); row++) {
-      if (((flags[row] as number) & flag.used) === 0) continue;
-      const code = codes[row] as number;
-      const score = code === exclusion.none ? picker.score(row, now) : 0;
-      trace.candidate(decision, row, c.generation[row] as number, code, score);
-    }
     lastDecision = decision;
-    if (count <= 0) return count === allFull ? allFull : noRow;
-
-    const row = table.balancing ? picker.pick(eligible, count, now) : firstInFleetOrder(count);
-    const generation = c.generation[row] as number;
-    if (!trace.hasRoom(decision)) {
-      trace.candidate(decision, row, generation, exclusion.none, picker.score(row, now));
+    if (count <= 0) {
+      record(decision, now, want);
+      return count === allFull ? allFull : noRow;
     }
-    trace.won(decision, row, generation);
+    const pick = picks[index] as Pick;
+    const row = table.balancing ? pick(eligible, count, now) : firstInFleetOrder(count);
+    trace.won(decision, row, c.generation[row] as number);
+    record(decision, now, want);
+    if (!trace.hasRoom(decision)) {
+      trace.candidate(decision, row, c.generation[row] as number, exclusion.none, scores, row);
+    }
     const sequence = (numbers[header.sequence] as number) + 1;
     numbers[header.sequence] = sequence;
     c.lastPick[row] = sequence;
     c.lastUsed[row] = now;
-    c.total[row] = (c.total[row] as number) + 1;
-    if (want?.tried !== undefined && want.tried.length > 0) c.retries[row] = (c.retries[row] as number) + 1;
-    numbers[header.total] = (numbers[header.total] as number) + 1;
-    numbers[header.picks + index] = (numbers[header.picks + index] as number) + 1;
-    if (state[row] === health.probation) c.probing[row] = 1;
-    table.open(row, thread);
     return row;
   }
   let lastDecision = 0;
+
+  /** Puts the first rows of the table and what was compared of them into the trace. Under the lock. */
+  function record(decision: number, now: number, want: Want | undefined): void {
+    const high = table.high;
+    for (let row = 0; row < high && trace.hasRoom(decision); row++) {
+      if (((flags[row] as number) & flag.used) === 0) continue;
+      trace.candidate(decision, row, c.generation[row] as number, exclusionOf(row, now, want), scores, row);
+    }
+  }
+
+  /** Under the lock: +1 on the row that was chosen. */
+  function place(row: number, want: Want | undefined): void {
+    c.total[row] = (c.total[row] as number) + 1;
+    if (want?.tried !== undefined && want.tried.length > 0) c.retries[row] = (c.retries[row] as number) + 1;
+    numbers[header.total] = (numbers[header.total] as number) + 1;
+    const used = header.picks + table.strategyIndex;
+    numbers[used] = (numbers[used] as number) + 1;
+    if (state[row] === health.probation) c.probing[row] = 1;
+    table.open(row, thread);
+  }
 
   class RowLease implements Lease {
     readonly row: number;
@@ -321,8 +343,19 @@ export function createBalancer(
       table.lock();
       try {
         const time = table.time(now);
-        const row = place(time, want);
-        return row === noRow ? 'none' : row === allFull ? 'full' : new RowLease(row, time);
+        const row = choose(time, want);
+        if (row === noRow) return 'none';
+        if (row === allFull) return 'full';
+        place(row, want);
+        return new RowLease(row, time);
+      } finally {
+        table.unlock();
+      }
+    },
+    pick(now, want) {
+      table.lock();
+      try {
+        return Math.max(noRow, choose(table.time(now), want));
       } finally {
         table.unlock();
       }

@@ -94,7 +94,8 @@ export class DecisionTrace {
     return (this.#count[sequence % this.capacity] as number) < keptCandidates - 1;
   }
 
-  candidate(sequence: number, row: number, generation: number, code: number, score: number): void {
+  /** The score is `scores[at]`: handed over in its array, because a number by itself would be allocated. */
+  candidate(sequence: number, row: number, generation: number, code: number, scores: Float64Array, from: number): void {
     const slot = sequence % this.capacity;
     const count = this.#count[slot] as number;
     if (count === keptCandidates) return;
@@ -102,7 +103,7 @@ export class DecisionTrace {
     this.#rows[at] = row;
     this.#generations[at] = generation;
     this.#codes[at] = code;
-    this.#scores[at] = score;
+    this.#scores[at] = scores[from] as number;
     this.#count[slot] = count + 1;
   }
 
@@ -156,7 +157,7 @@ export class DecisionTrace {
       candidates.push({
         id: name(this.#rows[at] as number, this.#generations[at] as number),
         excluded,
-        score: excluded === null ? (this.#scores[at] as number) : null,
+        score: excluded === null && Number.isFinite(this.#scores[at]) ? Math.max(0, this.#scores[at] as number) : null,
       });
     }
     const winner = this.#winner[slot] as number;

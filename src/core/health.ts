@@ -1,5 +1,5 @@
 import { type Ending, endings } from './domain.ts';
-import { flag, header, health, type LoadTable, whyProbe } from './load-table.ts';
+import { header, health, type LoadTable, serving, whyProbe } from './load-table.ts';
 
 /**
  * What traffic and probes say of an upstream: unknown → up → ejected (doubling) → probation, and back-off beside it.
@@ -33,16 +33,9 @@ export const verdicts: Readonly<Record<Ending, Verdict>> = {
 /** Back-off when the upstream names no time. */
 const defaultBackoffMs = 1000;
 
-function enter(table: LoadTable, row: number, state: number): void {
-  const c = table.columns;
-  c.health[row] = state;
-  c.epoch[row] = ((c.epoch[row] as number) + 1) | 0;
-  c.probing[row] = 0;
-}
-
 function goUp(table: LoadTable, row: number, now: number, slowStartMs: number): void {
   const c = table.columns;
-  enter(table, row, health.up);
+  table.enter(row, health.up);
   c.failures[row] = 0;
   c.upSince[row] = now;
   if (slowStartMs > 0) {
@@ -59,7 +52,7 @@ function fleetSize(table: LoadTable): number {
   const c = table.columns;
   let size = 0;
   for (let i = 0; i < table.high; i++) {
-    if (c.flags[i] === (flag.used | flag.running) && c.health[i] !== health.unknown) size++;
+    if (c.serving[i] !== serving.no && c.health[i] !== health.unknown) size++;
   }
   return size;
 }
@@ -68,7 +61,7 @@ function outCount(table: LoadTable, except: number): number {
   const c = table.columns;
   let out = 0;
   for (let i = 0; i < table.high; i++) {
-    if (i === except || c.flags[i] !== (flag.used | flag.running)) continue;
+    if (i === except || c.serving[i] === serving.no) continue;
     if (c.health[i] === health.ejected || c.health[i] === health.probation) out++;
   }
   return out;
@@ -79,7 +72,7 @@ function eject(table: LoadTable, row: number, now: number, settings: HealthSetti
   const times = c.ejections[row] as number;
   // The exponent is bounded because 2 ** 1100 is Infinity, which times 0 is NaN.
   const ms = Math.min(settings.ejectMaxMs, settings.ejectBaseMs * 2 ** Math.min(times, 30));
-  enter(table, row, health.ejected);
+  table.enter(row, health.ejected);
   c.ejections[row] = times + 1;
   c.healthUntil[row] = now + ms;
   c.why[row] = why;
@@ -93,12 +86,12 @@ export function expire(table: LoadTable, row: number, now: number): void {
   const state = c.health[row] as number;
   if (state === health.ejected) {
     if ((c.probeFailures[row] as number) > 0) return;
-    enter(table, row, health.probation);
+    table.enter(row, health.probation);
     // Its old response times belong to its old self; without a sample it gets one request at a time, and soon.
     c.costUs[row] = -1;
   } else if (state === health.backoff) {
     const next = c.afterBackoff[row] as number;
-    enter(table, row, next);
+    table.enter(row, next);
     c.why[row] = 0;
     if (next === health.up) table.level(row);
   }
@@ -156,7 +149,7 @@ export function judge(
         return;
       }
       c.afterBackoff[row] = state;
-      enter(table, row, health.backoff);
+      table.enter(row, health.backoff);
       c.healthUntil[row] = until;
       c.why[row] = ending + 1;
       return;

@@ -60,6 +60,18 @@ export const health = { unknown: 0, up: 1, probation: 2, ejected: 3, backoff: 4 
 /** Bits of the flags column. */
 export const flag = { used: 1, running: 2, draining: 4 } as const;
 
+/** Values of the serving column: not at all, after a closer look at its health, or yes. */
+export const serving = { no: 0, perhaps: 1, yes: 2 } as const;
+
+/** A ceiling that no count of open requests reaches. */
+const noCeiling = 2 ** 31 - 1;
+
+/**
+ * Weights count in units of which one weight has 10,240: whole numbers, so that credits cannot drift, and fine enough
+ * that rounding at a change of the set is lost in them.
+ */
+export const unitsPerWeight = 10 * 1024;
+
 /** Why a row is in its health state, as a number in the why column: 0 none, then one per ending, then these. */
 export const whyProbe = endings.length + 1;
 
@@ -85,6 +97,7 @@ const floatColumns = [
   'credit', // weighted round robin, in units of creditScale: creditScale is one pick
   'creditScale',
   'weight',
+  'units', // the weight as weighted round robin counts it
   'lastUsed', // ms of the last pick; -1 before the first
   'shownUs', // EWMA of response times, as shown; -1 before the first sample
   'shownAt',
@@ -99,9 +112,10 @@ const floatColumns = [
 
 const intColumns = [
   'flags',
+  'serving', // from flags and health: what a pick has to look at first
   'generation',
   'active',
-  'ceiling',
+  'ceiling', // noCeiling when there is none
   'health',
   'epoch', // grows with every change of health: outcomes of leases from before a change do not judge the state after it
   'ejections',
@@ -363,8 +377,8 @@ export class LoadTable {
       c.joined[row] = joined;
       c.lastPick[row] = joined - 2 ** 52;
       c.creditScale[row] = 1;
-      c.weight[row] = init.weight;
-      c.ceiling[row] = Math.floor(init.ceiling);
+      this.#weigh(row, init.weight);
+      this.#cap(row, init.ceiling);
       c.lastUsed[row] = c.shownUs[row] = c.lastSampleUs[row] = c.costUs[row] = -1;
       c.flags[row] = flag.used;
       if (row >= this.high) Atomics.store(this.#words, hHigh, row + 1);
@@ -382,6 +396,7 @@ export class LoadTable {
     try {
       if (!this.isCurrent(ref)) return;
       c.flags[row] = 0;
+      c.serving[row] = serving.no;
       c.active[row] = 0;
       c.generation[row] = ((c.generation[row] as number) + 1) | 0;
       for (let thread = 0; thread < maxThreads; thread++) this.threadActive[thread * this.capacity + row] = 0;
@@ -394,6 +409,9 @@ export class LoadTable {
         c.credit[i] = (c.credit[i] as number) + Math.round((owed / others) * (c.creditScale[i] as number));
       }
       this.#probeWhy.delete(row);
+      let high = this.high;
+      while (high > 0 && ((c.flags[high - 1] as number) & flag.used) === 0) high--;
+      Atomics.store(this.#words, hHigh, high);
     } finally {
       this.unlock();
     }
@@ -406,10 +424,8 @@ export class LoadTable {
       const was = ((c.flags[row] as number) & flag.running) !== 0;
       if (was === running) return;
       c.flags[row] = (c.flags[row] as number) ^ flag.running;
-      if (!running) return;
-      c.health[row] = health.unknown;
-      c.epoch[row] = ((c.epoch[row] as number) + 1) | 0;
-      c.failures[row] = c.probeFailures[row] = c.ejections[row] = c.probing[row] = c.why[row] = 0;
+      this.enter(row, health.unknown);
+      c.failures[row] = c.probeFailures[row] = c.ejections[row] = c.why[row] = 0;
       c.costUs[row] = -1;
     });
   }
@@ -421,6 +437,7 @@ export class LoadTable {
       const was = ((c.flags[row] as number) & flag.draining) !== 0;
       if (was === draining) return;
       c.flags[row] = (c.flags[row] as number) ^ flag.draining;
+      this.#serve(row);
       if (!draining) this.level(row);
     });
   }
@@ -429,7 +446,7 @@ export class LoadTable {
   setWeight(ref: RowRef, weight: number): void {
     finite('weight', weight);
     this.#change(ref, Number.NaN, (row) => {
-      this.columns.weight[row] = weight;
+      this.#weigh(row, weight);
     });
   }
 
@@ -437,7 +454,7 @@ export class LoadTable {
   setCeiling(ref: RowRef, ceiling: number): void {
     finite('ceiling', ceiling);
     this.#change(ref, Number.NaN, (row) => {
-      this.columns.ceiling[row] = Math.floor(ceiling);
+      this.#cap(row, ceiling);
     });
   }
 
@@ -459,10 +476,19 @@ export class LoadTable {
     const c = this.columns;
     let lowest = Number.POSITIVE_INFINITY;
     for (let i = 0; i < this.high; i++) {
-      if (i === row || c.flags[i] !== (flag.used | flag.running) || c.health[i] !== health.up) continue;
+      if (i === row || c.serving[i] !== serving.yes) continue;
       lowest = Math.min(lowest, (c.total[i] as number) + (c.offset[i] as number));
     }
     if (lowest !== Number.POSITIVE_INFINITY) c.offset[row] = lowest - (c.total[row] as number);
+  }
+
+  /** Puts a row into a health state; what began before no longer judges it. Under the lock. */
+  enter(row: number, state: number): void {
+    const c = this.columns;
+    c.health[row] = state;
+    c.epoch[row] = ((c.epoch[row] as number) + 1) | 0;
+    c.probing[row] = 0;
+    this.#serve(row);
   }
 
   /** Part of weight and ceiling that slow start allows the row at `now`, 0.1 to 1. Under the lock. */
@@ -479,8 +505,7 @@ export class LoadTable {
   allNew(now: number): boolean {
     const c = this.columns;
     for (let i = 0; i < this.high; i++) {
-      if (c.flags[i] !== (flag.used | flag.running) || c.health[i] !== health.up) continue;
-      if (this.ramp(i, now) === 1) return false;
+      if (c.serving[i] === serving.yes && this.ramp(i, now) === 1) return false;
     }
     return true;
   }
@@ -574,7 +599,7 @@ export class LoadTable {
         avgMs: us(c.shownUs[row]),
         lastMs: us(c.lastSampleUs[row]),
         weight: c.weight[row] as number,
-        ceiling: c.ceiling[row] as number,
+        ceiling: c.ceiling[row] === noCeiling ? 0 : (c.ceiling[row] as number),
         lastUsedMs: (c.lastUsed[row] as number) < 0 ? null : (c.lastUsed[row] as number),
         running: (flags & flag.running) !== 0,
         draining: (flags & flag.draining) !== 0,
@@ -583,7 +608,7 @@ export class LoadTable {
         healthUntilMs: timed ? (c.healthUntil[row] as number) : null,
         ejections: c.ejections[row] as number,
         healthWhy: this.#why(ref, state),
-        inService: flags === (flag.used | flag.running) && (state === 'up' || state === 'probation'),
+        inService: c.serving[row] !== serving.no && (state === 'up' || state === 'probation'),
         endings: named(endings, this.endingCounts, row * endings.length),
         retries: c.retries[row] as number,
         ttfbHistogram: Array.from(this.histograms.subarray(row * histogramWidth, (row + 1) * histogramWidth)),
@@ -607,6 +632,27 @@ export class LoadTable {
     } finally {
       this.unlock();
     }
+  }
+
+  #serve(row: number): void {
+    const c = this.columns;
+    c.serving[row] =
+      c.flags[row] !== (flag.used | flag.running)
+        ? serving.no
+        : c.health[row] === health.up
+          ? serving.yes
+          : serving.perhaps;
+  }
+
+  #weigh(row: number, weight: number): void {
+    const c = this.columns;
+    c.weight[row] = weight;
+    // Bounded, so that sums of credits stay exact in a double.
+    c.units[row] = weight === 0 ? 0 : Math.max(1, Math.round(Math.min(weight, 1e6) * unitsPerWeight));
+  }
+
+  #cap(row: number, ceiling: number): void {
+    this.columns.ceiling[row] = ceiling < 1 ? noCeiling : Math.min(noCeiling, Math.floor(ceiling));
   }
 
   #why(ref: RowRef, state: HealthState): string {

@@ -10,26 +10,24 @@ export const equalWeighted: Strategy = {
     'Preventing overutilization of specific GPUs',
     'Fair distribution over time',
   ],
-  create({ table }) {
+  create({ table, scores }) {
     const { total, offset, active, lastPick } = table.columns;
-    return {
-      pick(rows, count) {
-        let best = rows[0] as number;
-        let least = (total[best] as number) + (offset[best] as number);
-        for (let i = 1; i < count; i++) {
-          const row = rows[i] as number;
-          const key = (total[row] as number) + (offset[row] as number);
-          if (key > least) continue;
-          if (key === least) {
-            const more = (active[row] as number) - (active[best] as number);
-            if (more > 0 || (more === 0 && (lastPick[row] as number) > (lastPick[best] as number))) continue;
-          }
-          best = row;
-          least = key;
+    return (rows, count) => {
+      let best = -1;
+      let least = Number.POSITIVE_INFINITY;
+      for (let i = 0; i < count; i++) {
+        const row = rows[i] as number;
+        const key = (total[row] as number) + (offset[row] as number);
+        scores[row] = key;
+        if (key > least) continue;
+        if (key === least) {
+          const more = (active[row] as number) - (active[best] as number);
+          if (more > 0 || (more === 0 && (lastPick[row] as number) > (lastPick[best] as number))) continue;
         }
-        return best;
-      },
-      score: (row) => (total[row] as number) + (offset[row] as number),
+        best = row;
+        least = key;
+      }
+      return best;
     };
   },
 };

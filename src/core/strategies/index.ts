@@ -21,4 +21,4 @@ export function strategyNamed(name: StrategyName): Strategy {
   return rows[name];
 }
 
-export type { PickContext, Picker, Strategy } from './strategy.ts';
+export type { Pick, PickContext, Strategy } from './strategy.ts';

@@ -6,19 +6,21 @@ export const leastConnections: Strategy = {
   title: 'Least Connections',
   summary: 'Routes requests to the GPU with the fewest active connections',
   useCases: ['Real-time workloads', 'Variable request duration', 'Maximizing throughput'],
-  create({ table }) {
+  create({ table, scores }) {
     const { active, lastPick } = table.columns;
-    return {
-      pick(rows, count) {
-        let best = rows[0] as number;
-        for (let i = 1; i < count; i++) {
-          const row = rows[i] as number;
-          const more = (active[row] as number) - (active[best] as number);
-          if (more < 0 || (more === 0 && (lastPick[row] as number) < (lastPick[best] as number))) best = row;
+    return (rows, count) => {
+      let best = -1;
+      let least = Number.POSITIVE_INFINITY;
+      for (let i = 0; i < count; i++) {
+        const row = rows[i] as number;
+        const open = active[row] as number;
+        scores[row] = open;
+        if (open < least || (open === least && (lastPick[row] as number) < (lastPick[best] as number))) {
+          best = row;
+          least = open;
         }
-        return best;
-      },
-      score: (row) => active[row] as number,
+      }
+      return best;
     };
   },
 };

@@ -1,4 +1,4 @@
-import { flag, header, health } from '../load-table.ts';
+import { header, serving } from '../load-table.ts';
 import type { Strategy } from './strategy.ts';
 
 /** The fleet's median is taken anew this often; it is what averages without samples drift toward. */
@@ -7,6 +7,10 @@ const medianEveryMs = 250;
 const firstSampleEveryMs = 1000;
 /** An idle upstream is tried again after so many time constants, whatever its average says. */
 const retryAfterTaus = 10;
+
+/** e^(−x) in steps of 1/decaySteps; beyond the end it counts as 0. Linear between steps, within 0.0001. */
+const decaySteps = 64;
+const decayTable = Float64Array.from({ length: 16 * decaySteps + 1 }, (_, i) => Math.exp(-i / decaySteps));
 
 /**
  * Lowest average response time × (open requests + 1), as NGINX's least_time and the peak-EWMA balancers of Finagle and
@@ -17,82 +21,75 @@ export const leastResponseTime: Strategy = {
   title: 'Least Response Time',
   summary: 'Routes to the GPU with the lowest average response time',
   useCases: ['Latency-sensitive applications', 'Inference workloads', 'Performance optimization'],
-  create({ table, tauMs, tieFraction }) {
-    const { active, lastPick, lastUsed, costUs, costAt, flags, health: state } = table.columns;
+  create({ table, tauMs, tieFraction, scores }) {
+    const { active, lastPick, lastUsed, costUs, costAt, serving: serves } = table.columns;
     const { numbers } = table;
-    const costs = new Float64Array(table.capacity);
-    const inService = flag.used | flag.running;
+    const work = new Float64Array(table.capacity);
+    const stepsPerMs = decaySteps / tauMs;
 
-    /** Lower median over the upstreams in service that have a sample; -1 when none has. */
-    function median(now: number): number {
-      const age = now - (numbers[header.medianAt] as number);
-      if (age >= 0 && age < medianEveryMs && (numbers[header.medianUs] as number) >= 0) {
-        return numbers[header.medianUs] as number;
-      }
+    /** Brings the header's median up to date: the lower median over the upstreams in service that have a sample. */
+    function refreshMedian(now: number): void {
       let n = 0;
       for (let row = 0; row < table.high; row++) {
-        if (flags[row] === inService && state[row] === health.up && (costUs[row] as number) >= 0) {
-          costs[n++] = costUs[row] as number;
+        if (serves[row] === serving.yes && (costUs[row] as number) >= 0) work[n++] = costUs[row] as number;
+      }
+      numbers[header.medianUs] = n === 0 ? -1 : select(work, n, (n - 1) >> 1);
+      numbers[header.medianAt] = now;
+    }
+
+    return (rows, count, now) => {
+      const age = now - (numbers[header.medianAt] as number);
+      if (!(age >= 0 && age < medianEveryMs) || (numbers[header.medianUs] as number) < 0) refreshMedian(now);
+      const middle = numbers[header.medianUs] as number;
+      let sampled = false;
+      let due = -1;
+      let lowest = Number.POSITIVE_INFINITY;
+      for (let i = 0; i < count; i++) {
+        const row = rows[i] as number;
+        const open = active[row] as number;
+        const us = costUs[row] as number;
+        let cost = Number.POSITIVE_INFINITY;
+        if (us >= 0) {
+          sampled = true;
+          cost = us;
+          const dt = now - (costAt[row] as number);
+          if (dt > 0 && middle >= 0) {
+            const step = dt * stepsPerMs;
+            const whole = step | 0;
+            const before = step < decayTable.length - 1 ? (decayTable[whole] as number) : 0;
+            const after = step < decayTable.length - 1 ? (decayTable[whole + 1] as number) : 0;
+            cost = middle + (us - middle) * (before + (after - before) * (step - whole));
+          }
+          cost *= open + 1;
+        } else if (open === 0 && middle >= 0) {
+          // One request at a time until its first sample: a guess of zero would flood it.
+          cost = middle;
+        }
+        scores[row] = cost / 1000;
+        work[i] = cost;
+        if (cost < lowest) lowest = cost;
+        if (open === 0) {
+          // Due whatever it costs; the one longest unserved first.
+          const used = lastUsed[row] as number;
+          const isDue = used < 0 || now - used >= (us >= 0 ? retryAfterTaus * tauMs : firstSampleEveryMs);
+          if (isDue && (due < 0 || (lastPick[row] as number) < (lastPick[due] as number))) due = row;
         }
       }
-      const value = n === 0 ? -1 : select(costs, n, (n - 1) >> 1);
-      numbers[header.medianUs] = value;
-      numbers[header.medianAt] = now;
-      return value;
-    }
-
-    /** Expected response time at `now`, µs; only of rows with a sample. */
-    function expected(row: number, now: number, middle: number): number {
-      const e = costUs[row] as number;
-      const dt = now - (costAt[row] as number);
-      if (!(dt > 0) || middle < 0) return e;
-      return middle + (e - middle) * Math.exp(-dt / tauMs);
-    }
-
-    return {
-      pick(rows, count, now) {
-        const middle = median(now);
-        let sampled = false;
-        let due = -1;
-        let lowest = Number.POSITIVE_INFINITY;
-        for (let i = 0; i < count; i++) {
-          const row = rows[i] as number;
-          const open = active[row] as number;
-          const known = (costUs[row] as number) >= 0;
-          const used = lastUsed[row] as number;
-          const idleMs = used < 0 ? Number.POSITIVE_INFINITY : now - used;
-          if (open === 0 && idleMs >= (known ? retryAfterTaus * tauMs : firstSampleEveryMs)) {
-            // Due whatever it costs; the one longest unserved first.
-            if (due < 0 || (lastPick[row] as number) < (lastPick[due] as number)) due = row;
-          }
-          let cost: number;
-          if (known) {
-            sampled = true;
-            cost = expected(row, now, middle) * (open + 1);
-          } else {
-            // One request at a time until its first sample: a guess of zero would flood it.
-            cost = open === 0 && middle >= 0 ? middle : Number.POSITIVE_INFINITY;
-          }
-          costs[i] = cost;
-          if (cost < lowest) lowest = cost;
+      const byCost = sampled && lowest !== Number.POSITIVE_INFINITY;
+      if (due >= 0 && byCost) return due;
+      const tie = byCost ? lowest * (1 + tieFraction) : Number.POSITIVE_INFINITY;
+      let best = -1;
+      let least = Number.POSITIVE_INFINITY;
+      for (let i = 0; i < count; i++) {
+        if ((work[i] as number) > tie) continue;
+        const row = rows[i] as number;
+        const open = active[row] as number;
+        if (open < least || (open === least && (lastPick[row] as number) < (lastPick[best] as number))) {
+          best = row;
+          least = open;
         }
-        const byCost = sampled && lowest !== Number.POSITIVE_INFINITY;
-        if (due >= 0 && byCost) return due;
-        const tie = byCost ? lowest * (1 + tieFraction) : Number.POSITIVE_INFINITY;
-        let best = -1;
-        for (let i = 0; i < count; i++) {
-          if ((costs[i] as number) > tie) continue;
-          const row = rows[i] as number;
-          const more = best < 0 ? -1 : (active[row] as number) - (active[best] as number);
-          if (more < 0 || (more === 0 && (lastPick[row] as number) < (lastPick[best] as number))) best = row;
-        }
-        return best;
-      },
-      score(row, now) {
-        // In milliseconds, like everything that people see.
-        if ((costUs[row] as number) < 0) return 0;
-        return (expected(row, now, numbers[header.medianUs] as number) * ((active[row] as number) + 1)) / 1000;
-      },
+      }
+      return best;
     };
   },
 };

@@ -6,18 +6,21 @@ export const roundRobin: Strategy = {
   title: 'Round Robin',
   summary: 'Distributes requests evenly across all available GPUs in a circular fashion',
   useCases: ['Equal distribution of workload', 'Simple setup with predictable patterns', 'Testing and development'],
-  create({ table }) {
+  create({ table, scores }) {
     const { lastPick } = table.columns;
-    return {
-      pick(rows, count) {
-        let best = rows[0] as number;
-        for (let i = 1; i < count; i++) {
-          const row = rows[i] as number;
-          if ((lastPick[row] as number) < (lastPick[best] as number)) best = row;
+    return (rows, count) => {
+      let best = -1;
+      let oldest = Number.POSITIVE_INFINITY;
+      for (let i = 0; i < count; i++) {
+        const row = rows[i] as number;
+        const last = lastPick[row] as number;
+        scores[row] = last;
+        if (last < oldest) {
+          oldest = last;
+          best = row;
         }
-        return best;
-      },
-      score: (row) => Math.max(0, lastPick[row] as number),
+      }
+      return best;
     };
   },
 };

@@ -10,18 +10,16 @@ export type PickContext = {
   readonly tieFraction: number;
   /** True while some, but not all, upstreams are in slow start: weights then count times `table.ramp`. */
   slow: boolean;
+  /** By row: a pick leaves here what it compared, lower wins; for people who ask why. */
+  readonly scores: Float64Array;
 };
 
 /**
- * One strategy at work on one thread. Both run under the table's lock and allocate nothing. A strategy sees eligible
- * rows alone and keeps its state in the table's columns, so that threads share it and a switch loses nothing.
+ * One strategy at work on one thread: picks one of the first `count` (at least 1) of `rows`. Runs under the table's lock
+ * and allocates nothing. It sees eligible rows alone and keeps its state in the table's columns, so that threads share
+ * it and a switch loses nothing.
  */
-export type Picker = Readonly<{
-  /** One of the first `count` of `rows` (`count` is at least 1). */
-  pick(rows: Int32Array, count: number, now: number): number;
-  /** What it compares of a row, lower wins; for people who ask why. */
-  score(row: number, now: number): number;
-}>;
+export type Pick = (rows: Int32Array, count: number, now: number) => number;
 
 export type Strategy = Readonly<{
   name: StrategyName;
@@ -31,5 +29,5 @@ export type Strategy = Readonly<{
   summary: string;
   /** What it is good for, a few words each. */
   useCases: readonly string[];
-  create(context: PickContext): Picker;
+  create(context: PickContext): Pick;
 }>;
