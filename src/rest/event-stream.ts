@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http';
 
 /** A reader that leaves more than this waiting gets nothing further: it is dropped and comes back with Last-Event-ID. */
-const maxPendingBytes = 256 * 1024;
+const maxPendingBytes = 1024 * 1024;
 const keepAliveMs = 15_000;
 /** A reader that takes nothing for this long is dropped. */
 const stalledMs = 60_000;

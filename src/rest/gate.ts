@@ -99,7 +99,6 @@ export function createGate(keys: Keys, monotonicMs: () => number): Gate {
       mine.tokens = Math.min(perMinute, mine.tokens + ((now - mine.at) / 60_000) * perMinute);
       mine.at = now;
       const secondsUntilOne = Math.ceil(((1 - mine.tokens) / perMinute) * 60);
-      const full = Math.ceil(((perMinute - mine.tokens) / perMinute) * 60);
       headers['ratelimit-policy'] = `"key";q=${perMinute};w=60`;
       if (mine.tokens < 1) {
         throw new ProblemError('rate_limited', `The key may make ${perMinute} requests a minute.`, {
@@ -111,6 +110,7 @@ export function createGate(keys: Keys, monotonicMs: () => number): Gate {
         });
       }
       mine.tokens--;
+      const full = Math.ceil(((perMinute - mine.tokens) / perMinute) * 60);
       headers.ratelimit = `"key";r=${Math.floor(mine.tokens)};t=${full}`;
     }
     mine.open++;

@@ -20,6 +20,7 @@ export const watchOperations = [
     query: schemas.eventsQuery,
     resumable: true,
     answers: { 200: { description: 'The stream', schema: schemas.event, type: 'text/event-stream' } },
+    problems: ['unavailable'],
     handle({ query, lastEventId }, { app }) {
       const afterId = lastEventId ?? query.last_event_id ?? null;
       return {
@@ -65,6 +66,7 @@ export const watchOperations = [
     description: 'A slow reader misses snapshots, never parts of one.',
     access: 'read',
     answers: { 200: { description: 'The stream', schema: schemas.snapshot, type: 'text/event-stream' } },
+    problems: ['unavailable'],
     handle: (_, { app }) => ({
       stream(out) {
         let sent: Snapshot | null = null;
