@@ -1,0 +1,284 @@
+import type { Offer, OfferFilter, ProviderName } from '../core/domain.ts';
+import { matchesFilter } from '../core/offers.ts';
+import type { Provider } from '../providers/provider.ts';
+import type { OffersAnswer } from './app.ts';
+import type { EventLog } from './events.ts';
+import { type Failure, failureOf } from './failure.ts';
+import type { Clock, Timing } from './timing.ts';
+
+/** What is known of one provider's market. Replaced, never changed. */
+export type Market = Readonly<{
+  offers: readonly Offer[];
+  /** Wall time of the last good answer; null before the first. */
+  refreshedAt: number | null;
+  latencyMs: number | null;
+  lastError: Readonly<{ at: number; code: string; message: string }> | null;
+  /** True while the last refresh failed. */
+  failing: boolean;
+  nextRefreshAt: number | null;
+  creditUsd: number | null;
+}>;
+
+export type Claim = Readonly<{
+  /** `rented`: it stays taken until a listing that was asked for later; `gone`: nothing of it is left; `free`: untouched. */
+  settle(outcome: 'rented' | 'gone' | 'free'): void;
+}>;
+
+/**
+ * The markets, asked in the background, each provider on its own: one that fails never hides or delays another. Last
+ * good data stay, with their age.
+ */
+export interface Availability {
+  market(provider: ProviderName): Market;
+  offers(filter: OfferFilter, signal?: AbortSignal): Promise<OffersAnswer>;
+  /** Offers to rent from. `open` says what is left of them now: instances that other reservations took are taken off. */
+  candidates(
+    filter: OfferFilter,
+    signal?: AbortSignal,
+    options?: { askAnyway?: boolean },
+  ): Promise<OffersAnswer & { open(): readonly Offer[] }>;
+  /** Takes one instance out of an offer, in the same synchronous step in which it was chosen. */
+  claim(offer: Offer): Claim;
+  /** Asks every provider now; failures are kept, not thrown. */
+  refresh(): Promise<void>;
+  start(): void;
+  stop(): void;
+}
+
+type State = {
+  readonly provider: Provider;
+  market: Market;
+  /** Monotonic time at which the present offers were asked for. */
+  askedAt: number;
+  failures: number;
+  timer: NodeJS.Timeout | null;
+  pending: Promise<void> | null;
+};
+
+type ClaimState = { settledAt: number | null; gone: boolean };
+
+export function createAvailability(parts: {
+  providers: readonly Provider[];
+  clock: Clock;
+  timing: Timing;
+  events: EventLog;
+  random: () => number;
+  changed: () => void;
+}): Availability {
+  const { clock, timing, events, random, changed } = parts;
+  const abort = new AbortController();
+  let running = false;
+  const states = new Map<ProviderName, State>(
+    parts.providers.map((provider) => [
+      provider.name,
+      {
+        provider,
+        market: {
+          offers: [],
+          refreshedAt: null,
+          latencyMs: null,
+          lastError: null,
+          failing: false,
+          nextRefreshAt: null,
+          creditUsd: null,
+        },
+        askedAt: Number.NEGATIVE_INFINITY,
+        failures: 0,
+        timer: null,
+        pending: null,
+      },
+    ]),
+  );
+
+  const claims = new Map<string, ClaimState[]>();
+  const claimKey = (offer: Offer) => `${offer.provider} ${offer.id}`;
+  const remaining = (offer: Offer, askedAt: number): number => {
+    let left = offer.available;
+    for (const claim of claims.get(claimKey(offer)) ?? []) {
+      if (claim.settledAt !== null && claim.settledAt <= askedAt) continue;
+      if (claim.gone) return 0;
+      left -= 1;
+    }
+    return left;
+  };
+  const pruneClaims = () => {
+    const oldest = Math.min(...[...states.values()].map((state) => state.askedAt));
+    for (const [key, list] of claims) {
+      const kept = list.filter((claim) => claim.settledAt === null || claim.settledAt > oldest);
+      if (kept.length === 0) claims.delete(key);
+      else claims.set(key, kept);
+    }
+  };
+
+  const bounded = (signal?: AbortSignal) =>
+    AbortSignal.any([AbortSignal.timeout(timing.callTimeoutMs), abort.signal, ...(signal ? [signal] : [])]);
+
+  const succeeded = (state: State, offers: readonly Offer[] | null, latencyMs: number) => {
+    if (state.market.failing) {
+      events.emit({
+        level: 'ok',
+        kind: 'provider',
+        subject: state.provider.name,
+        message: `${state.provider.name} answers again`,
+      });
+    }
+    state.failures = 0;
+    state.market = {
+      ...state.market,
+      ...(offers === null ? {} : { offers, refreshedAt: clock.now() }),
+      latencyMs: Math.round(latencyMs),
+      failing: false,
+    };
+  };
+  const failed = (state: State, failure: Failure) => {
+    if (!state.market.failing) {
+      events.emit({
+        level: 'error',
+        kind: 'provider',
+        subject: state.provider.name,
+        message: `${state.provider.name}: ${failure.message}`,
+      });
+    }
+    state.failures += 1;
+    state.market = {
+      ...state.market,
+      failing: true,
+      lastError: { at: clock.now(), code: failure.code, message: failure.message },
+    };
+  };
+
+  const refreshOne = (state: State): Promise<void> => {
+    state.pending ??= (async () => {
+      const askedAt = clock.monotonic();
+      try {
+        const offers = await state.provider.offers({}, bounded());
+        succeeded(state, offers, clock.monotonic() - askedAt);
+        state.askedAt = askedAt;
+        pruneClaims();
+      } catch (error) {
+        if (abort.signal.aborted) return;
+        failed(state, failureOf(error));
+      }
+      changed();
+      // The credit is beside the point of a refresh: without it the offers are as good.
+      if (state.provider.balance && !state.market.failing) {
+        try {
+          const creditUsd = await state.provider.balance(bounded());
+          state.market = { ...state.market, creditUsd };
+          changed();
+        } catch (error) {
+          failureOf(error);
+        }
+      }
+    })().finally(() => {
+      state.pending = null;
+    });
+    return state.pending;
+  };
+
+  const schedule = (state: State) => {
+    if (!running) return;
+    const backedOff = Math.min(timing.refreshMaxMs, timing.refreshMs * 2 ** Math.min(10, state.failures));
+    // Jitter keeps providers, and several gpuproxies on one account, out of step.
+    const pause = backedOff * (0.85 + 0.3 * random());
+    state.market = { ...state.market, nextRefreshAt: clock.now() + Math.round(pause) };
+    state.timer = setTimeout(() => {
+      void refreshOne(state).finally(() => schedule(state));
+    }, pause);
+    state.timer.unref();
+  };
+
+  /** One provider's part of an answer: from the market when fresh, else asked with the filter. */
+  const ask = async (state: State, filter: OfferFilter, signal?: AbortSignal, askAnyway = false) => {
+    const age = () => (state.market.refreshedAt === null ? null : clock.now() - state.market.refreshedAt);
+    // Offers of several GPUs may exist only when asked for: a pooled offer is listed as one GPU.
+    const cached = filter.gpuCount === undefined || filter.gpuCount === 1;
+    const fresh = age();
+    if (!askAnyway && cached && fresh !== null && fresh <= timing.offersFreshMs && !state.market.failing) {
+      return { offers: state.market.offers.filter((offer) => matchesFilter(offer, filter)), askedAt: state.askedAt };
+    }
+    const askedAt = clock.monotonic();
+    try {
+      const offers = await state.provider.offers(filter, bounded(signal));
+      succeeded(state, null, clock.monotonic() - askedAt);
+      return { offers, askedAt };
+    } catch (error) {
+      if (signal?.aborted) throw signal.reason;
+      const failure = failureOf(error);
+      failed(state, failure);
+      changed();
+      const staleMs = age();
+      return {
+        offers: staleMs === null ? [] : state.market.offers.filter((offer) => matchesFilter(offer, filter)),
+        askedAt: state.askedAt,
+        error: { provider: state.provider.name, code: failure.code, message: failure.message, staleMs },
+      };
+    }
+  };
+
+  const askAll = async (filter: OfferFilter, signal?: AbortSignal, askAnyway = false) => {
+    const asked = [...states.values()].filter((state) => !filter.provider || state.provider.name === filter.provider);
+    const answers = await Promise.all(asked.map((state) => ask(state, filter, signal, askAnyway)));
+    return {
+      answers,
+      offers: answers.flatMap((answer) => answer.offers).sort((a, b) => a.usdPerHour - b.usdPerHour),
+      errors: answers.flatMap((answer) => (answer.error === undefined ? [] : [answer.error])),
+    };
+  };
+
+  return {
+    market(provider) {
+      const state = states.get(provider);
+      if (state === undefined) throw new Error(`${provider} is not configured`);
+      return state.market;
+    },
+    async offers(filter, signal) {
+      const { offers, errors } = await askAll(filter, signal);
+      return { offers, errors };
+    },
+    async candidates(filter, signal, options = {}) {
+      const { answers, offers, errors } = await askAll(filter, signal, options.askAnyway);
+      return {
+        offers,
+        errors,
+        open: () =>
+          answers.flatMap((answer) =>
+            answer.offers.flatMap((offer) => {
+              const left = remaining(offer, answer.askedAt);
+              return left <= 0 ? [] : [left === offer.available ? offer : { ...offer, available: left }];
+            }),
+          ),
+      };
+    },
+    claim(offer) {
+      const claim: ClaimState = { settledAt: null, gone: false };
+      const key = claimKey(offer);
+      claims.set(key, [...(claims.get(key) ?? []), claim]);
+      return {
+        settle(outcome) {
+          if (outcome === 'free') {
+            claims.set(
+              key,
+              (claims.get(key) ?? []).filter((other) => other !== claim),
+            );
+            return;
+          }
+          claim.settledAt = clock.monotonic();
+          claim.gone = outcome === 'gone';
+        },
+      };
+    },
+    async refresh() {
+      await Promise.all([...states.values()].map(refreshOne));
+    },
+    start() {
+      running = true;
+      for (const state of states.values()) void refreshOne(state).finally(() => schedule(state));
+    },
+    stop() {
+      running = false;
+      abort.abort();
+      for (const state of states.values()) if (state.timer !== null) clearTimeout(state.timer);
+    },
+  };
+}

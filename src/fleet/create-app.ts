@@ -1,0 +1,636 @@
+import type { Config } from '../config.ts';
+import { type Balancer, createBalancer } from '../core/balancer.ts';
+import { type ProviderName, type StrategyName, strategyNames } from '../core/domain.ts';
+import { LoadTable } from '../core/load-table.ts';
+import type { Provider } from '../providers/provider.ts';
+import { AppError, type FleetEvent, type LocalApp, type Snapshot, type UpstreamView } from './app.ts';
+import { createAvailability } from './availability.ts';
+import { createDestroyer } from './destroyer.ts';
+import { createEventLog } from './events.ts';
+import { appErrorOf, failureOf } from './failure.ts';
+import { unusedInstanceId } from './instance-id.ts';
+import { createKeys } from './keys.ts';
+import { openLedger } from './ledger/ledger.ts';
+import type { Rental } from './ledger/rows.ts';
+import { createProber } from './prober.ts';
+import { createReconciler } from './reconciler.ts';
+import { createRecords, type FleetRecord } from './records.ts';
+import { createReserver } from './reserve.ts';
+import { createSnapshotStore, healthChange, providerView, upstreamView } from './snapshot.ts';
+import { createSpend } from './spend.ts';
+import { type Clock, defaultTiming, systemClock, type Timing } from './timing.ts';
+import { countsOf, createMeter, createReports, type Meter, poolCounts, round, trafficOf } from './traffic.ts';
+
+export type CreateAppOptions = Readonly<{
+  config: Config;
+  /** The marketplaces that are on, in fleet order. Whoever made them closes them, after the app. */
+  providers: readonly Provider[];
+  /** Folder of the ledger; made when missing, held by one process at a time. */
+  dataDir: string;
+  /** LB_STRATEGY when it is set; default: what the configuration says. */
+  strategySetting?: StrategyName | null;
+  /** True when the providers are the local simulator. */
+  simulated?: boolean;
+  /** One line for people about the mode. */
+  banner?: string | null;
+  urls?: Readonly<{ apiUrl: string | null; proxyUrl: string | null }>;
+  clock?: Clock;
+  timing?: Partial<Timing>;
+  /** From 0 to 1; for jitter alone. */
+  random?: () => number;
+  /**
+   * Called at each step of renting and destroying, before it happens (`before-intent`, `after-intent`, `call`,
+   * `answered`, `before-outcome`, `after-outcome`, `before-rollback`, `rollback`, `before-answer`, `answer`, `destroy`,
+   * `destroyed`). The crash test dies here; nothing else uses it.
+   */
+  onStep?: (name: string) => void;
+}>;
+
+const shutdownGraceMs = 10_000;
+const tickMs = 1000;
+const shownReservations = 50;
+
+/** The application: opens the ledger, takes up what the last process left, and starts the background work. */
+export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
+  const { config } = options;
+  const clock = options.clock ?? systemClock;
+  const random = options.random ?? Math.random;
+  const step = options.onStep ?? (() => {});
+  const timing: Timing = {
+    ...defaultTiming,
+    reconcileMs: config.RECONCILE_SECONDS * 1000,
+    reconcileBusyMs: Math.min(defaultTiming.reconcileBusyMs, config.RECONCILE_SECONDS * 1000),
+    refreshMs: config.REFRESH_SECONDS * 1000,
+    probeIntervalMs: config.HEALTH_INTERVAL_SECONDS * 1000,
+    probeTimeoutMs: config.HEALTH_TIMEOUT_SECONDS * 1000,
+    probeFirstMs: Math.min(defaultTiming.probeFirstMs, config.HEALTH_INTERVAL_SECONDS * 1000),
+    ...options.timing,
+  };
+  const wallOffsetMs = clock.now() - clock.monotonic();
+  const startedAt = clock.now();
+  const providers = new Map<ProviderName, Provider>(options.providers.map((provider) => [provider.name, provider]));
+
+  const ledger = openLedger(options.dataDir);
+  const events = createEventLog(ledger, clock.now);
+  const keys = createKeys(ledger, clock.now);
+  const spend = createSpend(ledger);
+  const table = LoadTable.create();
+  const balancer: Balancer = createBalancer(table, {
+    ejectAfterFailures: config.EJECT_AFTER_FAILURES,
+    ejectBaseMs: config.EJECT_BASE_SECONDS * 1000,
+    ejectMaxMs: config.EJECT_MAX_SECONDS * 1000,
+    maxEjectedFraction: config.MAX_EJECTED_FRACTION,
+    slowStartMs: config.SLOW_START_SECONDS * 1000,
+  });
+
+  // --- strategy: the variable wins, then the last choice, then the default ---
+  const saved = ledger.settings.get('strategy');
+  const setting = options.strategySetting === undefined ? (config.LB_STRATEGY ?? null) : options.strategySetting;
+  const resumed = strategyNames.find((name) => name === saved);
+  let strategy: Snapshot['strategy'] = {
+    name: setting ?? resumed ?? 'round_robin',
+    source: setting !== null ? 'LB_STRATEGY' : resumed !== undefined ? 'saved' : 'default',
+    since: clock.now(),
+  };
+  table.strategy = strategy.name;
+  table.balancing = config.LB_ENABLED;
+
+  // --- parts ---
+  let dirty = true;
+  const changed = () => {
+    dirty = true;
+  };
+  const records = createRecords({
+    ledger,
+    table,
+    events,
+    spend,
+    clock,
+    timing,
+    ceiling: config.UPSTREAM_MAX_IN_FLIGHT,
+    changed,
+  });
+  const availability = createAvailability({ providers: options.providers, clock, timing, events, random, changed });
+  const destroyer = createDestroyer({ providers, records, table, events, clock, timing, step });
+  const reconciler = createReconciler({
+    providers: options.providers,
+    ledger,
+    records,
+    events,
+    clock,
+    timing,
+    changed,
+    underWay: (label) => reserver.underWay(label),
+    destroy: (record) => destroyer.resume(record),
+  });
+  const reserver = createReserver({
+    providers,
+    ledger,
+    records,
+    table,
+    availability,
+    reconciler,
+    destroyer,
+    events,
+    clock,
+    timing,
+    maxUsdPerHour: config.MAX_USD_PER_HOUR ?? null,
+    defaults: { image: config.DEFAULT_IMAGE, diskGb: config.DEFAULT_DISK_GB, instancePort: config.INSTANCE_PORT },
+    changed,
+    step,
+  });
+  const prober = createProber({
+    records,
+    balancer,
+    clock,
+    timing,
+    healthPath: config.HEALTH_PATH,
+    upstreamKey: config.UPSTREAM_API_KEY ?? null,
+    random,
+    changed,
+  });
+  const reports = createReports();
+  const poolMeter = createMeter();
+  const meters = new Map<string, Meter>();
+
+  // --- the picture ---
+  let urls = options.urls ?? { apiUrl: null, proxyUrl: null };
+  const rowOf = (record: FleetRecord) => (record.ref === null ? null : table.read(record.ref, clock.monotonic()));
+
+  const viewOf = (record: FleetRecord): UpstreamView =>
+    upstreamView({
+      record,
+      row: rowOf(record),
+      meter: meters.get(record.id),
+      poolRecent: poolRecent(),
+      spentUsd: record.rental === null ? 0 : spend.of(record.rental, clock.now()),
+      wallOffsetMs,
+    });
+  const poolRecent = () => {
+    let sum = 0;
+    for (const record of records.all()) sum += meters.get(record.id)?.rates().recent ?? 0;
+    return sum;
+  };
+  let reservationsCache: { of: Snapshot['reservations']; dirtyAt: boolean } = { of: [], dirtyAt: true };
+  const build = (): Omit<Snapshot, 'version' | 'at'> => {
+    const now = clock.now();
+    const all = records.all();
+    const recent = poolRecent();
+    if (dirty || reservationsCache.dirtyAt) {
+      reservationsCache = {
+        of: ledger.reservations.recent(shownReservations).map((reservation) => reserver.view(reservation)),
+        dirtyAt: false,
+      };
+    }
+    const totals = spend.totals(
+      all.flatMap((record) => record.rental ?? []),
+      now,
+    );
+    return {
+      startedAt,
+      mode: {
+        simulated: options.simulated ?? false,
+        banner: options.banner ?? null,
+        balancing: table.balancing,
+        proxyUrl: urls.proxyUrl,
+        apiUrl: urls.apiUrl,
+      },
+      strategy,
+      upstreams: all.map((record) =>
+        upstreamView({
+          record,
+          row: rowOf(record),
+          meter: meters.get(record.id),
+          poolRecent: recent,
+          spentUsd: record.rental === null ? 0 : spend.of(record.rental, now),
+          wallOffsetMs,
+        }),
+      ),
+      providers: options.providers.map(({ name }) =>
+        providerView(
+          name,
+          availability.market(name),
+          all.filter((record) => record.provider === name && record.ref !== null).length,
+          round(records.usdPerHour(name), 4),
+        ),
+      ),
+      reservations: reservationsCache.of,
+      foreign: reconciler.foreign(),
+      traffic: trafficOf(table.totals(), poolMeter, reports),
+      cost: {
+        usdPerHour: round(records.usdPerHour(), 4),
+        spentUsd: round(totals.spentUsd, 3),
+        spentTodayUsd: round(totals.spentTodayUsd, 3),
+        maxUsdPerHour: config.MAX_USD_PER_HOUR ?? null,
+      },
+    };
+  };
+  reserver.recover();
+  const store = createSnapshotStore(build, clock.now);
+  const flush = () => {
+    store.flush();
+    dirty = false;
+  };
+
+  const lastRows = new Map<string, ReturnType<typeof rowOf>>();
+  const watchHealth = () => {
+    for (const record of records.all()) {
+      const row = rowOf(record);
+      if (row === null) {
+        lastRows.delete(record.id);
+        continue;
+      }
+      const change = healthChange(lastRows.get(record.id) ?? null, row);
+      lastRows.set(record.id, row);
+      if (change === null || record.lifecycle.phase !== 'running') continue;
+      const [kind, level, message] =
+        change.kind === 'ejected'
+          ? (['ejected', 'warn', `${record.id} ejected: ${change.why}`] as const)
+          : change.kind === 'recovered'
+            ? (['recovered', 'ok', `${record.id} recovered`] as const)
+            : (['upstream', 'ok', `${record.id} is in rotation`] as const);
+      events.emit({ level, kind, subject: record.id, message });
+    }
+    for (const id of lastRows.keys()) if (records.get(id) === undefined) lastRows.delete(id);
+  };
+  let second = 0;
+  const sample = () => {
+    second += 1;
+    const totals = table.totals();
+    poolMeter.sample(second, poolCounts(totals, reports), totals.ttfbHistogram);
+    for (const record of records.all()) {
+      const row = rowOf(record);
+      if (row === null) {
+        meters.delete(record.id);
+        continue;
+      }
+      let meter = meters.get(record.id);
+      if (meter === undefined) {
+        meter = createMeter();
+        meters.set(record.id, meter);
+      }
+      meter.sample(second, countsOf(row), row.ttfbHistogram);
+    }
+    for (const id of meters.keys()) if (records.get(id) === undefined) meters.delete(id);
+  };
+  /** An operator's drain that has reached its deadline says so once; the data plane cuts what is still open. */
+  const drainDeadlines = () => {
+    for (const record of records.all()) {
+      const { admin } = record;
+      if (admin.mode !== 'drain' || admin.deadlineAt === null || admin.deadlineAt > clock.now()) continue;
+      const open = rowOf(record)?.active ?? 0;
+      records.setAdmin(record, { mode: 'drain', deadlineAt: null });
+      events.emit({
+        level: open === 0 ? 'ok' : 'warn',
+        kind: 'drain',
+        subject: record.id,
+        message:
+          open === 0 ? `${record.id} is drained` : `${record.id}: drain deadline reached with ${open} open requests`,
+      });
+    }
+  };
+
+  const timers = [
+    setInterval(() => {
+      watchHealth();
+      flush();
+    }, timing.snapshotMs),
+    setInterval(() => {
+      sample();
+      reserver.tidy();
+      records.forgetEnded();
+      drainDeadlines();
+    }, tickMs),
+    setInterval(() => ledger.idempotency.removeOlderThan(clock.now() - timing.idempotencyMs), 3_600_000),
+  ];
+  for (const timer of timers) timer.unref();
+
+  // --- static upstreams ---
+  const addStatic = (name: string, url: string, configured: boolean): FleetRecord => {
+    if (records.get(`static-${name}`) !== undefined) throw new AppError('conflict', `static-${name} exists already`);
+    return records.addStatic({ name, url, addedAt: clock.now() }, configured);
+  };
+  for (const upstream of config.UPSTREAMS) addStatic(upstream.name, upstream.url, true);
+  for (const upstream of ledger.statics.all()) {
+    // One that was added by hand and is configured now is the configured one.
+    if (records.get(`static-${upstream.name}`) === undefined) records.addStatic(upstream, false);
+  }
+
+  ledger.idempotency.removeOlderThan(clock.now() - timing.idempotencyMs);
+  prober.start();
+  availability.start();
+  reconciler.start();
+  events.emit({
+    level: 'info',
+    kind: 'system',
+    message: `started with ${strategy.name} (${strategy.source}) and ${providers.size} marketplaces`,
+    keep: false,
+  });
+  // The first round at once, in the background: a provider that is down must not keep the rest from starting.
+  for (const name of providers.keys()) {
+    void reconciler.run(name).catch((error: unknown) => {
+      if (disposed) return;
+      const failure = failureOf(error);
+      events.emit({
+        level: 'error',
+        kind: 'provider',
+        subject: name,
+        message: `${name}: the list of instances could not be had: ${failure.message}`,
+      });
+    });
+  }
+
+  // --- commands ---
+  const recordOf = (id: string): FleetRecord => {
+    const record = records.get(id);
+    if (record === undefined || record.lifecycle.phase === 'ended') {
+      throw new AppError('not_found', `no instance is called ${id}`);
+    }
+    return record;
+  };
+  const providerOf = (name: ProviderName): Provider => {
+    const provider = providers.get(name);
+    if (provider === undefined) throw new AppError('unsupported', `${name} is not configured`);
+    return provider;
+  };
+  const bounded = (signal?: AbortSignal) =>
+    AbortSignal.any([AbortSignal.timeout(timing.callTimeoutMs), ...(signal ? [signal] : [])]);
+  const command = <T>(work: () => T): T => {
+    const result = work();
+    flush();
+    return result;
+  };
+  const settle = async <T>(work: Promise<T>): Promise<T> => {
+    try {
+      return await work;
+    } finally {
+      if (!disposed) flush();
+    }
+  };
+  const drainMs = (asked: { now?: boolean; deadlineMs?: number } | undefined): number =>
+    asked?.now ? 0 : (asked?.deadlineMs ?? config.DRAIN_SECONDS * 1000);
+
+  let disposed = false;
+  const dispose = async () => {
+    if (disposed) return;
+    disposed = true;
+    for (const timer of timers) clearInterval(timer);
+    await reserver.stop(shutdownGraceMs);
+    await destroyer.stop();
+    availability.stop();
+    reconciler.stop();
+    await prober.stop();
+    ledger.close();
+  };
+
+  const app: LocalApp = {
+    state: { get: store.get, subscribe: store.subscribe },
+    events: { recent: events.recent, subscribe: (listener: (event: FleetEvent) => void) => events.subscribe(listener) },
+    keys,
+    dataPlane: {
+      table,
+      directory: records.directory,
+      onDirectory: records.onDirectory,
+      report(report) {
+        reports.take(report);
+      },
+    },
+    announce(next) {
+      urls = next;
+      command(() => changed());
+    },
+
+    async setStrategy(name, by) {
+      if (!strategyNames.includes(name)) {
+        throw new AppError('invalid', `strategy: got ${name}, accepts one of ${strategyNames.join(', ')}`);
+      }
+      const previous = table.strategy;
+      return command(() => {
+        ledger.settings.set('strategy', name);
+        table.strategy = name;
+        if (previous !== name) {
+          strategy = { name, source: 'saved', since: clock.now() };
+          events.emit({ level: 'info', kind: 'strategy', message: `strategy ${previous} -> ${name} by ${by}` });
+        }
+        return { strategy: name, previous };
+      });
+    },
+
+    offers: (filter, signal) => availability.offers(filter, signal),
+    plan: (request, signal) => reserver.plan(request, signal),
+    reserve: (request, reserveOptions) => settle(reserver.reserve(request, reserveOptions)),
+    batch: (request, batchOptions) => settle(reserver.batch(request, batchOptions)),
+    rentOffer(provider, offerId, instanceConfig, by) {
+      providerOf(provider);
+      return settle(reserver.rentOffer(provider, offerId, instanceConfig, by));
+    },
+    releaseReservation: (id, releaseOptions) => settle(reserver.release(id, drainMs(releaseOptions))),
+
+    async destroy(id, destroyOptions) {
+      const record = records.get(id);
+      if (record === undefined || record.lifecycle.phase === 'ended') {
+        if (record !== undefined || ledger.rentals.byInstance(id)?.state === 'ended') return { id, status: 'gone' };
+        throw new AppError('not_found', `no instance is called ${id}`);
+      }
+      if (record.rental === null) {
+        throw new AppError('unsupported', `${id} is not rented: remove it as an upstream instead`);
+      }
+      if (record.rental.contract === null && record.rental.state !== 'destroying') {
+        if (reserver.underWay(record.rental.label)) {
+          throw new AppError('conflict', `${id} is still being rented; try again in a moment`);
+        }
+        // Its outcome is unknown: should it turn up, it is destroyed.
+        records.patch(record, { wanted: false, reason: 'destroyed by command before its contract was known' });
+        flush();
+        return { id, status: 'destroying' };
+      }
+      const ms = drainMs(destroyOptions);
+      const before = record.rental.state;
+      destroyer.request(record, 'by command', ms);
+      if (before !== 'destroying') {
+        events.emit({ level: 'info', kind: 'destroy', subject: id, message: `${id} is to be destroyed` });
+      }
+      flush();
+      const confirmed = await settle(destroyer.settled(record, timing.destroyWaitMs));
+      return { id, status: confirmed ? 'destroyed' : 'destroying' };
+    },
+
+    async drain(id, drainOptions) {
+      const record = recordOf(id);
+      if (record.lifecycle.phase === 'destroying') throw new AppError('conflict', `${id} is being destroyed`);
+      const deadlineAt = clock.now() + (drainOptions?.deadlineMs ?? config.DRAIN_SECONDS * 1000);
+      return command(() => {
+        if (record.admin.mode !== 'drain') {
+          events.emit({ level: 'info', kind: 'drain', subject: id, message: `${id} drains: nothing new goes to it` });
+        }
+        records.setAdmin(record, { mode: 'drain', deadlineAt });
+        return viewOf(record);
+      });
+    },
+    async resume(id) {
+      const record = recordOf(id);
+      if (record.lifecycle.phase === 'destroying') throw new AppError('conflict', `${id} is being destroyed`);
+      return command(() => {
+        if (record.admin.mode !== 'ready') {
+          records.setAdmin(record, { mode: 'ready' });
+          events.emit({ level: 'info', kind: 'drain', subject: id, message: `${id} takes requests again` });
+        }
+        return viewOf(record);
+      });
+    },
+    async setWeight(id, weight) {
+      const record = recordOf(id);
+      if (weight !== null && !(Number.isFinite(weight) && weight >= 0 && weight <= 1000)) {
+        throw new AppError('invalid', `weight: got ${weight}, accepts a number from 0 to 1000`);
+      }
+      return command(() => {
+        records.setWeight(record, weight);
+        events.emit({
+          level: 'info',
+          kind: 'upstream',
+          subject: id,
+          message: `${id}: weight ${record.weight} (${record.weightSource})`,
+        });
+        return viewOf(record);
+      });
+    },
+    async extend(id, hours) {
+      const record = recordOf(id);
+      const contract = record.rental?.contract;
+      if (record.rental === null || contract == null) throw new AppError('unsupported', `${id} is not rented`);
+      if (!Number.isInteger(hours) || hours < 1 || hours > 8760) {
+        throw new AppError('invalid', `hours: got ${hours}, accepts a whole number from 1 to 8760`);
+      }
+      const provider = providerOf(record.provider);
+      if (provider.extend === undefined || !record.rental.prepaid) {
+        throw new AppError('unsupported', `${record.provider} bills by use: there is no time to extend`);
+      }
+      const usd = record.rental.usdPerHour * hours;
+      try {
+        await provider.extend(contract, hours, AbortSignal.timeout(timing.rentTimeoutMs));
+      } catch (error) {
+        const refusal = appErrorOf(record.provider, error);
+        events.emit({
+          level: 'error',
+          kind: 'rental',
+          subject: id,
+          message: `${id} could not be extended: ${refusal.message}; look at its time left before trying again`,
+        });
+        throw refusal;
+      }
+      spend.prepaid(record.rental.label, usd, clock.now());
+      events.emit({
+        level: 'ok',
+        kind: 'rental',
+        subject: id,
+        message: `${id} extended by ${hours} h for $${usd.toFixed(2)}`,
+      });
+      await reconciler.run(record.provider).catch((error: unknown) => failureOf(error));
+      return command(() => viewOf(record));
+    },
+    async logs(id, logsOptions, signal) {
+      const record = recordOf(id);
+      const contract = record.rental?.contract;
+      if (contract == null) throw new AppError('unsupported', `${id} has no logs that could be read from here`);
+      const provider = providerOf(record.provider);
+      if (provider.logs === undefined) throw new AppError('unsupported', `${record.provider} gives no logs`);
+      try {
+        return await provider.logs(contract, { tail: logsOptions?.tail ?? 100 }, bounded(signal));
+      } catch (error) {
+        if (signal?.aborted) throw error;
+        throw appErrorOf(record.provider, error);
+      }
+    },
+    async adopt(providerName, contract) {
+      const provider = providerOf(providerName);
+      const ours = ledger.rentals.byContract(providerName, contract);
+      if (ours !== undefined)
+        throw new AppError('conflict', `contract ${contract} is ours already (${ours.instanceId})`);
+      try {
+        await reconciler.run(providerName);
+      } catch (error) {
+        throw appErrorOf(providerName, error);
+      }
+      const instance = reconciler.foreignInstance(providerName, contract);
+      if (instance === undefined) throw new AppError('not_found', `${providerName} lists no contract ${contract}`);
+      const rental: Rental = {
+        label: `adopted:${providerName}:${contract}`,
+        reservation: null,
+        instanceId: unusedInstanceId(ledger, `${provider.prefix}-${contract}`),
+        provider: providerName,
+        offerId: '',
+        contract,
+        state: 'rented',
+        wanted: true,
+        gpuModel: instance.gpuModel,
+        gpuCount: instance.gpuCount,
+        vramGb: instance.vramGb,
+        usdPerHour: instance.usdPerHour,
+        prepaid: instance.expiresAt !== null,
+        prepaidHours: null,
+        location: instance.location,
+        interruptible: instance.interruptible,
+        origin: null,
+        createdAt: clock.now(),
+        settledAt: clock.now(),
+        ran: false,
+        billedFrom: null,
+        expiresAt: instance.expiresAt,
+        endedAt: null,
+        reason: null,
+      };
+      ledger.rentals.insert(rental);
+      const record = records.intended(rental);
+      records.rented(record, contract);
+      records.observed(record, instance);
+      events.emit({
+        level: 'ok',
+        kind: 'rental',
+        subject: record.id,
+        message: `${record.id} adopted: contract ${contract} of ${providerName} is ours from now on`,
+      });
+      await reconciler.run(providerName).catch((error: unknown) => failureOf(error));
+      return command(() => viewOf(record));
+    },
+    async addUpstream(input) {
+      if (!URL.canParse(input.url) || !/^https?:$/.test(new URL(input.url).protocol)) {
+        throw new AppError('invalid', 'url: accepts an http:// or https:// URL');
+      }
+      const url = input.url.replace(/\/+$/, '');
+      const name = input.name ?? new URL(url).host.replace(/[^A-Za-z0-9.-]/g, '-');
+      if (!/^[A-Za-z0-9._-]{1,64}$/.test(name)) {
+        throw new AppError('invalid', 'name: accepts up to 64 letters, digits, dots, dashes and underscores');
+      }
+      return command(() => {
+        const record = addStatic(name, url, false);
+        ledger.statics.insert({ name, url, addedAt: clock.now() });
+        events.emit({ level: 'info', kind: 'upstream', subject: record.id, message: `${record.id} added` });
+        return viewOf(record);
+      });
+    },
+    async removeUpstream(id) {
+      const record = recordOf(id);
+      if (record.rental !== null) throw new AppError('unsupported', `${id} is rented: destroy it instead`);
+      if (record.configured) {
+        throw new AppError('conflict', `${id} comes from UPSTREAMS: take it out there, or drain it`);
+      }
+      command(() => {
+        ledger.statics.remove(id.slice('static-'.length));
+        records.removeStatic(record);
+        events.emit({ level: 'info', kind: 'upstream', subject: id, message: `${id} removed` });
+      });
+    },
+    decisions: async (query = {}) => reports.decisions(query),
+    requests: async (query = {}) => reports.requests(query),
+    async refresh() {
+      await settle(
+        Promise.all([
+          availability.refresh(),
+          ...[...providers.keys()].map((name) => reconciler.run(name).catch((error: unknown) => failureOf(error))),
+        ]),
+      );
+    },
+    [Symbol.asyncDispose]: dispose,
+  };
+  return app;
+}

@@ -1,0 +1,996 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Offer, OfferFilter, ProviderName, RentResult, RentSpec } from '../core/domain.ts';
+import type { LoadTable } from '../core/load-table.ts';
+import { chooseOffers, type ProviderLoad } from '../core/offers.ts';
+import { type Provider, ProviderError } from '../providers/provider.ts';
+import {
+  AppError,
+  type BatchRequest,
+  type BatchResult,
+  type InstanceConfig,
+  type OffersAnswer,
+  type ReservationView,
+  type ReservedItem,
+  type ReservePlan,
+  type ReserveRequest,
+  type ReserveResult,
+} from './app.ts';
+import type { Availability, Claim } from './availability.ts';
+import type { Destroyer } from './destroyer.ts';
+import type { EventLog } from './events.ts';
+import { failureOf } from './failure.ts';
+import { unusedInstanceId } from './instance-id.ts';
+import type { Ledger } from './ledger/ledger.ts';
+import type { Rental, Reservation } from './ledger/rows.ts';
+import type { Reconciler } from './reconciler.ts';
+import type { FleetRecord, FleetRecords } from './records.ts';
+import type { Clock, Timing } from './timing.ts';
+
+type Options = { idempotencyKey?: string; by?: string; signal?: AbortSignal };
+
+/** Rents: each rental is a committed intent before it is a paid call, and its outcome is committed after it. */
+export interface Reserver {
+  plan(request: ReserveRequest, signal?: AbortSignal): Promise<ReservePlan>;
+  reserve(request: ReserveRequest, options?: Options): Promise<ReserveResult>;
+  batch(request: BatchRequest, options?: Options): Promise<BatchResult>;
+  rentOffer(provider: ProviderName, offerId: string, config: InstanceConfig, by?: string): Promise<ReservedItem>;
+  release(id: string, drainMs: number): Promise<{ released: readonly string[]; failed: readonly string[] }>;
+  /** True while a reservation of this process works on the rental. */
+  underWay(label: string): boolean;
+  /** Takes up what the last process left open. Call once, before anything else. */
+  recover(): void;
+  /** Closes reservations whose rentals are all settled. Cheap when there are none. */
+  tidy(): void;
+  view(reservation: Reservation): ReservationView;
+  stop(graceMs: number): Promise<void>;
+}
+
+export type ReserveParts = Readonly<{
+  providers: ReadonlyMap<ProviderName, Provider>;
+  ledger: Ledger;
+  records: FleetRecords;
+  table: LoadTable;
+  availability: Availability;
+  reconciler: Reconciler;
+  destroyer: Destroyer;
+  events: EventLog;
+  clock: Clock;
+  timing: Timing;
+  maxUsdPerHour: number | null;
+  defaults: Readonly<{ image: string; diskGb: number; instancePort: number }>;
+  changed: () => void;
+  step: (name: string) => void;
+}>;
+
+/** Paid calls of one reservation that may be under way at once. */
+const parallel = 4;
+/** Offers tried for one instance before it counts as not to be had. */
+const attemptsPerInstance = 6;
+/** Failures of one kind after which a provider is left out of the rest of a reservation. */
+const patience = { unavailable: 3, unknown: 2, rejected: 2 } as const;
+const maxGpus = 16;
+const maxBatch = 8;
+
+type Market = OffersAnswer & { open(): readonly Offer[] };
+
+/** Instances of one kind within a reservation. */
+type Group = {
+  readonly filter: OfferFilter;
+  readonly instances: number;
+  readonly config: InstanceConfig;
+  /** Only this offer will do. */
+  readonly offerId: string | null;
+  market: Market;
+  asked: number;
+};
+
+type Slot = {
+  readonly group: Group;
+  record: FleetRecord;
+  offer: Offer;
+  claim: Claim;
+  attempts: number;
+  rented: boolean;
+};
+
+/** One reservation under way. */
+type Saga = {
+  readonly id: string;
+  readonly by: string;
+  readonly requested: number;
+  readonly allOrNothing: boolean;
+  readonly signal: AbortSignal | undefined;
+  readonly idempotencyKey: string | null;
+  readonly slots: Slot[];
+  readonly errors: Set<string>;
+  /** Providers left out of the rest of it. */
+  readonly out: Set<ProviderName>;
+  readonly failures: Map<string, number>;
+  readonly causes: Set<'gone' | 'no_credit' | 'failed' | 'timeout' | 'budget'>;
+  /** No further paid calls. */
+  stop: boolean;
+};
+
+export function createReserver(parts: ReserveParts): Reserver {
+  const { providers, ledger, records, table, availability, reconciler, destroyer, events, clock, timing } = parts;
+  const { changed, step } = parts;
+  const underWay = new Set<string>();
+  /** First requests with an Idempotency-Key that are still under way. */
+  const pending = new Map<string, { bodyHash: string; answer: Promise<unknown> }>();
+  const sagas = new Set<Promise<unknown>>();
+  const active = new Set<string>();
+  const shutdown = new AbortController();
+  let stopping = false;
+  let unsettled = new Set<string>();
+  const lastRentedAt = new Map<ProviderName, number>();
+
+  // --- choosing ---
+
+  const usdPerHourOf = (offer: Offer, config: InstanceConfig): number =>
+    config.maxBidUsdPerHour === undefined ? offer.usdPerHour : config.maxBidUsdPerHour;
+  const hoursOf = (offer: Offer, config: InstanceConfig): number => config.durationHours ?? offer.prepaidHours ?? 1;
+  const prepaidUsdOf = (offer: Offer, config: InstanceConfig): number =>
+    offer.prepaidHours === null ? 0 : usdPerHourOf(offer, config) * hoursOf(offer, config);
+
+  const loads = (): Partial<Record<ProviderName, ProviderLoad>> => {
+    const lifetime = ledger.rentals.lifetime();
+    const result: Partial<Record<ProviderName, ProviderLoad>> = {};
+    for (const name of providers.keys()) {
+      const mine = records.all().filter((record) => record.provider === name && record.lifecycle.phase !== 'ended');
+      const times = mine.flatMap((record) => {
+        const avgMs = record.ref === null ? null : (table.read(record.ref)?.avgMs ?? null);
+        return avgMs === null ? [] : [avgMs];
+      });
+      result[name] = {
+        active: mine.length,
+        total: lifetime.get(name) ?? 0,
+        avgMs: times.length === 0 ? null : times.reduce((a, b) => a + b, 0) / times.length,
+        lastUsed: lastRentedAt.get(name) ?? null,
+      };
+    }
+    return result;
+  };
+
+  /** What the offers of a group have to match; a bid replaces the price on the tag. */
+  const marketFilter = (filter: OfferFilter, config: InstanceConfig): OfferFilter =>
+    config.maxBidUsdPerHour === undefined ? filter : { ...filter, maxUsdPerHour: undefined };
+  const suits = (offer: Offer, group: Group): boolean => {
+    if (group.offerId !== null && offer.id !== group.offerId) return false;
+    const bid = group.config.maxBidUsdPerHour;
+    if (bid === undefined) return true;
+    return offer.minBidUsdPerHour !== null && offer.minBidUsdPerHour <= bid;
+  };
+  const choose = (group: Group, n: number, out: ReadonlySet<ProviderName>): Offer[] => {
+    const offers = group.market.open().filter((offer) => !out.has(offer.provider) && suits(offer, group));
+    const order = chooseOffers({ offers, strategy: table.strategy, loads: loads(), balancing: table.balancing });
+    return [...order.take(n)];
+  };
+
+  const ask = async (
+    filter: OfferFilter,
+    instances: number,
+    config: InstanceConfig,
+    signal: AbortSignal | undefined,
+    offerId: string | null = null,
+  ): Promise<Group> => {
+    const bid = config.maxBidUsdPerHour;
+    if (bid !== undefined && filter.maxUsdPerHour !== undefined && bid > filter.maxUsdPerHour) {
+      throw new AppError('invalid', `the bid of ${bid} USD per hour is above max_price ${filter.maxUsdPerHour}`);
+    }
+    if (filter.provider !== undefined && !providers.has(filter.provider)) {
+      throw new AppError('invalid', `provider ${filter.provider} is not configured`, {
+        details: [`configured: ${[...providers.keys()].join(', ') || 'none'}`],
+      });
+    }
+    const market = await availability.candidates(marketFilter(filter, config), signal, {
+      askAnyway: offerId !== null,
+    });
+    return { filter, instances, config, offerId, market, asked: 1 };
+  };
+
+  const gpusPerInstance = (request: ReserveRequest): number => {
+    const { count, filter } = request;
+    if (!Number.isInteger(count) || count < 1 || count > maxGpus) {
+      throw new AppError('invalid', `count: got ${count}, accepts a whole number from 1 to ${maxGpus}`);
+    }
+    const gpus = filter.gpuCount ?? 1;
+    if (!Number.isInteger(gpus) || gpus < 1 || count % gpus !== 0) {
+      throw new AppError('invalid', `filters.gpu_count: ${count} GPUs cannot be split into instances of ${gpus}`);
+    }
+    return gpus;
+  };
+  const reserveGroup = (request: ReserveRequest, signal: AbortSignal | undefined) => {
+    const gpus = gpusPerInstance(request);
+    return ask({ ...request.filter, gpuCount: gpus }, request.count / gpus, request.config, signal);
+  };
+
+  const marketErrors = (groups: readonly Group[]): string[] => [
+    ...new Set(groups.flatMap((group) => group.market.errors.map((error) => `${error.provider}: ${error.message}`))),
+  ];
+  const short = (wanted: number, got: number): string =>
+    got === 0 ? 'no offers match the filters' : `only ${got} of ${wanted} matching offers are available`;
+
+  // --- intents ---
+
+  const overBudget = (moreUsdPerHour: number): string | null => {
+    if (parts.maxUsdPerHour === null) return null;
+    const committed = ledger.rentals.committedUsdPerHour();
+    // Half a hundredth of a cent forgives the rounding of sums.
+    return committed + moreUsdPerHour > parts.maxUsdPerHour + 0.00005
+      ? `$${moreUsdPerHour.toFixed(2)}/h more would make $${(committed + moreUsdPerHour).toFixed(2)}/h; MAX_USD_PER_HOUR is $${parts.maxUsdPerHour.toFixed(2)}/h`
+      : null;
+  };
+
+  const intent = (offer: Offer, group: Group, reservation: string): Rental => {
+    const provider = providers.get(offer.provider);
+    if (provider === undefined) throw new Error(`${offer.provider} is not configured`);
+    const rental: Rental = {
+      label: `gpuproxy-${randomBytes(9).toString('hex')}`,
+      reservation,
+      instanceId: unusedInstanceId(ledger, `${provider.prefix}-${offer.id}`),
+      provider: offer.provider,
+      offerId: offer.id,
+      contract: null,
+      state: 'intended',
+      wanted: true,
+      gpuModel: offer.gpuModel,
+      gpuCount: offer.gpuCount,
+      vramGb: offer.vramGb,
+      usdPerHour: usdPerHourOf(offer, group.config),
+      prepaid: offer.prepaidHours !== null,
+      prepaidHours: offer.prepaidHours === null ? null : hoursOf(offer, group.config),
+      location: offer.location,
+      interruptible: group.config.maxBidUsdPerHour !== undefined,
+      origin: null,
+      createdAt: clock.now(),
+      settledAt: null,
+      ran: false,
+      billedFrom: null,
+      expiresAt: null,
+      endedAt: null,
+      reason: null,
+    };
+    ledger.rentals.insert(rental);
+    return rental;
+  };
+  /** After the commit of its intent: the offer is taken, the record is in the picture. */
+  const begin = (rental: Rental, offer: Offer): { record: FleetRecord; claim: Claim } => {
+    underWay.add(rental.label);
+    lastRentedAt.set(offer.provider, clock.now());
+    return { record: records.intended(rental), claim: availability.claim(offer) };
+  };
+
+  const specOf = (rental: Rental, group: Group, offer: Offer): RentSpec => {
+    const { config, filter } = group;
+    return {
+      label: rental.label,
+      image: config.image ?? parts.defaults.image,
+      diskGb: config.diskGb ?? parts.defaults.diskGb,
+      env: config.env ?? {},
+      onstart: config.onstart ?? null,
+      args: config.args ?? null,
+      ports: config.ports && config.ports.length > 0 ? config.ports : [parts.defaults.instancePort],
+      maxBidUsdPerHour: config.maxBidUsdPerHour ?? null,
+      durationHours: hoursOf(offer, config),
+      // Under a budget nothing may cost more than what the budget was checked with.
+      maxUsdPerHour: parts.maxUsdPerHour === null ? (filter.maxUsdPerHour ?? null) : null,
+    };
+  };
+
+  // --- one attempt ---
+
+  const call = async (provider: Provider, offer: Offer, spec: RentSpec): Promise<RentResult> => {
+    try {
+      return await provider.rent(
+        offer,
+        spec,
+        AbortSignal.any([AbortSignal.timeout(timing.rentTimeoutMs), shutdown.signal]),
+      );
+    } catch (error) {
+      const failure = failureOf(error);
+      const sent =
+        !(error instanceof ProviderError) || !['auth', 'rate_limited', 'rejected', 'not_found'].includes(failure.code);
+      if (failure.code === 'auth') return { ok: false, reason: 'unavailable', detail: failure.message };
+      return { ok: false, reason: sent ? 'unknown' : 'unavailable', detail: failure.message };
+    }
+  };
+
+  /** Searches the provider's list for a label whose paid call gave no answer. */
+  const look = async (saga: Saga, slot: Slot): Promise<'found' | 'absent' | 'unclear'> => {
+    let answer: 'absent' | 'unclear' = 'unclear';
+    for (const ms of timing.lookForLabelMs) {
+      await sleep(ms, undefined, { signal: shutdown.signal }).catch(() => undefined);
+      if (stopping) return 'unclear';
+      const sought = await reconciler.seek(slot.record.provider, slot.record.rental?.label ?? '');
+      if (sought.found !== null) {
+        commitRented(saga, slot, sought.found.contract);
+        return 'found';
+      }
+      answer = sought.failure === null ? 'absent' : 'unclear';
+    }
+    return answer;
+  };
+
+  const commitRented = (saga: Saga, slot: Slot, contract: string) => {
+    const { record, offer } = slot;
+    step('before-outcome');
+    records.rented(record, contract);
+    step('after-outcome');
+    slot.claim.settle('rented');
+    slot.rented = true;
+    const rental = record.rental;
+    events.emit({
+      level: 'ok',
+      kind: 'rental',
+      subject: record.id,
+      message: `${record.id} rented for ${saga.id}: ${offer.gpuCount}x ${offer.gpuModel} at $${(rental?.usdPerHour ?? offer.usdPerHour).toFixed(3)}/h, contract ${contract}`,
+    });
+    reconciler.nudge(record.provider);
+  };
+
+  const count = (saga: Saga, kind: keyof typeof patience, provider: ProviderName) => {
+    const key = `${kind} ${provider}`;
+    const n = (saga.failures.get(key) ?? 0) + 1;
+    saga.failures.set(key, n);
+    if (n >= patience[kind]) saga.out.add(provider);
+  };
+
+  /** One paid call and the commit of its outcome. True: the slot has its instance. False: it needs another offer. */
+  const attempt = async (saga: Saga, slot: Slot): Promise<boolean | 'open'> => {
+    const { record, offer, group } = slot;
+    const rental = record.rental;
+    const provider = providers.get(offer.provider);
+    if (rental === null || provider === undefined) throw new Error(`${record.id} has nothing to rent with`);
+    slot.attempts += 1;
+    try {
+      step('call');
+      const result = await call(provider, offer, specOf(rental, group, offer));
+      step('answered');
+      if (result.ok) {
+        commitRented(saga, slot, result.contract);
+        return true;
+      }
+      const line = `${record.id}: ${result.detail}`;
+      if (result.leaked !== undefined) {
+        // Refused, and yet there is a contract that costs money.
+        records.destroying(
+          record,
+          `refused by ${offer.provider}, but a contract was made: ${result.detail}`,
+          result.leaked,
+        );
+        slot.claim.settle('gone');
+        destroyer.resume(record);
+        saga.errors.add(line);
+        saga.causes.add('failed');
+        count(saga, 'rejected', offer.provider);
+        return false;
+      }
+      switch (result.reason) {
+        case 'gone':
+        case 'price_risen':
+          slot.claim.settle('gone');
+          records.refused(record, result.detail);
+          if (result.reason === 'price_risen') saga.errors.add(line);
+          saga.causes.add('gone');
+          return false;
+        case 'no_credit':
+          slot.claim.settle('free');
+          records.refused(record, result.detail);
+          saga.out.add(offer.provider);
+          saga.errors.add(`${offer.provider}: ${result.detail}`);
+          saga.causes.add('no_credit');
+          return false;
+        case 'rejected':
+        case 'unavailable':
+          slot.claim.settle(result.reason === 'rejected' ? 'gone' : 'free');
+          records.refused(record, result.detail);
+          saga.errors.add(`${offer.provider}: ${result.detail}`);
+          saga.causes.add('failed');
+          count(saga, result.reason, offer.provider);
+          if (result.reason === 'unavailable' && !stopping) {
+            await sleep(timing.lookForLabelMs[0] ?? 0, undefined, { signal: shutdown.signal }).catch(() => undefined);
+          }
+          return false;
+        case 'unknown': {
+          records.patch(record, { state: 'unknown', settledAt: clock.now(), reason: result.detail });
+          slot.claim.settle('gone');
+          reconciler.nudge(record.provider);
+          saga.causes.add('timeout');
+          const found = await look(saga, slot);
+          if (found === 'found') return true;
+          saga.errors.add(
+            `${record.id}: the answer of ${offer.provider} was lost (${result.detail})${found === 'absent' ? '' : '; it is looked for by its label'}`,
+          );
+          count(saga, 'unknown', offer.provider);
+          if (found === 'unclear') return 'open';
+          // Another offer takes its place; should this one still turn up, it is destroyed.
+          records.patch(record, { wanted: false });
+          return false;
+        }
+      }
+    } finally {
+      underWay.delete(rental.label);
+    }
+  };
+
+  /** Commits the intent on another offer for a slot; null when there is none, or no budget. */
+  const replace = async (saga: Saga, slot: Slot): Promise<boolean> => {
+    const { group } = slot;
+    if (slot.attempts >= attemptsPerInstance) return false;
+    let [offer] = choose(group, 1, saga.out);
+    if (offer === undefined && group.asked < 2 && group.offerId === null && saga.causes.has('gone')) {
+      group.asked += 1;
+      try {
+        group.market = await availability.candidates(marketFilter(group.filter, group.config), undefined, {
+          askAnyway: true,
+        });
+      } catch (error) {
+        failureOf(error);
+      }
+      [offer] = choose(group, 1, saga.out);
+    }
+    if (offer === undefined || saga.stop || stopping) return false;
+    const chosen = offer;
+    const over = overBudget(usdPerHourOf(chosen, group.config));
+    if (over !== null) {
+      saga.errors.add(over);
+      saga.causes.add('budget');
+      return false;
+    }
+    step('before-intent');
+    // Budget, intent and claim in one synchronous step: nobody else chooses in between.
+    const rental = ledger.transaction(() => intent(chosen, group, saga.id));
+    step('after-intent');
+    const { record, claim } = begin(rental, chosen);
+    slot.record = record;
+    slot.offer = chosen;
+    slot.claim = claim;
+    return true;
+  };
+
+  const fill = async (saga: Saga, slot: Slot): Promise<void> => {
+    for (;;) {
+      if (saga.stop || stopping) {
+        // Its intent was committed, its call never made.
+        abandon(slot);
+        return;
+      }
+      const done = await attempt(saga, slot);
+      if (done === true || done === 'open') break;
+      if (!(await replace(saga, slot))) {
+        if (saga.causes.has('gone') && slot.attempts < attemptsPerInstance) saga.errors.add('no further offer matches');
+        break;
+      }
+    }
+    if (!slot.rented && saga.allOrNothing) saga.stop = true;
+  };
+  const abandon = (slot: Slot) => {
+    const rental = slot.record.rental;
+    if (rental === null || rental.state !== 'intended') return;
+    slot.claim.settle('free');
+    records.refused(slot.record, 'not called');
+    underWay.delete(rental.label);
+  };
+
+  // --- one reservation ---
+
+  type Opening = {
+    groups: readonly Group[];
+    requested: number;
+    allOrNothing: boolean;
+    by: string;
+    signal: AbortSignal | undefined;
+    idempotency: { key: string; bodyHash: string } | null;
+  };
+
+  /** Chooses, checks the budget and commits all intents in one synchronous step. */
+  const open = (opening: Opening): Saga => {
+    const chosen = opening.groups.flatMap((group) =>
+      choose(group, group.instances, new Set()).map((offer) => ({ group, offer })),
+    );
+    const wanted = opening.groups.reduce((sum, group) => sum + group.instances, 0);
+    const problems = marketErrors(opening.groups);
+    if (chosen.length === 0) {
+      const failed = opening.groups.flatMap((group) => group.market.errors);
+      const asked = new Set(opening.groups.flatMap((group) => group.filter.provider ?? [...providers.keys()]));
+      if (failed.length > 0 && failed.length >= asked.size) {
+        const code = failed.every((error) => error.code === 'timeout') ? 'provider_timeout' : 'provider_failed';
+        throw new AppError(code, 'no provider could be asked for offers', { details: problems });
+      }
+      throw new AppError('no_offers', short(wanted, 0), { details: [short(wanted, 0), ...problems] });
+    }
+    if (opening.allOrNothing && chosen.length < wanted) {
+      throw new AppError('incomplete', `${short(wanted, chosen.length)}; nothing was rented`, {
+        details: [short(wanted, chosen.length), ...problems],
+      });
+    }
+    const over = overBudget(chosen.reduce((sum, { group, offer }) => sum + usdPerHourOf(offer, group.config), 0));
+    if (over !== null) throw new AppError('budget_exceeded', over);
+
+    const id = `res-${randomBytes(5).toString('hex')}`;
+    step('before-intent');
+    const rentals = ledger.transaction(() => {
+      ledger.reservations.insert({
+        id,
+        createdAt: clock.now(),
+        by: opening.by,
+        requested: opening.requested,
+        allOrNothing: opening.allOrNothing,
+        state: 'renting',
+        errors: [],
+        idempotencyKey: opening.idempotency?.key ?? null,
+      });
+      if (opening.idempotency !== null) {
+        ledger.idempotency.insert({
+          ...opening.idempotency,
+          reservation: id,
+          createdAt: clock.now(),
+          result: null,
+        });
+      }
+      return chosen.map(({ group, offer }) => intent(offer, group, id));
+    });
+    step('after-intent');
+    const saga: Saga = {
+      id,
+      by: opening.by,
+      requested: opening.requested,
+      allOrNothing: opening.allOrNothing,
+      signal: opening.signal,
+      idempotencyKey: opening.idempotency?.key ?? null,
+      slots: chosen.map(({ group, offer }, index) => ({
+        group,
+        offer,
+        ...begin(rentals[index] as Rental, offer),
+        attempts: 0,
+        rented: false,
+      })),
+      errors: new Set(chosen.length < wanted ? [short(wanted, chosen.length), ...problems] : []),
+      out: new Set(),
+      failures: new Map(),
+      causes: new Set(),
+      stop: false,
+    };
+    events.emit({
+      level: 'info',
+      kind: 'reservation',
+      subject: id,
+      message: `${id}: renting ${opening.requested} GPUs for ${opening.by}`,
+    });
+    changed();
+    return saga;
+  };
+
+  /** Gives back what the saga rented, and disowns what may still turn up. */
+  const rollBack = async (saga: Saga, why: string): Promise<number> => {
+    step('before-rollback');
+    const mine = ledger.rentals.of(saga.id).flatMap((rental) => records.byLabel(rental.label) ?? []);
+    const toDestroy: FleetRecord[] = [];
+    ledger.transaction(() => {
+      ledger.reservations.update(saga.id, { state: 'releasing', errors: [...saga.errors] });
+      if (saga.idempotencyKey !== null) ledger.idempotency.remove(saga.idempotencyKey);
+      for (const record of mine) {
+        const state = record.rental?.state;
+        if (state === 'rented') {
+          records.destroying(record, why);
+          toDestroy.push(record);
+        } else if (state === 'unknown' || state === 'intended') records.patch(record, { wanted: false });
+      }
+    });
+    step('rollback');
+    for (const record of toDestroy) destroyer.resume(record);
+    await Promise.all(toDestroy.map((record) => destroyer.settled(record, timing.destroyWaitMs)));
+    unsettled.add(saga.id);
+    return toDestroy.length;
+  };
+
+  const itemOf = (rental: Rental): ReservedItem => ({
+    instanceId: rental.instanceId,
+    contractId: rental.contract ?? '',
+    provider: rental.provider,
+    gpuModel: rental.gpuModel,
+    gpuCount: rental.gpuCount,
+    vramGb: rental.vramGb,
+    usdPerHour: rental.usdPerHour,
+  });
+  /** The answer of a reservation from what the ledger knows of it. */
+  const resultOf = (id: string, requested: number, errors: readonly string[]): ReserveResult => {
+    const items = ledger.rentals
+      .of(id)
+      .filter((rental) => rental.state === 'rented' && rental.contract !== null)
+      .map(itemOf);
+    return {
+      reservation: id,
+      reserved: items,
+      count: items.reduce((sum, item) => sum + item.gpuCount, 0),
+      requested,
+      errors,
+    };
+  };
+
+  const noneRented = (saga: Saga): AppError => {
+    const details = [...saga.errors];
+    const { causes } = saga;
+    if (causes.has('no_credit')) return new AppError('no_credit', details[0] ?? 'no credit', { details });
+    if (causes.has('failed')) return new AppError('provider_failed', details[0] ?? 'the providers failed', { details });
+    if (causes.has('timeout')) return new AppError('provider_timeout', details[0] ?? 'no answer in time', { details });
+    if (causes.has('budget')) return new AppError('budget_exceeded', details[0] ?? 'over budget', { details });
+    return new AppError('no_offers', 'every matching offer was gone when it was to be rented', {
+      details: details.length > 0 ? details : ['every matching offer was gone'],
+    });
+  };
+
+  const execute = async (opening: Opening): Promise<ReserveResult> => {
+    const saga = open(opening);
+    active.add(saga.id);
+    try {
+      const queue = [...saga.slots];
+      const cancelled = () => saga.signal?.aborted === true && saga.idempotencyKey === null;
+      const worker = async () => {
+        for (let slot = queue.shift(); slot !== undefined; slot = queue.shift()) {
+          if (cancelled()) saga.stop = true;
+          await fill(saga, slot);
+          if (cancelled()) saga.stop = true;
+        }
+      };
+      const results = await Promise.allSettled(Array.from({ length: Math.min(parallel, queue.length) }, worker));
+      for (const result of results) if (result.status === 'rejected') throw result.reason;
+      // The process is going down: the next start takes it up from the ledger, like after a crash.
+      if (stopping)
+        throw new AppError('conflict', `${saga.id} was interrupted by a shutdown; it is taken up at the next start`);
+
+      const rented = saga.slots.filter((slot) => slot.rented);
+      if (cancelled()) {
+        const undone = await rollBack(saga, 'the client left before the answer');
+        const message = `${saga.id} cancelled: ${undone === 0 ? 'nothing had been rented' : `${undone} rented instances are given back`}`;
+        events.emit({ level: 'warn', kind: 'reservation', subject: saga.id, message });
+        throw new AppError('incomplete', message, { details: [...saga.errors] });
+      }
+      if (opening.allOrNothing && rented.length < saga.slots.length) {
+        const undone = await rollBack(saga, 'all or nothing: the rest could not be had');
+        const message = `${rented.length} of ${saga.slots.length} instances could be rented; ${undone} given back`;
+        events.emit({ level: 'warn', kind: 'reservation', subject: saga.id, message: `${saga.id}: ${message}` });
+        throw new AppError('incomplete', message, { details: [...saga.errors] });
+      }
+      const answer = resultOf(saga.id, saga.requested, [...saga.errors]);
+      step('before-answer');
+      const lost = ledger.rentals.of(saga.id).some((rental) => rental.state === 'unknown' && rental.wanted);
+      ledger.transaction(() => {
+        ledger.reservations.update(saga.id, { state: lost ? 'renting' : 'settled', errors: answer.errors });
+        if (saga.idempotencyKey !== null) {
+          // Nothing was spent: the same key may try again.
+          if (answer.reserved.length === 0 && !lost) ledger.idempotency.remove(saga.idempotencyKey);
+          else if (!lost || answer.reserved.length > 0)
+            ledger.idempotency.finish(saga.idempotencyKey, JSON.stringify(answer));
+        }
+      });
+      step('answer');
+      if (lost) unsettled.add(saga.id);
+      if (saga.signal?.aborted) {
+        events.emit({
+          level: 'info',
+          kind: 'reservation',
+          subject: saga.id,
+          message: `${saga.id}: the client left, the reservation was finished; its Idempotency-Key gives the answer`,
+        });
+      }
+      events.emit({
+        level: answer.count === saga.requested ? 'ok' : answer.count > 0 ? 'warn' : 'error',
+        kind: 'reservation',
+        subject: saga.id,
+        message: `${saga.id}: ${answer.count} of ${saga.requested} GPUs reserved${answer.errors.length > 0 ? ` (${answer.errors[0]})` : ''}`,
+      });
+      changed();
+      if (answer.reserved.length === 0) throw noneRented(saga);
+      return answer;
+    } finally {
+      active.delete(saga.id);
+      for (const slot of saga.slots) if (slot.record.rental !== null) underWay.delete(slot.record.rental.label);
+      changed();
+    }
+  };
+
+  // --- idempotency ---
+
+  const once = async <T extends object>(
+    key: string | undefined,
+    body: unknown,
+    work: (idempotency: { key: string; bodyHash: string } | null) => Promise<T>,
+    stored: (json: string) => T,
+  ): Promise<T> => {
+    if (stopping) throw new AppError('conflict', 'the server is shutting down');
+    if (key === undefined) return track(work(null));
+    const bodyHash = createHash('sha256').update(canonical(body)).digest('hex');
+    const mismatch = () =>
+      new AppError('idempotency_mismatch', 'this Idempotency-Key was used with another request; take a new key');
+    const running = pending.get(key);
+    if (running !== undefined) {
+      if (running.bodyHash !== bodyHash) throw mismatch();
+      return { ...((await running.answer) as T), replayed: true };
+    }
+    const entry = ledger.idempotency.get(key);
+    if (entry !== undefined && clock.now() - entry.createdAt < timing.idempotencyMs) {
+      if (entry.bodyHash !== bodyHash) throw mismatch();
+      if (entry.result === null) {
+        throw new AppError(
+          'conflict',
+          `the first request with this Idempotency-Key (${entry.reservation}) was interrupted and is being repaired; ask again in a moment`,
+        );
+      }
+      return { ...stored(entry.result), replayed: true };
+    }
+    if (entry !== undefined) ledger.idempotency.remove(key);
+    const answer = work({ key, bodyHash });
+    pending.set(key, { bodyHash, answer });
+    // The caller gets the rejection; this keeps the second waiter's absence from being an unhandled one.
+    answer.catch(() => undefined).finally(() => pending.delete(key));
+    return track(answer);
+  };
+  const track = <T>(work: Promise<T>): Promise<T> => {
+    sagas.add(work);
+    work.catch(() => undefined).finally(() => sagas.delete(work));
+    return work;
+  };
+
+  const notCancelled = (signal: AbortSignal | undefined) => {
+    if (signal?.aborted) throw new AppError('conflict', 'cancelled before anything was rented');
+  };
+  const gather = async (signal: AbortSignal | undefined, groups: readonly Promise<Group>[]): Promise<Group[]> => {
+    try {
+      return await Promise.all(groups);
+    } catch (error) {
+      notCancelled(signal);
+      throw error;
+    }
+  };
+
+  const batchOf = (result: ReserveResult): BatchResult => ({
+    reservation: result.reservation,
+    vast: result.reserved.filter((item) => item.provider === 'vast.ai').map((item) => item.contractId),
+    ionet: result.reserved.filter((item) => item.provider === 'io.net').map((item) => item.contractId),
+    errors: result.errors,
+  });
+
+  const self: Reserver = {
+    async plan(request, signal) {
+      const group = await reserveGroup(request, signal);
+      const offers = choose(group, group.instances, new Set());
+      const usdPerHour = offers.reduce((sum, offer) => sum + usdPerHourOf(offer, request.config), 0);
+      const over = overBudget(usdPerHour);
+      return {
+        offers,
+        count: offers.reduce((sum, offer) => sum + offer.gpuCount, 0),
+        requested: request.count,
+        usdPerHour,
+        prepaidUsd: offers.reduce((sum, offer) => sum + prepaidUsdOf(offer, request.config), 0),
+        errors: [
+          ...(offers.length < group.instances ? [short(group.instances, offers.length)] : []),
+          ...marketErrors([group]),
+          ...(over === null ? [] : [over]),
+        ],
+      };
+    },
+    async reserve(request, options = {}) {
+      gpusPerInstance(request);
+      return once(
+        options.idempotencyKey,
+        { reserve: request },
+        async (idempotency) => {
+          const groups = await gather(options.signal, [reserveGroup(request, options.signal)]);
+          notCancelled(options.signal);
+          return execute({
+            groups,
+            requested: request.count,
+            allOrNothing: request.allOrNothing ?? false,
+            by: options.by ?? 'local',
+            signal: options.signal,
+            idempotency,
+          });
+        },
+        (json) => JSON.parse(json) as ReserveResult,
+      );
+    },
+    async batch(request, options = {}) {
+      for (const [field, value] of [
+        ['vastai_count', request.vast],
+        ['ionet_count', request.ionet],
+      ] as const) {
+        if (!Number.isInteger(value) || value < 0 || value > maxBatch) {
+          throw new AppError('invalid', `${field}: got ${value}, accepts a whole number from 0 to ${maxBatch}`);
+        }
+      }
+      const requested = request.vast + request.ionet;
+      if (requested === 0) throw new AppError('invalid', 'vastai_count and ionet_count are both 0: nothing to rent');
+      const gpus = request.filter.gpuCount ?? 1;
+      const groupsOf = (signal: AbortSignal | undefined) =>
+        (
+          [
+            ['vast.ai', request.vast],
+            ['io.net', request.ionet],
+          ] as const
+        ).flatMap(([provider, n]) =>
+          n === 0 ? [] : [ask({ ...request.filter, provider, gpuCount: gpus }, n, request.config, signal)],
+        );
+      return once(
+        options.idempotencyKey,
+        { batch: request },
+        async (idempotency) => {
+          const groups = await gather(options.signal, groupsOf(options.signal));
+          notCancelled(options.signal);
+          const result = await execute({
+            groups,
+            requested: requested * gpus,
+            allOrNothing: false,
+            by: options.by ?? 'local',
+            signal: options.signal,
+            idempotency,
+          });
+          return batchOf(result);
+        },
+        (json) => batchOf(JSON.parse(json) as ReserveResult),
+      );
+    },
+    async rentOffer(provider, offerId, config, by = 'local') {
+      const group = await ask({ provider }, 1, config, undefined, offerId);
+      const offer = group.market.offers.find((candidate) => candidate.id === offerId);
+      if (offer === undefined) {
+        const error = group.market.errors[0];
+        if (error !== undefined) throw new AppError('provider_failed', `${provider}: ${error.message}`);
+        throw new AppError('not_found', `${provider} has no offer ${offerId} (any more)`);
+      }
+      const work = execute({
+        groups: [group],
+        requested: offer.gpuCount,
+        allOrNothing: false,
+        by,
+        signal: undefined,
+        idempotency: null,
+      });
+      const result = await track(work);
+      const [item] = result.reserved;
+      if (item === undefined) throw new Error(`${result.reservation} has no instance`);
+      return item;
+    },
+    async release(id, drainMs) {
+      const reservation = ledger.reservations.get(id);
+      if (reservation === undefined) throw new AppError('not_found', `no reservation is called ${id}`);
+      if (active.has(id)) throw new AppError('conflict', `${id} is still being rented; try again in a moment`);
+      const mine = ledger.rentals.of(id).flatMap((rental) => records.byLabel(rental.label) ?? []);
+      const toDestroy = mine.filter((record) => ['rented', 'destroying'].includes(record.rental?.state ?? ''));
+      ledger.transaction(() => {
+        ledger.reservations.update(id, { state: 'releasing' });
+        for (const record of mine) {
+          const state = record.rental?.state;
+          if (state === 'unknown' || state === 'intended') records.patch(record, { wanted: false });
+        }
+        for (const record of toDestroy) {
+          if (record.rental?.state === 'rented') records.destroying(record, `${id} was released`);
+        }
+      });
+      unsettled.add(id);
+      for (const record of toDestroy) destroyer.request(record, `${id} was released`, drainMs);
+      const done = await Promise.all(
+        toDestroy.map(async (record) => ({ id: record.id, ok: await destroyer.settled(record, timing.destroyWaitMs) })),
+      );
+      events.emit({
+        level: 'info',
+        kind: 'reservation',
+        subject: id,
+        message: `${id} released (${done.length} instances)`,
+      });
+      self.tidy();
+      return {
+        released: done.filter((item) => item.ok).map((item) => item.id),
+        failed: done.filter((item) => !item.ok).map((item) => item.id),
+      };
+    },
+    underWay: (label) => underWay.has(label),
+    recover() {
+      for (const rental of ledger.rentals.open()) {
+        lastRentedAt.set(rental.provider, Math.max(lastRentedAt.get(rental.provider) ?? 0, rental.createdAt));
+      }
+      for (const reservation of ledger.reservations.unsettled()) {
+        unsettled.add(reservation.id);
+        const undo = reservation.state === 'releasing' || reservation.allOrNothing;
+        if (!undo) continue;
+        // Cut off half way: the answer was never given, so all of it goes back.
+        ledger.transaction(() => {
+          ledger.reservations.update(reservation.id, { state: 'releasing' });
+          if (reservation.idempotencyKey !== null) ledger.idempotency.remove(reservation.idempotencyKey);
+          for (const rental of ledger.rentals.of(reservation.id)) {
+            const record = records.byLabel(rental.label);
+            if (record === undefined) continue;
+            if (rental.state === 'rented') records.destroying(record, 'all or nothing: interrupted by a restart');
+            else if (rental.state === 'intended' || rental.state === 'unknown')
+              records.patch(record, { wanted: false });
+          }
+        });
+      }
+      for (const record of records.all()) if (record.rental?.state === 'destroying') destroyer.resume(record);
+    },
+    tidy() {
+      if (unsettled.size === 0) return;
+      const left = new Set<string>();
+      for (const id of unsettled) {
+        const reservation = ledger.reservations.get(id);
+        if (reservation === undefined || reservation.state === 'settled') continue;
+        if (active.has(id)) {
+          left.add(id);
+          continue;
+        }
+        const rentals = ledger.rentals.of(id);
+        const open = rentals.some((rental) =>
+          reservation.state === 'releasing'
+            ? !['ended', 'refused'].includes(rental.state)
+            : rental.state === 'intended' || (rental.state === 'unknown' && rental.wanted),
+        );
+        if (open) {
+          left.add(id);
+          continue;
+        }
+        ledger.transaction(() => {
+          ledger.reservations.update(id, { state: 'settled' });
+          const key = reservation.idempotencyKey;
+          if (key === null || ledger.idempotency.get(key)?.result !== null) return;
+          const answer = resultOf(id, reservation.requested, [...reservation.errors, 'interrupted by a restart']);
+          if (answer.reserved.length === 0) ledger.idempotency.remove(key);
+          else ledger.idempotency.finish(key, JSON.stringify(answer));
+        });
+        changed();
+      }
+      unsettled = left;
+    },
+    view(reservation) {
+      const rentals = ledger.rentals.of(reservation.id).filter((rental) => rental.state !== 'refused');
+      const live = rentals.filter((rental) => rental.state === 'rented');
+      const gpus = live.reduce((sum, rental) => sum + rental.gpuCount, 0);
+      const state = active.has(reservation.id)
+        ? 'renting'
+        : rentals.some((rental) => rental.state === 'intended' || (rental.state === 'unknown' && rental.wanted))
+          ? 'renting'
+          : reservation.state === 'releasing' && rentals.some((rental) => rental.state !== 'ended')
+            ? 'releasing'
+            : rentals.length === 0
+              ? 'failed'
+              : live.length === 0
+                ? rentals.some((rental) => rental.state === 'destroying')
+                  ? 'releasing'
+                  : 'ended'
+                : gpus < reservation.requested
+                  ? 'partial'
+                  : 'active';
+      return {
+        id: reservation.id,
+        createdAt: reservation.createdAt,
+        by: reservation.by,
+        requested: reservation.requested,
+        state,
+        instances: rentals.map((rental) => rental.instanceId),
+        usdPerHour: rentals
+          .filter((rental) => rental.state !== 'ended' && rental.contract !== null)
+          .reduce((sum, rental) => sum + rental.usdPerHour, 0),
+        errors: reservation.errors,
+      };
+    },
+    async stop(graceMs) {
+      stopping = true;
+      if (sagas.size === 0) return shutdown.abort();
+      const done = Promise.allSettled([...sagas]);
+      const timer = setTimeout(() => shutdown.abort(), graceMs);
+      await done;
+      clearTimeout(timer);
+      shutdown.abort();
+    },
+  };
+  return self;
+}
+
+/** JSON with sorted keys and without absent fields: the same request gives the same text. */
+function canonical(value: unknown): string {
+  return JSON.stringify(value, (_, item: unknown) =>
+    item !== null && typeof item === 'object' && !Array.isArray(item)
+      ? Object.fromEntries(Object.entries(item).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : item,
+  );
+}

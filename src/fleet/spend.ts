@@ -1,0 +1,67 @@
+import type { Ledger } from './ledger/ledger.ts';
+import type { Charge, Rental } from './ledger/rows.ts';
+
+const hourMs = 3_600_000;
+
+/**
+ * What was spent. Billing by use is an open interval on the rental (`billedFrom`) that becomes a charge when it closes;
+ * prepaid time is a charge at the moment it is bought.
+ */
+export interface Spend {
+  /** Closes an open interval; the caller commits `billedFrom: null` in the same transaction. */
+  close(rental: Rental, at: number): void;
+  prepaid(label: string, usd: number, at: number): void;
+  /** Of one rental until `now`, USD. */
+  of(rental: Rental, now: number): number;
+  /** Of everything ever rented, and since local midnight, USD. */
+  totals(open: Iterable<Rental>, now: number): { spentUsd: number; spentTodayUsd: number };
+}
+
+export function createSpend(ledger: Ledger): Spend {
+  const closed = new Map(ledger.charges.sumByLabel());
+  let closedTotal = ledger.charges.total();
+  let dayFrom = Number.NaN;
+  let today: Charge[] = [];
+
+  const book = (charge: Charge) => {
+    ledger.charges.insert(charge);
+    closed.set(charge.label, (closed.get(charge.label) ?? 0) + charge.usd);
+    closedTotal += charge.usd;
+    today.push(charge);
+  };
+  const openUsd = (rental: Rental, from: number, now: number): number =>
+    rental.billedFrom === null
+      ? 0
+      : (Math.max(0, now - Math.max(from, rental.billedFrom)) / hourMs) * rental.usdPerHour;
+
+  return {
+    close(rental, at) {
+      if (rental.billedFrom === null) return;
+      const to = Math.max(at, rental.billedFrom);
+      book({ label: rental.label, fromAt: rental.billedFrom, toAt: to, usd: openUsd(rental, 0, to) });
+    },
+    prepaid(label, usd, at) {
+      book({ label, fromAt: at, toAt: at, usd });
+    },
+    of: (rental, now) => (closed.get(rental.label) ?? 0) + openUsd(rental, 0, now),
+    totals(open, now) {
+      const midnight = new Date(now).setHours(0, 0, 0, 0);
+      if (midnight !== dayFrom) {
+        dayFrom = midnight;
+        today = ledger.charges.since(midnight);
+      }
+      let spentUsd = closedTotal;
+      let spentTodayUsd = 0;
+      for (const charge of today) {
+        const length = charge.toAt - charge.fromAt;
+        const part = length <= 0 ? 1 : (charge.toAt - Math.max(charge.fromAt, midnight)) / length;
+        spentTodayUsd += charge.usd * part;
+      }
+      for (const rental of open) {
+        spentUsd += openUsd(rental, 0, now);
+        spentTodayUsd += openUsd(rental, midnight, now);
+      }
+      return { spentUsd, spentTodayUsd };
+    },
+  };
+}
