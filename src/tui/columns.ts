@@ -1,0 +1,421 @@
+import type { UpstreamView } from '../fleet/app.ts';
+import {
+  type Align,
+  age,
+  barParts,
+  cellWidth,
+  count,
+  fitText,
+  milliseconds,
+  money,
+  percent,
+  rate,
+  sparkline,
+} from './format.ts';
+import { type Span, type Style, span } from './line.ts';
+import type { View } from './view.ts';
+
+export const columnIds = [
+  'instance',
+  'provider',
+  'active',
+  'total',
+  'avg',
+  'weight',
+  'last',
+  'state',
+  'gpu',
+  'vram',
+  'price',
+  'share',
+  'trend',
+  'used',
+  'rps',
+  'p95',
+  'errors',
+  'location',
+  'spent',
+] as const;
+export type ColumnId = (typeof columnIds)[number];
+
+/** What cells are compared with: the pool they belong to. */
+export type Pool = Readonly<{
+  topActive: number;
+  medianAvgMs: number | null;
+  topShare: number;
+  idWidth: number;
+  gpuWidth: number;
+  /** True when the table is wide enough for bars beside numbers. */
+  roomy: boolean;
+}>;
+
+export type Column = Readonly<{
+  id: ColumnId;
+  title: string;
+  /** Key in the sort chooser. */
+  key: string;
+  align: Align;
+  width(pool: Pool): number;
+  /** Order in which columns get room: lower first. Display order is that of the list. */
+  priority: number;
+  /** True when sorting begins with the greatest. */
+  descending: boolean;
+  sortValue(row: UpstreamView): number | string;
+  cell(row: UpstreamView, view: View, pool: Pool, width: number): readonly Span[];
+}>;
+
+/** What state words look like; the word itself carries the meaning. */
+export function stateStyle(state: string): Style {
+  switch (state) {
+    case 'OK':
+      return 'good';
+    case 'SLOW':
+    case 'PROBATION':
+    case 'BACKOFF':
+    case 'DRAIN':
+      return 'warn';
+    case 'DOWN':
+    case 'FAILED':
+    case 'DESTROYING':
+      return 'bad';
+    case 'BOOT':
+    case 'PROBE':
+    case 'RESERVING':
+      return 'busy';
+    default:
+      return 'dim';
+  }
+}
+
+const stateOrder = [
+  'DOWN',
+  'DESTROYING',
+  'BACKOFF',
+  'SLOW',
+  'PROBATION',
+  'DRAIN',
+  'RESERVING',
+  'BOOT',
+  'PROBE',
+  'OK',
+  'ENDED',
+];
+
+const text = (value: string, width: number, align: Align, style: Style = 'text'): readonly Span[] => [
+  span(fitText(value, width, align), style),
+];
+
+const fixed = (width: number) => () => width;
+
+/** Every column of the load table, in display order. */
+export const columns: readonly Column[] = [
+  {
+    id: 'instance',
+    title: 'INSTANCE',
+    key: 'i',
+    align: 'left',
+    width: (pool) => Math.min(20, Math.max(10, pool.idWidth)),
+    priority: 0,
+    descending: false,
+    sortValue: (row) => row.id,
+    cell: (row, _view, _pool, width) => text(row.id, width, 'left', 'strong'),
+  },
+  {
+    id: 'provider',
+    title: 'PROVIDER',
+    key: 'p',
+    align: 'left',
+    width: fixed(8),
+    priority: 1,
+    descending: false,
+    sortValue: (row) => row.provider,
+    cell: (row, _view, _pool, width) => text(row.provider, width, 'left', 'dim'),
+  },
+  {
+    id: 'active',
+    title: 'ACTIVE',
+    key: 'a',
+    align: 'right',
+    width: fixed(6),
+    priority: 2,
+    descending: true,
+    sortValue: (row) => row.active,
+    cell: (row, _view, _pool, width) =>
+      text(count(row.active, width), width, 'right', row.active === 0 ? 'dim' : 'strong'),
+  },
+  {
+    id: 'total',
+    title: 'TOTAL',
+    key: 't',
+    align: 'right',
+    width: fixed(7),
+    priority: 3,
+    descending: true,
+    sortValue: (row) => row.total,
+    cell: (row, _view, _pool, width) => text(count(row.total, width), width, 'right', row.total === 0 ? 'dim' : 'text'),
+  },
+  {
+    id: 'avg',
+    title: 'AVG RT',
+    key: 'r',
+    align: 'right',
+    width: fixed(7),
+    priority: 4,
+    descending: true,
+    sortValue: (row) => row.avgMs ?? -1,
+    cell: (row, _view, pool, width) =>
+      text(milliseconds(row.avgMs), width, 'right', slowness(row.avgMs, pool.medianAvgMs)),
+  },
+  {
+    id: 'weight',
+    title: 'WEIGHT',
+    key: 'w',
+    align: 'right',
+    width: fixed(6),
+    priority: 5,
+    descending: true,
+    sortValue: (row) => row.weight,
+    cell: (row, _view, _pool, width) =>
+      text(
+        `${row.weight.toFixed(2)}${row.weightSource === 'operator' ? '!' : ''}`,
+        width,
+        'right',
+        row.weightSource === 'operator' ? 'accent' : 'text',
+      ),
+  },
+  {
+    id: 'last',
+    title: 'LAST RT',
+    key: 'l',
+    align: 'right',
+    width: fixed(7),
+    priority: 7,
+    descending: true,
+    sortValue: (row) => row.lastMs ?? -1,
+    cell: (row, _view, pool, width) =>
+      text(milliseconds(row.lastMs), width, 'right', slowness(row.lastMs, pool.medianAvgMs)),
+  },
+  {
+    id: 'state',
+    title: 'STATE',
+    key: 's',
+    align: 'left',
+    width: fixed(9),
+    priority: 6,
+    descending: false,
+    sortValue: (row) => {
+      const at = stateOrder.indexOf(row.state);
+      return at === -1 ? stateOrder.length : at;
+    },
+    cell: (row, _view, _pool, width) => text(row.state, width, 'left', stateStyle(row.state)),
+  },
+  {
+    id: 'gpu',
+    title: 'GPU',
+    key: 'g',
+    align: 'left',
+    width: (pool) => Math.min(16, Math.max(8, pool.gpuWidth)),
+    priority: 8,
+    descending: false,
+    sortValue: (row) => `${row.gpuModel} ${row.gpuCount}`,
+    cell: (row, _view, _pool, width) => text(gpuLabel(row), width, 'left'),
+  },
+  {
+    id: 'vram',
+    title: 'VRAM',
+    key: 'v',
+    align: 'right',
+    width: fixed(5),
+    priority: 11,
+    descending: true,
+    sortValue: (row) => row.vramGb * row.gpuCount,
+    cell: (row, _view, _pool, width) => text(row.vramGb > 0 ? `${row.vramGb}GB` : '-', width, 'right', 'dim'),
+  },
+  {
+    id: 'price',
+    title: '$/H',
+    key: 'd',
+    align: 'right',
+    width: fixed(6),
+    priority: 9,
+    descending: true,
+    sortValue: (row) => row.usdPerHour,
+    cell: (row, _view, _pool, width) => text(row.usdPerHour > 0 ? money(row.usdPerHour).slice(1) : '-', width, 'right'),
+  },
+  {
+    id: 'share',
+    title: 'SHARE',
+    key: 'h',
+    align: 'right',
+    width: (pool) => (pool.roomy ? 11 : 5),
+    priority: 10,
+    descending: true,
+    sortValue: (row) => row.share,
+    cell: (row, view, pool, width) => {
+      if (width < 11) return text(percent(row.share), width, 'right', row.share === 0 ? 'dim' : 'text');
+      const ghost = view.preview?.shares?.get(row.id);
+      if (ghost !== undefined) {
+        return [
+          span(fitText(percent(row.share), 4, 'right'), 'dim'),
+          span(fitText(view.glyphs.name === 'ascii' ? '>' : view.glyphs.arrow, 2, 'right'), 'dim'),
+          span(fitText(percent(ghost), width - 6, 'right'), ghost > row.share * 1.1 ? 'warn' : 'accent'),
+        ];
+      }
+      const [filled, empty] = barParts(pool.topShare > 0 ? row.share / pool.topShare : 0, width - 6, view.glyphs);
+      return [span(fitText(percent(row.share), 5, 'right')), span(' '), span(filled, 'bar'), span(empty, 'rule')];
+    },
+  },
+  {
+    id: 'trend',
+    title: 'TREND 60s',
+    key: 'n',
+    align: 'left',
+    width: fixed(10),
+    priority: 12,
+    descending: true,
+    sortValue: (row) => row.rps,
+    cell: (row, view, _pool, width) => [span(sparkline(row.trend, width, view.glyphs, undefined, 6), 'spark')],
+  },
+  {
+    id: 'used',
+    title: 'LAST USED',
+    key: 'u',
+    align: 'right',
+    width: fixed(9),
+    priority: 13,
+    descending: true,
+    sortValue: (row) => row.lastUsedAt ?? 0,
+    cell: (row, view, _pool, width) => {
+      if (row.lastUsedAt === null) return text('never', width, 'right', 'dim');
+      const ms = view.now - row.lastUsedAt;
+      return text(ms < 1500 ? 'now' : `${age(ms)} ago`, width, 'right', ms < 1500 ? 'text' : 'dim');
+    },
+  },
+  {
+    id: 'rps',
+    title: 'REQ/S',
+    key: 'q',
+    align: 'right',
+    width: fixed(6),
+    priority: 14,
+    descending: true,
+    sortValue: (row) => row.rps,
+    cell: (row, _view, _pool, width) => text(rate(row.rps), width, 'right', row.rps === 0 ? 'dim' : 'text'),
+  },
+  {
+    id: 'p95',
+    title: 'P95',
+    key: '9',
+    align: 'right',
+    width: fixed(7),
+    priority: 15,
+    descending: true,
+    sortValue: (row) => row.p95Ms ?? -1,
+    cell: (row, view, _pool, width) =>
+      text(milliseconds(row.p95Ms), width, 'right', slowness(row.p95Ms, view.snapshot.traffic.p95Ms)),
+  },
+  {
+    id: 'errors',
+    title: 'ERR',
+    key: 'e',
+    align: 'right',
+    width: fixed(5),
+    priority: 16,
+    descending: true,
+    sortValue: (row) => row.errorRate,
+    cell: (row, _view, _pool, width) =>
+      text(
+        percent(row.errorRate),
+        width,
+        'right',
+        row.errorRate > 0.05 ? 'bad' : row.errorRate > 0.01 ? 'warn' : 'dim',
+      ),
+  },
+  {
+    id: 'location',
+    title: 'LOCATION',
+    key: 'o',
+    align: 'left',
+    width: fixed(14),
+    priority: 17,
+    descending: false,
+    sortValue: (row) => row.location ?? '',
+    cell: (row, _view, _pool, width) => text(row.location ?? '-', width, 'left', 'dim'),
+  },
+  {
+    id: 'spent',
+    title: 'SPENT',
+    key: '$',
+    align: 'right',
+    width: fixed(8),
+    priority: 18,
+    descending: true,
+    sortValue: (row) => row.spentUsd,
+    cell: (row, _view, _pool, width) => text(money(row.spentUsd), width, 'right'),
+  },
+];
+
+function slowness(value: number | null, usual: number | null): Style {
+  if (value === null) return 'dim';
+  if (usual === null || usual <= 0) return 'text';
+  if (value > usual * 3) return 'bad';
+  return value > usual * 1.7 ? 'warn' : 'text';
+}
+
+/** `RTX 4090`, or `4x RTX 4090` when there are several. */
+export function gpuLabel(row: Readonly<{ gpuModel: string; gpuCount: number }>): string {
+  return row.gpuCount > 1 ? `${row.gpuCount}x ${row.gpuModel}` : row.gpuModel || '-';
+}
+
+export function columnById(id: ColumnId): Column {
+  const found = columns.find((column) => column.id === id);
+  if (!found) throw new RangeError(`unknown column ${id}`);
+  return found;
+}
+
+/** What the rows are compared with. */
+export function poolOf(rows: readonly UpstreamView[]): Pool {
+  const averages = rows
+    .map((row) => row.avgMs)
+    .filter((value) => value !== null)
+    .sort((a, b) => a - b);
+  let topActive = 0;
+  let topShare = 0;
+  let idWidth = 0;
+  let gpuWidth = 0;
+  for (const row of rows) {
+    topActive = Math.max(topActive, row.active);
+    topShare = Math.max(topShare, row.share);
+    idWidth = Math.max(idWidth, cellWidth(row.id));
+    gpuWidth = Math.max(gpuWidth, cellWidth(gpuLabel(row)));
+  }
+  return {
+    topActive,
+    topShare,
+    idWidth,
+    gpuWidth,
+    roomy: false,
+    medianAvgMs: averages[Math.floor(averages.length / 2)] ?? null,
+  };
+}
+
+export type Fitted = Readonly<{ shown: readonly Readonly<{ column: Column; width: number }>[]; dropped: number }>;
+
+/** The columns that fit into `width` cells, by priority, in display order; one blank between two (two where there is room). */
+export function fitColumns(width: number, usual: Pool, hidden: ReadonlySet<ColumnId>): Fitted & { gap: number } {
+  const pool = { ...usual, roomy: width >= 104 };
+  const wanted = columns.filter((column) => !hidden.has(column.id));
+  const chosen = new Set<ColumnId>();
+  let used = 0;
+  for (const column of [...wanted].sort((a, b) => a.priority - b.priority)) {
+    const more = column.width(pool) + (chosen.size > 0 ? 1 : 0);
+    if (used + more > width && chosen.size > 0) continue;
+    chosen.add(column.id);
+    used += more;
+  }
+  const shown = wanted
+    .filter((column) => chosen.has(column.id))
+    .map((column) => ({ column, width: column.width(pool) }));
+  const gap = used + shown.length - 1 <= width ? 2 : 1;
+  return { shown, dropped: wanted.length - shown.length, gap };
+}

@@ -1,0 +1,603 @@
+import { type StrategyName, strategyNames } from '../core/domain.ts';
+import { type App, AppError, type FleetEvent, type Snapshot, type UpstreamView } from '../fleet/app.ts';
+import { type ColumnId, columnById } from './columns.ts';
+import { type Command, commandForKey, commandHints } from './commands.ts';
+import { parseFilter } from './filter.ts';
+import { asciiGlyphs, type Glyphs, unicodeGlyphs } from './format.ts';
+import { composeFrame, type Drawable } from './frame.ts';
+import { createHistory } from './history.ts';
+import type { Key } from './keys.ts';
+import { type PaneId, paneIds } from './layout.ts';
+import type { Line } from './line.ts';
+import { paneById } from './panes/index.ts';
+import type { DashboardPreferences, PreferenceStore } from './preferences.ts';
+import { readPreferences } from './preferences.ts';
+import type { Predict, PreviewState } from './preview.ts';
+import { type ColorLevel, paint, type ThemeName, themes } from './theme.ts';
+import type { Connection, SortOrder, Toast, ToastLevel, View } from './view.ts';
+
+/** Source of the connection's state; absent for a system in this process. */
+export interface ConnectionSource {
+  get(): Connection;
+  subscribe(listener: () => void): () => void;
+}
+
+export type DashboardSettings = Readonly<{
+  app: App;
+  columns: number;
+  rows: number;
+  color: ColorLevel;
+  /** Glyph set when no preference is kept. */
+  glyphs?: 'unicode' | 'ascii';
+  theme?: ThemeName;
+  label?: string;
+  readonly?: boolean;
+  preferences?: PreferenceStore | undefined;
+  connection?: ConnectionSource | undefined;
+  /** What the preview asks; without it the picker shows no model. */
+  predict?: Predict | undefined;
+  /** Wall clock in ms. */
+  now?: () => number;
+  /** Called when the person wants to leave. */
+  onQuit?: () => void;
+  /** Called on Ctrl-Z. */
+  onSuspend?: () => void;
+  /** Writes a text to the clipboard; false when there is no way. */
+  copy?: (text: string) => boolean;
+  /** Saves text and data of the current view; resolves with the path. */
+  save?: (name: string, content: string) => Promise<string>;
+  /** Asks the terminal to be drawn anew. */
+  onRedraw?: () => void;
+}>;
+
+/** A dialog or page: it gets every key while it is open. */
+export interface Overlay extends Drawable {
+  /** For the footer. */
+  readonly hints: readonly (readonly [string, string])[];
+  /** Called with every key; Escape closes it when this returns false. */
+  key(key: Key): boolean;
+  /** Pasted text, newlines included. Without this method pastes are dropped. */
+  paste?(text: string): void;
+  /** Called once when it is closed. */
+  closed?(): void;
+}
+
+export type Prompt = Readonly<{
+  label: string;
+  text: string;
+  error: string | null;
+  change(text: string): string | null;
+  submit(text: string): void;
+  cancel(): void;
+}>;
+
+export type UiState = Readonly<{
+  focus: PaneId;
+  zoom: boolean;
+  cursors: Readonly<Record<PaneId, number>>;
+  /** The instance under the cursor; it follows the instance when rows move. */
+  selectedId: string | null;
+  marks: ReadonlySet<string>;
+  sort: SortOrder;
+  filter: string;
+  hiddenColumns: ReadonlySet<ColumnId>;
+  eventLevel: 'all' | 'warn';
+  refreshMs: number;
+  theme: ThemeName;
+  glyphs: Glyphs;
+}>;
+
+/**
+ * The dashboard without a terminal: takes keys, pastes, sizes and data, gives rows of text. Everything that the screen
+ * shows comes from here, so that it can be tried without a terminal.
+ */
+export interface Dashboard {
+  readonly app: App;
+  readonly readonly: boolean;
+  readonly ui: UiState;
+  readonly overlays: readonly Overlay[];
+  readonly now: () => number;
+  /** Rows as painted text; the same reference while nothing visible changed. */
+  frame(): readonly string[];
+  /** The same rows with the meaning of each piece. */
+  lines(): readonly Line[];
+  view(): View;
+  subscribe(listener: () => void): () => void;
+  resize(columns: number, rows: number): void;
+  press(keys: readonly Key[]): void;
+  paste(text: string): void;
+  update(patch: Partial<UiState>): void;
+  /** Something visible may have changed: draw now. */
+  changed(): void;
+  open(overlay: Overlay): void;
+  close(overlay?: Overlay): void;
+  ask(prompt: Omit<Prompt, 'error' | 'text'> & { text?: string }): void;
+  toast(level: ToastLevel, text: string, cli?: string | null): void;
+  /** Why nothing may be changed right now; null when it may. */
+  refusal(): string | null;
+  run(command: Command): void;
+  switchStrategy(name: StrategyName): void;
+  /** Runs an action of the App: errors become a message, never an exception. True when it worked. */
+  act(label: string, action: () => Promise<string | undefined>, cli?: string | null): Promise<boolean>;
+  offerUndo(label: string, run: () => void): void;
+  undo(): void;
+  pause(on?: boolean): void;
+  /** Steps back (negative) or forward through the kept pictures while frozen. */
+  scrub(steps: number): void;
+  refreshNow(): void;
+  copy(text: string, what: string): void;
+  save(name: string, content: string): Promise<void>;
+  quit(): void;
+  suspend(): void;
+  redraw(): void;
+  dispose(): void;
+}
+
+const undoMs = 10_000;
+const resortMs = 2000;
+const eventsKept = 1000;
+const toastMs: Readonly<Record<ToastLevel, number>> = {
+  info: 6000,
+  ok: 10_000,
+  warn: 15_000,
+  error: Number.POSITIVE_INFINITY,
+};
+
+const live: Connection = { state: 'live', since: 0, retryAt: null, detail: null };
+
+/** One line for a person about anything that was thrown. */
+export function reasonOf(error: unknown): string {
+  if (error instanceof AppError) return [error.message, ...error.details].join('; ');
+  return error instanceof Error ? error.message : String(error);
+}
+
+export function createDashboard(settings: DashboardSettings): Dashboard {
+  const { app } = settings;
+  const now = settings.now ?? Date.now;
+  const kept: DashboardPreferences = readPreferences(settings.preferences);
+  const listeners = new Set<() => void>();
+  const history = createHistory();
+  const zero = Object.fromEntries(paneIds.map((id) => [id, 0])) as Record<PaneId, number>;
+  const offsets = { ...zero };
+
+  let columns = settings.columns;
+  let rows = settings.rows;
+  let snapshot = app.state.get();
+  let events: FleetEvent[] = [...app.events.recent()].slice(-eventsKept);
+  let ui: UiState = {
+    focus: 'instances',
+    zoom: false,
+    cursors: zero,
+    selectedId: null,
+    marks: new Set(),
+    sort: kept.sort ?? { column: 'instance', reverse: false },
+    filter: '',
+    hiddenColumns: new Set(kept.hiddenColumns ?? []),
+    eventLevel: 'all',
+    refreshMs: kept.refreshMs ?? 250,
+    theme: kept.theme ?? settings.theme ?? 'terminal',
+    glyphs: (kept.glyphs ?? settings.glyphs) === 'ascii' ? asciiGlyphs : unicodeGlyphs,
+  };
+  let overlays: Overlay[] = [];
+  let prompt: Prompt | null = null;
+  let toast: Toast | null = null;
+  let undoable: { label: string; until: number; run: () => void } | null = null;
+  let changingTo: StrategyName | null = null;
+  let preview: PreviewState | null = null;
+  let paused: Snapshot | null = null;
+  let frameRows: readonly string[] = [];
+  let frameLines: readonly Line[] = [];
+  let flushTimer: ReturnType<typeof setTimeout> | null = null;
+  let lastFlush = 0;
+  let disposed = false;
+
+  let order: string[] = [];
+  let orderKey = '';
+  let sortedAt = Number.NEGATIVE_INFINITY;
+  let orderedFor: Snapshot | null = null;
+  let orderedRows: readonly UpstreamView[] = [];
+
+  const shownSnapshot = (): Snapshot => paused ?? snapshot;
+
+  /** Rows change places at most every two seconds, so that a row can be read and chosen. */
+  function orderRows(shown: Snapshot): readonly UpstreamView[] {
+    const key = `${ui.sort.column} ${ui.sort.reverse} ${ui.filter}`;
+    if (orderedFor === shown && key === orderKey && now() - sortedAt < resortMs) return orderedRows;
+    const filter = parseFilter(ui.filter);
+    const passing = filter.error === null ? shown.upstreams.filter((row) => filter.matches(row)) : [...shown.upstreams];
+    const byId = new Map(passing.map((row) => [row.id, row]));
+    const stable = key === orderKey && now() - sortedAt < resortMs && order.length === byId.size;
+    if (stable && order.every((id) => byId.has(id))) {
+      orderedRows = order.map((id) => byId.get(id)).filter((row) => row !== undefined);
+    } else {
+      const column = columnById(ui.sort.column);
+      const sign = column.descending !== ui.sort.reverse ? -1 : 1;
+      const values = new Map(passing.map((row) => [row, column.sortValue(row)]));
+      orderedRows = passing.sort((a, b) => {
+        const left = values.get(a) ?? 0;
+        const right = values.get(b) ?? 0;
+        const compared =
+          typeof left === 'number' && typeof right === 'number'
+            ? left - right
+            : String(left).localeCompare(String(right));
+        return compared === 0 || Number.isNaN(compared) ? a.id.localeCompare(b.id) : compared * sign;
+      });
+      order = orderedRows.map((row) => row.id);
+      orderKey = key;
+      sortedAt = now();
+    }
+    orderedFor = shown;
+    return orderedRows;
+  }
+
+  function makeView(): View {
+    const shown = shownSnapshot();
+    const at = paused === null ? now() : shown.at;
+    const ordered = orderRows(shown);
+    const filter = parseFilter(ui.filter);
+    let cursor = ui.selectedId === null ? -1 : ordered.findIndex((row) => row.id === ui.selectedId);
+    if (cursor === -1) {
+      cursor = Math.min(ui.cursors.instances, Math.max(0, ordered.length - 1));
+      ui = { ...ui, selectedId: ordered[cursor]?.id ?? null };
+    }
+    const shownEvents = events.filter(
+      (event) =>
+        (paused === null || event.at <= shown.at) &&
+        (ui.eventLevel === 'all' || event.level === 'warn' || event.level === 'error'),
+    );
+    const cursors: Record<PaneId, number> = { ...ui.cursors, instances: cursor };
+    const base = {
+      snapshot: shown,
+      now: at,
+      glyphs: ui.glyphs,
+      focus: ui.focus,
+      zoom: ui.zoom,
+      rows: ordered,
+      selected: ordered[cursor] ?? null,
+      cursors,
+      offsets,
+      marks: ui.marks,
+      sort: ui.sort,
+      filter: ui.filter,
+      filterError: filter.error,
+      hiddenColumns: ui.hiddenColumns,
+      events: shownEvents,
+      eventLevel: ui.eventLevel,
+      connection: settings.connection?.get() ?? live,
+      readonly: settings.readonly ?? false,
+      label: settings.label ?? '',
+      pausedAt: paused === null ? null : shown.at,
+      refreshMs: ui.refreshMs,
+      strategyChangingTo: changingTo,
+      preview: ui.focus === 'strategy' ? preview : null,
+      toast,
+      undo: undoable === null ? null : { label: undoable.label, until: undoable.until },
+      prompt: prompt === null ? null : { label: prompt.label, text: prompt.text, error: prompt.error },
+    };
+    for (const id of paneIds) {
+      if (id === 'instances') continue;
+      const length = paneById(id).length({ ...base, hints: [] });
+      cursors[id] = Math.max(0, Math.min(cursors[id], length - 1));
+    }
+    const top = overlays.at(-1);
+    const hints: readonly (readonly [string, string])[] =
+      prompt !== null
+        ? [
+            ['enter', 'accept'],
+            ['esc', 'cancel'],
+          ]
+        : (top?.hints ?? commandHints(dashboard, ui.focus));
+    return { ...base, hints };
+  }
+
+  function draw(): void {
+    if (disposed) return;
+    if (toast !== null && now() - toast.at > toastMs[toast.level]) toast = null;
+    if (undoable !== null && now() > undoable.until) undoable = null;
+    frameLines = composeFrame(makeView(), columns, rows, overlays);
+    const theme = themes[ui.theme];
+    const painted = frameLines.map((line) => paint(line, theme, settings.color));
+    // The same reference for an unchanged picture: nothing is committed and nothing is written.
+    if (painted.length === frameRows.length && painted.every((row, index) => row === frameRows[index])) return;
+    frameRows = painted;
+    for (const listener of listeners) listener();
+  }
+
+  function flush(): void {
+    if (flushTimer !== null) clearTimeout(flushTimer);
+    flushTimer = null;
+    lastFlush = now();
+    const next = app.state.get();
+    if (next !== snapshot) {
+      snapshot = next;
+      history.add(next);
+    }
+    // Frozen: the pictures are kept for walking through them, nothing is drawn.
+    if (paused === null) draw();
+  }
+
+  function schedule(): void {
+    if (disposed || flushTimer !== null) return;
+    const wait = Math.min(ui.refreshMs, Math.max(0, ui.refreshMs - (now() - lastFlush)));
+    flushTimer = setTimeout(flush, wait);
+  }
+
+  function saveLooks(): void {
+    try {
+      settings.preferences?.write({
+        theme: ui.theme,
+        glyphs: ui.glyphs.name,
+        refreshMs: ui.refreshMs as NonNullable<DashboardPreferences['refreshMs']>,
+        sort: ui.sort,
+        hiddenColumns: [...ui.hiddenColumns],
+      });
+    } catch (error) {
+      dashboard.toast('warn', `preferences are not kept: ${reasonOf(error)}`);
+    }
+  }
+
+  function promptKey(key: Key): void {
+    if (prompt === null) return;
+    if (key === 'escape' || key === 'ctrl-c') {
+      const { cancel } = prompt;
+      prompt = null;
+      cancel();
+    } else if (key === 'enter') {
+      const { submit, text } = prompt;
+      prompt = null;
+      submit(text);
+    } else if (key === 'backspace' || key === 'delete') {
+      setPrompt([...prompt.text].slice(0, -1).join(''));
+    } else if (key === 'ctrl-u') {
+      setPrompt('');
+    } else if (key === 'space') {
+      setPrompt(`${prompt.text} `);
+    } else if ([...key].length === 1) {
+      setPrompt(prompt.text + key);
+    }
+  }
+
+  function setPrompt(text: string): void {
+    if (prompt === null) return;
+    prompt = { ...prompt, text: text.slice(0, 500) };
+    prompt = { ...prompt, error: prompt.change(prompt.text) };
+  }
+
+  function pressOne(key: Key): void {
+    if (toast?.level === 'error' && now() - toast.at > 1000) toast = null;
+    if (prompt !== null) {
+      promptKey(key);
+      return;
+    }
+    const top = overlays.at(-1);
+    if (top !== undefined) {
+      if (top.key(key)) return;
+      if (key === 'escape' || key === 'ctrl-c' || key === 'q') dashboard.close(top);
+      else if (key === 'ctrl-z') dashboard.suspend();
+      else if (key === 'ctrl-l') dashboard.redraw();
+      return;
+    }
+    const command = commandForKey(key, ui.focus);
+    if (command) dashboard.run(command);
+  }
+
+  const dashboard: Dashboard = {
+    app,
+    readonly: settings.readonly ?? false,
+    now,
+    get ui() {
+      return ui;
+    },
+    get overlays() {
+      return overlays;
+    },
+    frame: () => frameRows,
+    lines: () => frameLines,
+    view: makeView,
+    subscribe(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    resize(newColumns, newRows) {
+      if (newColumns === columns && newRows === rows) return;
+      columns = newColumns;
+      rows = newRows;
+      draw();
+    },
+    press(keys) {
+      for (const key of keys) pressOne(key);
+      draw();
+    },
+    paste(text) {
+      if (prompt !== null) setPrompt(prompt.text + text.replace(/\s+/g, ' ').trim());
+      else overlays.at(-1)?.paste?.(text);
+      draw();
+    },
+    update(patch) {
+      const before = ui;
+      ui = { ...ui, ...patch };
+      const looks = ['theme', 'glyphs', 'refreshMs', 'sort', 'hiddenColumns'] as const;
+      if (looks.some((name) => before[name] !== ui[name])) saveLooks();
+      if (patch.focus !== undefined || patch.cursors !== undefined) showPreview();
+    },
+    changed: draw,
+    open(overlay) {
+      overlays = [...overlays, overlay];
+      draw();
+    },
+    close(overlay = overlays.at(-1)) {
+      if (overlay === undefined || !overlays.includes(overlay)) return;
+      overlays = overlays.filter((other) => other !== overlay);
+      overlay.closed?.();
+      draw();
+    },
+    ask(wanted) {
+      prompt = { ...wanted, text: wanted.text ?? '', error: null };
+      draw();
+    },
+    toast(level, text, cli = null) {
+      const again = toast !== null && toast.text === text && toast.level === level;
+      toast = { level, text, cli, at: now(), times: again ? (toast?.times ?? 0) + 1 : 1 };
+    },
+    refusal() {
+      if (settings.readonly) return 'this dashboard is read-only';
+      const connection = settings.connection?.get() ?? live;
+      if (connection.state === 'stale') return 'disconnected: nothing can be changed until the server answers again';
+      if (paused !== null) return 'the picture is frozen: p continues';
+      return null;
+    },
+    run(command) {
+      const why = (command.changes ? dashboard.refusal() : null) ?? command.why?.(dashboard) ?? null;
+      if (why !== null) dashboard.toast('warn', `${command.keys[0] ?? command.id}: ${why}`);
+      else command.run(dashboard);
+    },
+    switchStrategy(name) {
+      const previous = snapshot.strategy.name;
+      const cli = `gpuproxy lb-strategy ${name}`;
+      if (name === previous) {
+        dashboard.toast('info', `strategy is already ${name}`, cli);
+        return;
+      }
+      changingTo = name;
+      void dashboard
+        .act(
+          `switching to ${name}`,
+          async () => {
+            const answer = await app.setStrategy(name, 'tui');
+            dashboard.offerUndo(`strategy ${answer.previous}`, () => dashboard.switchStrategy(answer.previous));
+            return `strategy is now ${name} (was ${answer.previous})`;
+          },
+          cli,
+        )
+        .finally(() => {
+          changingTo = null;
+          flush();
+        });
+    },
+    async act(label, action, cli = null) {
+      try {
+        const said = await action();
+        if (said !== undefined) dashboard.toast('ok', said, cli);
+        return true;
+      } catch (error) {
+        dashboard.toast('error', `${label}: ${reasonOf(error)}`);
+        return false;
+      } finally {
+        flush();
+        draw();
+      }
+    },
+    offerUndo(label, run) {
+      undoable = { label, until: now() + undoMs, run };
+    },
+    undo() {
+      const last = undoable;
+      if (last === null || now() > last.until) {
+        dashboard.toast('info', 'nothing to undo: 10 s are over or nothing was changed');
+        return;
+      }
+      undoable = null;
+      last.run();
+    },
+    pause(on = paused === null) {
+      if (!on) {
+        paused = null;
+        flush();
+        return;
+      }
+      history.add(snapshot);
+      paused = snapshot;
+    },
+    scrub(steps) {
+      if (paused === null) return;
+      const at = Math.max(0, history.indexOf(paused)) + steps;
+      paused = history.at(Math.max(0, Math.min(history.length - 1, at))) ?? paused;
+    },
+    refreshNow() {
+      void dashboard.act('asking the providers', async () => {
+        await app.refresh();
+        return 'providers asked again';
+      });
+    },
+    copy(text, what) {
+      const done = settings.copy?.(text) ?? false;
+      dashboard.toast(done ? 'ok' : 'warn', done ? `copied ${what}: ${text}` : `no clipboard here; ${what}: ${text}`);
+    },
+    async save(name, content) {
+      await dashboard.act('export', async () => {
+        if (!settings.save) throw new Error('nowhere to write to');
+        return `saved ${await settings.save(name, content)}`;
+      });
+    },
+    quit() {
+      settings.onQuit?.();
+    },
+    suspend() {
+      settings.onSuspend?.();
+    },
+    redraw() {
+      settings.onRedraw?.();
+    },
+    dispose() {
+      disposed = true;
+      if (flushTimer !== null) clearTimeout(flushTimer);
+      clearInterval(second);
+      for (const stop of stops) stop();
+      listeners.clear();
+    },
+  };
+
+  function showPreview(): void {
+    const name = ui.focus === 'strategy' ? strategyNames[ui.cursors.strategy] : undefined;
+    if (name === undefined || settings.predict === undefined || name === snapshot.strategy.name) {
+      preview = null;
+      return;
+    }
+    const { predict } = settings;
+    void app
+      .requests({ limit: 5000 })
+      .then((all) => {
+        if (ui.focus !== 'strategy' || strategyNames[ui.cursors.strategy] !== name) return;
+        const since = now() - 60_000;
+        const requests = all.filter((request) => request.at >= since);
+        const common = { strategy: name, requests: requests.length, nowP95Ms: snapshot.traffic.p95Ms };
+        const nothing = { shares: null, predictedP95Ms: null, modelError: null };
+        if (requests.length < 200) {
+          preview = { ...common, ...nothing, why: `not enough traffic: ${requests.length} of 200 requests` };
+          draw();
+          return;
+        }
+        const then = predict(name, requests, snapshot);
+        const model = predict(snapshot.strategy.name, requests, snapshot);
+        const known = snapshot.traffic.p95Ms;
+        preview =
+          then === null
+            ? { ...common, ...nothing, why: 'the model has nothing to say about this traffic' }
+            : {
+                ...common,
+                shares: then.shares,
+                predictedP95Ms: then.p95Ms,
+                modelError:
+                  model?.p95Ms == null || known === null || known <= 0 ? null : Math.abs(model.p95Ms - known) / known,
+                why: null,
+              };
+        draw();
+      })
+      .catch(() => undefined);
+  }
+
+  const second = setInterval(() => {
+    if (paused === null) draw();
+  }, 1000);
+  const stops = [
+    app.state.subscribe(schedule),
+    app.events.subscribe((event) => {
+      events = [...events.slice(-(eventsKept - 1)), event];
+      schedule();
+    }),
+    settings.connection?.subscribe(schedule) ?? (() => undefined),
+  ];
+  history.add(snapshot);
+  draw();
+  return dashboard;
+}

@@ -1,0 +1,220 @@
+import { fitText, plainText } from './format.ts';
+import { layout, type Rect, type SizeClass } from './layout.ts';
+import { block, drawOver, fitLine, type Line, lineWidth, type Style, span, spread } from './line.ts';
+import { headerLines, healthLine } from './panes/header.ts';
+import { panes } from './panes/index.ts';
+import { peekLines } from './panes/instances.ts';
+import type { Pane } from './panes/pane.ts';
+import type { View } from './view.ts';
+
+/** Something drawn over the panes: a dialog or a page of its own. */
+export type Drawable = Readonly<{
+  title: string;
+  /** The room it would like; it gets less on a small terminal. `page` takes everything between header and toast. */
+  size(columns: number, rows: number): Readonly<{ width: number; height: number }> | 'page';
+  lines(view: View, width: number, height: number): readonly Line[];
+}>;
+
+/** The whole screen: exactly `rows` lines of exactly `columns` cells. */
+export function composeFrame(view: View, columns: number, rows: number, overlays: readonly Drawable[] = []): Line[] {
+  const places = layout(columns, rows, { focus: view.focus, zoom: view.zoom });
+  let screen: Line[] = block([], columns, rows);
+  const put = (lines: readonly Line[], at: Rect) => {
+    screen = drawOver(screen, block(lines, at.width, at.height), at.x, at.y);
+  };
+  if (places.size === 'tiny') {
+    put(tinyLines(view, columns, rows), places.header);
+    return drawOverlays(screen, view, columns, rows, overlays, places.size);
+  }
+  put(headerLines(view, columns), places.header);
+  const page = overlays.find((overlay) => overlay.size(columns, rows) === 'page');
+  if (page === undefined) {
+    if (places.tabs) put([tabLine(view, columns)], places.tabs);
+    for (const pane of panes) {
+      const at = places.panes[pane.id];
+      if (at) put(paneLines(pane, view, at, places.tabs === null), at);
+    }
+    if (places.peek) {
+      const title = view.selected === null ? 'PEEK' : `PEEK ${plainText(view.selected.id)}`;
+      const at = places.peek;
+      put([titleRule(title, 'enter details', at.width, view, false), ...peekLines(view, at.width, at.height - 1)], at);
+    }
+    for (const at of places.dividers) {
+      put(
+        Array.from({ length: at.height }, () => [span(view.glyphs.side, 'rule')]),
+        at,
+      );
+    }
+  }
+  if (places.toast) put([toastLine(view, columns)], places.toast);
+  if (places.footer) put([footerLine(view, columns)], places.footer);
+  return drawOverlays(screen, view, columns, rows, overlays, places.size);
+}
+
+function paneLines(pane: Pane, view: View, at: Rect, withTitle: boolean): readonly Line[] {
+  const focused = view.focus === pane.id;
+  const heading = pane.heading(view);
+  const left = `${pane.title}${heading.left === '' ? '' : ` ${heading.left}`}`;
+  const rule = withTitle
+    ? titleRule(left, heading.right, at.width, view, focused, pane.letter)
+    : titleRule(heading.left, heading.right, at.width, view, focused);
+  return [rule, ...block(pane.body(view, at.width, at.height - 1, focused), at.width, at.height - 1)];
+}
+
+/** `── TITLE ───────── right ──`, as wide as the pane. */
+export function titleRule(
+  title: string,
+  right: string,
+  width: number,
+  view: View,
+  focused: boolean,
+  letter: string | null = null,
+): Line {
+  const { rule } = view.glyphs;
+  const style: Style = focused ? 'accent' : 'rule';
+  const leftPart: Line = [
+    span(rule.repeat(2), style),
+    ...(title === '' ? [] : [span(` ${title} `, focused ? 'title' : 'strong')]),
+    ...(letter === null ? [] : [span('(', 'dim'), span(letter, 'key'), span(') ', 'dim')]),
+  ];
+  const room = width - lineWidth(leftPart) - 6;
+  const rightText = room < 4 ? '' : fitText(right, Math.min(room, plainText(right).length)).trimEnd();
+  const rightPart: Line = rightText === '' ? [] : [span(` ${rightText} `, 'dim'), span(rule.repeat(2), style)];
+  const fill = width - lineWidth(leftPart) - lineWidth(rightPart);
+  return fitLine([...leftPart, span(rule.repeat(Math.max(0, fill)), style), ...rightPart], width);
+}
+
+const shortTitles: Readonly<Record<string, string>> = {
+  instances: 'Instances',
+  providers: 'Providers',
+  strategy: 'Strategy',
+  reservations: 'Reserved',
+  events: 'Events',
+};
+
+function tabLine(view: View, width: number): Line {
+  const spans = [span(' ')];
+  for (const pane of panes) {
+    const tab = pane.tab(view);
+    const here = view.focus === pane.id;
+    spans.push(
+      span(here ? '[' : ' ', 'accent'),
+      span(`${shortTitles[pane.id] ?? pane.title} ${tab.text}`, here ? 'title' : tab.alarm ? 'bad' : 'dim'),
+      span(tab.alarm ? '!' : '', 'bad'),
+      span(here ? ']' : ' ', 'accent'),
+    );
+  }
+  return spread(spans, [span('tab ', 'dim')], width);
+}
+
+const toastWords = { info: 'INFO ', ok: 'OK ', warn: 'WARN ', error: 'ERROR ' } as const;
+const toastStyles: Readonly<Record<'info' | 'ok' | 'warn' | 'error', Style>> = {
+  info: 'info',
+  ok: 'good',
+  warn: 'warn',
+  error: 'bad',
+};
+
+function toastLine(view: View, width: number): Line {
+  if (view.prompt !== null) {
+    const { label, text, error } = view.prompt;
+    const caret = view.glyphs.name === 'ascii' ? '_' : '▏';
+    return fitLine(
+      [
+        span(` ${label}`, 'key'),
+        span(plainText(text)),
+        span(caret, 'accent'),
+        span(error === null ? '' : `  ${error}`, 'warn'),
+      ],
+      width,
+    );
+  }
+  if (view.toast === null) {
+    return view.connection.state === 'stale' && view.connection.detail !== null
+      ? fitLine([span(` ${plainText(view.connection.detail)}`, 'bad')], width)
+      : fitLine([], width);
+  }
+  const { toast } = view;
+  const undo =
+    view.undo !== null && view.undo.until > view.now
+      ? [span('  u', 'key'), span(` undo (${Math.ceil((view.undo.until - view.now) / 1000)} s)`, 'dim')]
+      : [];
+  const left: Line = [
+    span(' '),
+    span(toastWords[toast.level], toastStyles[toast.level]),
+    span(plainText(toast.text)),
+    span(toast.times > 1 ? ` x${toast.times}` : '', 'dim'),
+    ...undo,
+  ];
+  const cli: Line = toast.cli === null ? [] : [span('  CLI ', 'dim'), span(plainText(toast.cli), 'accent'), span(' ')];
+  return lineWidth(left) + lineWidth(cli) <= width ? spread(left, cli, width) : fitLine(left, width);
+}
+
+function footerLine(view: View, width: number): Line {
+  const spans = [span(' ')];
+  let used = 1;
+  for (const [key, words] of view.hints) {
+    const need = key.length + words.length + 1;
+    if (used + need + 2 > width) continue;
+    spans.push(span(key, 'key'), span(` ${words}  `, 'dim'));
+    used += need + 2;
+  }
+  return fitLine(spans, width);
+}
+
+function tinyLines(view: View, columns: number, rows: number): Line[] {
+  const lines: Line[] = [
+    healthLine(view),
+    [span(`${view.snapshot.strategy.name}`, 'accent')],
+    [span(`panes need 60x15, now ${columns}x${rows}`, 'dim')],
+    [span('q', 'key'), span(' quit  ', 'dim'), span('?', 'key'), span(' help', 'dim')],
+  ];
+  if (view.toast !== null) lines.push([span(plainText(view.toast.text), toastStyles[view.toast.level])]);
+  return lines;
+}
+
+function drawOverlays(
+  screen: Line[],
+  view: View,
+  columns: number,
+  rows: number,
+  overlays: readonly Drawable[],
+  size: SizeClass,
+): Line[] {
+  let out = screen;
+  for (const overlay of overlays) {
+    const wanted = overlay.size(columns, rows);
+    if (wanted === 'page') {
+      const top = size === 'tiny' ? 0 : 2;
+      const height = size === 'tiny' ? rows : rows - 4;
+      const rule = titleRule(overlay.title, 'esc back', columns, view, true);
+      const body = block(overlay.lines(view, columns, height - 1), columns, height - 1);
+      out = drawOver(out, [rule, ...body], 0, top);
+      continue;
+    }
+    const width = Math.min(columns, wanted.width);
+    const height = Math.min(size === 'tiny' ? rows : rows - 2, wanted.height);
+    const x = Math.floor((columns - width) / 2);
+    const y = Math.max(0, Math.floor((rows - height) / 2) - (size === 'tiny' ? 0 : 1));
+    out = drawOver(out, boxed(overlay.title, overlay.lines(view, width - 4, height - 2), width, height, view), x, y);
+  }
+  return out;
+}
+
+function boxed(title: string, lines: readonly Line[], width: number, height: number, view: View): Line[] {
+  const { corners, rule, side } = view.glyphs;
+  const name = fitText(` ${title} `, Math.min(Math.max(0, width - 4), plainText(title).length + 2));
+  const top = fitLine(
+    [
+      span(corners[0] + rule, 'accent'),
+      span(name, 'title'),
+      span(rule.repeat(Math.max(0, width - 3 - name.length)) + corners[1], 'accent'),
+    ],
+    width,
+  );
+  const bottom = [span(corners[2] + rule.repeat(Math.max(0, width - 2)) + corners[3], 'accent')];
+  const body = block(lines, width - 4, height - 2).map(
+    (line): Line => [span(`${side} `, 'accent'), ...line, span(` ${side}`, 'accent')],
+  );
+  return [top, ...body, bottom].map((line) => fitLine(line, width));
+}

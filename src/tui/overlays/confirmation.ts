@@ -1,0 +1,102 @@
+import type { Dashboard, Overlay } from '../dashboard.ts';
+import { fitLine, type Line, span, textOf } from '../line.ts';
+import type { View } from '../view.ts';
+import { createTextField } from './text-field.ts';
+
+/** Keys that were on their way when the dialog opened must not confirm it. */
+const graceMs = 300;
+
+export type Choice = Readonly<{ label: string; note?: string; run: (() => void) | null }>;
+
+export type ConfirmationOptions = Readonly<{
+  title: string;
+  /** What will happen, drawn above the choices. */
+  body(view: View, width: number): readonly Line[];
+  choices: readonly Choice[];
+  /** The choice under the cursor at first. */
+  first: number;
+  /** What must be typed before a choice with an effect runs; null when Enter is enough. */
+  typed: Readonly<{ word: string; prompt: string }> | null;
+  width?: number;
+}>;
+
+/** A dialog that states what an action costs or loses, with a list of choices and, where it matters, a word to type. */
+export function createConfirmation(dashboard: Dashboard, options: ConfirmationOptions): Overlay {
+  const openedAt = dashboard.now();
+  const field = createTextField('', 40);
+  let cursor = options.first;
+  let refused: string | null = null;
+
+  const overlay: Overlay = {
+    title: options.title,
+    hints: [
+      ['up down', 'choose'],
+      ['enter', 'confirm'],
+      ['esc', 'cancel'],
+    ],
+    size: (columns, rows) => ({
+      width: Math.min(options.width ?? 78, columns - 2),
+      height: Math.min(rows - 2, content(dashboard.view(), Math.min(options.width ?? 78, columns - 2) - 4).length + 2),
+    }),
+    lines: content,
+    key(key) {
+      if (dashboard.now() - openedAt < graceMs) return true;
+      refused = null;
+      if (key === 'down' || key === 'tab') cursor = (cursor + 1) % options.choices.length;
+      else if (key === 'up' || key === 'shift-tab')
+        cursor = (cursor + options.choices.length - 1) % options.choices.length;
+      else if (key === 'enter') confirm();
+      else if (key === 'escape' || key === 'ctrl-c') dashboard.close(overlay);
+      else if (options.typed !== null) field.key(key);
+      else if (key === 'y') confirm();
+      else if (key === 'n' || key === 'q') dashboard.close(overlay);
+      else if (key === 'j') cursor = (cursor + 1) % options.choices.length;
+      else if (key === 'k') cursor = (cursor + options.choices.length - 1) % options.choices.length;
+      return true;
+    },
+  };
+
+  function confirm(): void {
+    const choice = options.choices[cursor];
+    if (!choice) return;
+    const why = dashboard.refusal();
+    if (choice.run !== null && why !== null) {
+      refused = why;
+      return;
+    }
+    if (choice.run !== null && options.typed !== null && field.text.trim() !== options.typed.word) {
+      refused = field.text === '' ? `type ${options.typed.word} first` : `"${field.text}" is not ${options.typed.word}`;
+      return;
+    }
+    dashboard.close(overlay);
+    choice.run?.();
+  }
+
+  function content(view: View, width: number): readonly Line[] {
+    const lines: Line[] = [...options.body(view, width), []];
+    for (const [index, choice] of options.choices.entries()) {
+      const here = index === cursor;
+      const line: Line = [
+        span(here ? `${view.glyphs.cursor} ` : '  ', 'key'),
+        span(choice.label, 'text'),
+        span(choice.note === undefined ? '' : `   ${choice.note}`, 'dim'),
+      ];
+      lines.push(here ? [span(textOf(fitLine(line, width)), 'selected')] : line);
+    }
+    lines.push([]);
+    if (refused !== null) lines.push([span(refused, 'bad')]);
+    else if (options.typed !== null) {
+      lines.push([
+        span(`${options.typed.prompt} `, 'warn'),
+        span('[ ', 'dim'),
+        span(field.text, 'strong'),
+        span('_', 'accent'),
+        span(' ]', 'dim'),
+        span('   esc cancels', 'dim'),
+      ]);
+    } else lines.push([span('enter confirms, esc cancels', 'dim')]);
+    return lines;
+  }
+
+  return overlay;
+}

@@ -1,0 +1,138 @@
+import type { UpstreamView } from '../../fleet/app.ts';
+import { gpuLabel, stateStyle } from '../columns.ts';
+import type { Dashboard, Overlay } from '../dashboard.ts';
+import { fitText, money, percent } from '../format.ts';
+import { type Line, outside, span } from '../line.ts';
+import type { View } from '../view.ts';
+import { createConfirmation } from './confirmation.ts';
+
+/** What the rest of the fleet would carry without some instances: in-flight per GPU now and after, and what is lost. */
+export function loadWithout(
+  rows: readonly UpstreamView[],
+  gone: ReadonlySet<string>,
+): Readonly<{ before: number | null; after: number | null; left: number; lostModels: readonly string[] }> {
+  const carrying = rows.filter((row) => row.eligible);
+  const staying = carrying.filter((row) => !gone.has(row.id));
+  const gpus = (list: readonly UpstreamView[]) => list.reduce((sum, row) => sum + Math.max(1, row.gpuCount), 0);
+  const active = rows.reduce((sum, row) => sum + row.active, 0);
+  const models = (list: readonly UpstreamView[]) => new Set(list.flatMap((row) => row.models ?? []));
+  const kept = models(staying);
+  return {
+    before: carrying.length === 0 ? null : active / gpus(carrying),
+    after: staying.length === 0 ? null : active / gpus(staying),
+    left: staying.length,
+    lostModels: [...models(carrying)].filter((model) => !kept.has(model)),
+  };
+}
+
+/** Destroying cannot be undone: says what is lost, what the rest would carry, and asks for a typed word. */
+export function createDestroyDialog(dashboard: Dashboard, ids: readonly string[]): Overlay {
+  const gone = new Set(ids);
+  const start = dashboard.view().snapshot.upstreams.filter((row) => gone.has(row.id));
+  const single = start.length === 1 ? start[0] : undefined;
+  const inFlight = start.reduce((sum, row) => sum + row.active, 0);
+  const after = loadWithout(dashboard.view().snapshot.upstreams, gone);
+  const risky =
+    start.some((row) => row.eligible) &&
+    (after.left === 0 || after.lostModels.length > 0 || doubles(after.before, after.after));
+
+  const destroy = (now: boolean) => () => {
+    void dashboard.act(
+      'destroy',
+      async () => {
+        const done = await Promise.all(ids.map((id) => dashboard.app.destroy(id, { now })));
+        dashboard.update({ marks: new Set() });
+        const pending = done.filter((answer) => answer.status === 'destroying').length;
+        const word = pending > 0 ? (now ? 'being destroyed' : 'draining, then destroyed') : 'destroyed';
+        return `${ids.length === 1 ? ids[0] : `${ids.length} instances`} ${word}`;
+      },
+      ids.map((id) => `gpuproxy destroy ${id}${now ? ' --now' : ''}`).join(' && '),
+    );
+  };
+  const drainOnly = () => {
+    void dashboard.act(
+      'drain',
+      async () => {
+        await Promise.all(ids.map((id) => dashboard.app.drain(id)));
+        return 'draining; still paid for';
+      },
+      ids.map((id) => `gpuproxy drain ${id}`).join(' && '),
+    );
+  };
+
+  const choices = [
+    { label: 'Drain first, then destroy', note: risky ? '' : 'recommended', run: destroy(false) },
+    {
+      label: inFlight > 0 ? `Destroy now and fail ${inFlight} requests in flight` : 'Destroy now',
+      run: destroy(true),
+    },
+    { label: 'Drain only, keep paying', run: drainOnly },
+    { label: 'Cancel', run: null },
+  ];
+  return createConfirmation(dashboard, {
+    title: 'DESTROY',
+    body: (view) => bodyLines(view, gone, risky),
+    choices,
+    first: risky ? choices.length - 1 : 0,
+    typed:
+      single !== undefined
+        ? { word: single.id.slice(-4), prompt: 'Type the last 4 characters of the id and enter:' }
+        : { word: String(ids.length), prompt: `Type ${ids.length}, their number, and enter:` },
+  });
+}
+
+const doubles = (before: number | null, after: number | null): boolean =>
+  before !== null && after !== null && before >= 1 && after > before * 1.8;
+
+function bodyLines(view: View, gone: ReadonlySet<string>, risky: boolean): Line[] {
+  const rows = view.snapshot.upstreams.filter((row) => gone.has(row.id));
+  const after = loadWithout(view.snapshot.upstreams, gone);
+  const lines: Line[] = [];
+  if (risky) {
+    lines.push([
+      span(
+        after.left === 0
+          ? 'Nothing would be left to answer requests.'
+          : after.lostModels.length > 0
+            ? `No other instance serves ${after.lostModels.join(', ')}.`
+            : 'The rest would carry much more than now.',
+        'bad',
+      ),
+    ]);
+  }
+  lines.push(
+    [
+      span(
+        `Destroy ${rows.length === 1 ? '1 instance' : `${rows.length} instances`}? This cannot be undone.`,
+        'strong',
+      ),
+    ],
+    [],
+  );
+  for (const row of rows.slice(0, 8)) {
+    lines.push([
+      span('  '),
+      outside(fitText(row.id, 16), 'strong'),
+      outside(` ${fitText(row.provider, 8)} ${fitText(gpuLabel(row), 14)} `),
+      span(fitText(row.state, 10), stateStyle(row.state)),
+      span(`${row.active} in flight, share ${percent(row.share)}`, 'dim'),
+    ]);
+  }
+  if (rows.length > 8) lines.push([span(`  and ${rows.length - 8} more`, 'dim')]);
+  const saved = rows.reduce((sum, row) => sum + row.usdPerHour, 0);
+  lines.push(
+    [],
+    [
+      span('  stops '),
+      span(`${money(saved)}/h`, 'good'),
+      span(` of ${money(view.snapshot.cost.usdPerHour)}/h`, 'dim'),
+      span(
+        after.after === null || after.before === null
+          ? ''
+          : `; in flight per GPU ${after.before.toFixed(1)} now, ${after.after.toFixed(1)} after`,
+        'dim',
+      ),
+    ],
+  );
+  return lines;
+}

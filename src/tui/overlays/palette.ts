@@ -1,0 +1,99 @@
+import { type Command, keyName } from '../commands.ts';
+import type { Dashboard, Overlay } from '../dashboard.ts';
+import { fitText } from '../format.ts';
+import { fitLine, type Line, span, textOf } from '../line.ts';
+import { createTextField } from './text-field.ts';
+
+/** How well `query` fits `text`: letters in order, better when they are together and begin words; null when it does not. */
+export function fuzzyScore(query: string, text: string): number | null {
+  const wanted = query.toLowerCase();
+  const hay = text.toLowerCase();
+  let at = 0;
+  let score = 0;
+  let last = -2;
+  for (const letter of wanted) {
+    if (letter === ' ') continue;
+    const found = hay.indexOf(letter, at);
+    if (found === -1) return null;
+    const beginsWord = found === 0 || /[^a-z0-9]/.test(hay[found - 1] ?? '');
+    score += found === last + 1 ? 3 : beginsWord ? 2 : 0;
+    score -= (found - at) * 0.05;
+    last = found;
+    at = found + 1;
+  }
+  return score;
+}
+
+/** Fuzzy search over all commands; shows the command line that does the same. */
+export function createPalette(dashboard: Dashboard, commands: readonly Command[]): Overlay {
+  const field = createTextField();
+  let cursor = 0;
+  const focus = dashboard.ui.focus;
+
+  const found = (): readonly Command[] => {
+    const usable = commands.filter((command) => command.id !== 'palette');
+    if (field.text.trim() === '') return usable;
+    return usable
+      .map((command) => ({ command, score: fuzzyScore(field.text, `${command.title} ${command.id}`) }))
+      .filter((entry) => entry.score !== null)
+      .sort((a, b) => (b.score ?? 0) - (a.score ?? 0))
+      .map((entry) => entry.command);
+  };
+
+  return {
+    title: 'COMMANDS',
+    hints: [
+      ['enter', 'run'],
+      ['up down', 'choose'],
+      ['esc', 'close'],
+    ],
+    size: (columns, rows) => ({ width: Math.min(84, columns - 2), height: Math.min(20, rows - 3) }),
+    lines(view, width, height) {
+      const list = found();
+      cursor = Math.max(0, Math.min(cursor, list.length - 1));
+      const room = height - 3;
+      const first = Math.max(0, Math.min(cursor - Math.floor(room / 2), list.length - room));
+      const rows = list.slice(first, first + room).map((command, index): Line => {
+        const here = first + index === cursor;
+        const why = (command.changes ? dashboard.refusal() : null) ?? command.why?.(dashboard) ?? null;
+        const line: Line = [
+          span(here ? `${view.glyphs.cursor} ` : '  ', 'key'),
+          span(fitText(keyName(command.keys[0] ?? ''), 10), why === null ? 'key' : 'dim'),
+          span(command.title, why === null ? 'text' : 'dim'),
+          span(why === null ? '' : `  (${why})`, 'dim'),
+        ];
+        return here ? [span(textOf(fitLine(line, width)), 'selected')] : line;
+      });
+      while (rows.length < room) rows.push([]);
+      const chosen = list[cursor];
+      const cli = chosen?.cli?.(dashboard) ?? null;
+      return [
+        [span(':', 'key'), span(field.text), span('_', 'accent')],
+        ...(list.length === 0 ? [[span('  no such command', 'warn')] as Line, ...rows.slice(1)] : rows),
+        [],
+        cli === null ? [span('no command line for this one', 'dim')] : [span('CLI ', 'dim'), span(cli, 'accent')],
+      ];
+    },
+    key(key) {
+      if (key === 'down' || key === 'ctrl-n' || key === 'tab') cursor += 1;
+      else if (key === 'up' || key === 'ctrl-p' || key === 'shift-tab') cursor = Math.max(0, cursor - 1);
+      else if (key === 'pagedown') cursor += 10;
+      else if (key === 'pageup') cursor = Math.max(0, cursor - 10);
+      else if (key === 'enter') {
+        const chosen = found()[cursor];
+        dashboard.close(this);
+        if (!chosen) return true;
+        if (chosen.scope !== 'global' && chosen.scope !== 'list' && chosen.scope !== focus) {
+          dashboard.update({ focus: chosen.scope });
+        }
+        dashboard.run(chosen);
+      } else if (field.key(key)) cursor = 0;
+      else return false;
+      return true;
+    },
+    paste(text) {
+      field.paste(text);
+      cursor = 0;
+    },
+  };
+}

@@ -1,0 +1,51 @@
+import type { Dashboard, Overlay } from '../dashboard.ts';
+import { money } from '../format.ts';
+import { outside, span } from '../line.ts';
+import { createConfirmation } from './confirmation.ts';
+import { loadWithout } from './destroy.ts';
+
+/** Destroys everything of a reservation, after the number of its instances was typed. */
+export function createReleaseDialog(dashboard: Dashboard, id: string): Overlay {
+  const members = dashboard.view().snapshot.reservations.find((item) => item.id === id)?.instances ?? [];
+  const living = dashboard
+    .view()
+    .snapshot.upstreams.filter((row) => members.includes(row.id) && row.lifecycle.phase !== 'ended');
+  const release = (now: boolean) => () => {
+    void dashboard.act(
+      'release',
+      async () => {
+        const answer = await dashboard.app.releaseReservation(id, { now });
+        if (answer.failed.length > 0)
+          throw new Error(`${answer.failed.join(', ')} could not be destroyed yet; tried again`);
+        return `${id}: ${answer.released.length} instances released`;
+      },
+      `gpuproxy reservations release ${id}${now ? ' --now' : ''}`,
+    );
+  };
+  return createConfirmation(dashboard, {
+    title: 'RELEASE',
+    body: (view) => {
+      const rows = view.snapshot.upstreams.filter((row) => living.some((one) => one.id === row.id));
+      const after = loadWithout(view.snapshot.upstreams, new Set(members));
+      const saved = rows.reduce((sum, row) => sum + row.usdPerHour, 0);
+      const inFlight = rows.reduce((sum, row) => sum + row.active, 0);
+      return [
+        [span('Release '), outside(id, 'strong'), span(` and destroy its ${rows.length} instances?`)],
+        [],
+        [span(`  ${inFlight} requests in flight; stops `), span(`${money(saved)}/h`, 'good')],
+        [
+          after.left === 0
+            ? span('  Nothing would be left to answer requests.', 'bad')
+            : span(`  ${after.left} instances stay in rotation.`, 'dim'),
+        ],
+      ];
+    },
+    choices: [
+      { label: 'Drain first, then destroy', note: 'recommended', run: release(false) },
+      { label: 'Destroy now', run: release(true) },
+      { label: 'Cancel', run: null },
+    ],
+    first: 0,
+    typed: { word: String(living.length), prompt: `Type ${living.length}, the number of instances, and enter:` },
+  });
+}

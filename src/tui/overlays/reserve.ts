@@ -1,0 +1,442 @@
+import { randomUUID } from 'node:crypto';
+import type { OfferFilter, ProviderName } from '../../core/domain.ts';
+import { AppError, type ReservePlan, type ReserveRequest, type ReserveResult } from '../../fleet/app.ts';
+import { gpuLabel, stateStyle } from '../columns.ts';
+import { type Dashboard, type Overlay, reasonOf } from '../dashboard.ts';
+import { age, fitText, money } from '../format.ts';
+import { fitLine, type Line, outside, span } from '../line.ts';
+import type { View } from '../view.ts';
+import { createTextField } from './text-field.ts';
+
+const fieldNames = ['count', 'gpu', 'provider', 'max $/h', 'min VRAM', 'location', 'GPUs each'] as const;
+type FieldName = (typeof fieldNames)[number];
+
+const fieldHelp: Readonly<Record<FieldName, string>> = {
+  count: 'GPUs, 1 to 16',
+  gpu: 'part of the name; empty: any',
+  provider: 'left and right choose',
+  'max $/h': 'per instance; empty: any',
+  'min VRAM': 'GB of one GPU; empty: any',
+  location: 'country code or place; empty: any',
+  'GPUs each': 'GPUs of one instance; empty: 1',
+};
+
+type Step =
+  | Readonly<{ name: 'form' }>
+  | Readonly<{ name: 'confirm'; plan: ReservePlan; at: number; risen: number | null }>
+  | Readonly<{ name: 'renting'; since: number }>
+  | Readonly<{ name: 'done'; result: ReserveResult }>;
+
+/** A price that rose by at most this much since the confirmed quote is still accepted. */
+const acceptedRise = 1.02;
+const graceMs = 300;
+
+export type ReserveDefaults = Readonly<{ gpuModel?: string; provider?: ProviderName }>;
+
+/** Form with a live plan, confirmation with the price, then the progress of each GPU. */
+export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefaults = {}): Overlay {
+  const fields: Readonly<Record<FieldName, ReturnType<typeof createTextField>>> = {
+    count: createTextField('1', 2),
+    gpu: createTextField(defaults.gpuModel ?? '', 40),
+    provider: createTextField(defaults.provider ?? 'any', 20),
+    'max $/h': createTextField('', 10),
+    'min VRAM': createTextField('', 5),
+    location: createTextField('', 40),
+    'GPUs each': createTextField('', 2),
+  };
+  const typed = createTextField('', 6);
+  let at = 0;
+  let step: Step = { name: 'form' };
+  let stepAt = dashboard.now();
+  let plan: ReservePlan | null = null;
+  let planFailed: string | null = null;
+  let planning: AbortController | null = null;
+  let timer: ReturnType<typeof setTimeout> | null = null;
+  let refused: string | null = null;
+  let closed = false;
+  // The key stays while the answer to the same request is not known, so that a lost answer is never paid for twice.
+  let attempt: Readonly<{ body: string; key: string }> | null = null;
+
+  const request = (): ReserveRequest | string => {
+    const read = (name: FieldName) => fields[name].text.trim();
+    const number = (name: FieldName, min: number, max: number, whole: boolean): number | undefined | string => {
+      const text = read(name);
+      if (text === '') return undefined;
+      const value = Number(text);
+      if (!Number.isFinite(value) || value < min || value > max || (whole && !Number.isInteger(value))) {
+        return `${name}: got "${text}", accepts ${whole ? 'a whole number' : 'a number'} from ${min} to ${max}`;
+      }
+      return value;
+    };
+    const count = number('count', 1, 16, true) ?? 'count: 1 to 16 GPUs';
+    const max = number('max $/h', 0.001, 1000, false);
+    const vram = number('min VRAM', 1, 2000, true);
+    const each = number('GPUs each', 1, 16, true);
+    for (const value of [count, max, vram, each]) if (typeof value === 'string') return value;
+    const provider = read('provider');
+    if (typeof each === 'number' && typeof count === 'number' && count % each !== 0) {
+      return `count: ${count} is not a multiple of ${each} GPUs each`;
+    }
+    const filter: OfferFilter = {
+      ...(read('gpu') === '' ? {} : { gpuModel: read('gpu') }),
+      ...(provider === 'any' || provider === '' ? {} : { provider: provider as ProviderName }),
+      ...(typeof max === 'number' ? { maxUsdPerHour: max } : {}),
+      ...(typeof vram === 'number' ? { minVramGb: vram } : {}),
+      ...(read('location') === '' ? {} : { location: read('location') }),
+      ...(typeof each === 'number' ? { gpuCount: each } : {}),
+    };
+    return { count: count as number, filter, config: {} };
+  };
+
+  const cli = (): string => {
+    const wanted = request();
+    if (typeof wanted === 'string') return '';
+    const { filter } = wanted;
+    const quoted = (text: string) => (/^[\w.-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
+    return [
+      `gpuproxy reserve ${wanted.count}`,
+      ...(filter.gpuModel === undefined ? [] : [`--gpu ${quoted(filter.gpuModel)}`]),
+      ...(filter.provider === undefined ? [] : [`--provider ${filter.provider}`]),
+      ...(filter.maxUsdPerHour === undefined ? [] : [`--max-price ${filter.maxUsdPerHour}`]),
+      ...(filter.minVramGb === undefined ? [] : [`--min-vram ${filter.minVramGb}`]),
+      ...(filter.location === undefined ? [] : [`--location ${quoted(filter.location)}`]),
+      ...(filter.gpuCount === undefined ? [] : [`--gpu-count ${filter.gpuCount}`]),
+      '--yes',
+    ].join(' ');
+  };
+
+  const go = (next: Step) => {
+    step = next;
+    stepAt = dashboard.now();
+    refused = null;
+    if (!closed) dashboard.changed();
+  };
+
+  const replan = (delay: number) => {
+    if (timer !== null) clearTimeout(timer);
+    planning?.abort();
+    const wanted = request();
+    if (typeof wanted === 'string') {
+      plan = null;
+      planFailed = wanted;
+      return;
+    }
+    timer = setTimeout(() => {
+      const controller = new AbortController();
+      planning = controller;
+      dashboard.app
+        .plan(wanted, controller.signal)
+        .then((value) => {
+          if (controller.signal.aborted) return;
+          plan = value;
+          planFailed = null;
+          dashboard.changed();
+        })
+        .catch((error: unknown) => {
+          if (controller.signal.aborted) return;
+          plan = null;
+          planFailed = reasonOf(error);
+          dashboard.changed();
+        });
+    }, delay);
+  };
+  replan(0);
+
+  /** Takes the quote again before anything is paid. */
+  const confirm = () => {
+    if (step.name !== 'confirm') return;
+    const wanted = request();
+    if (typeof wanted === 'string') return;
+    const why = dashboard.refusal();
+    if (why !== null) {
+      refused = why;
+      return;
+    }
+    if (typed.text.trim() !== String(step.plan.count)) {
+      refused = `type ${step.plan.count} to confirm`;
+      return;
+    }
+    const agreed = step.plan.usdPerHour;
+    go({ name: 'renting', since: dashboard.now() });
+    void (async () => {
+      try {
+        const fresh = await dashboard.app.plan(wanted);
+        if (fresh.usdPerHour > agreed * acceptedRise) {
+          typed.set('');
+          go({ name: 'confirm', plan: fresh, at: dashboard.now(), risen: agreed });
+          return;
+        }
+        const body = JSON.stringify(wanted);
+        if (attempt?.body !== body) attempt = { body, key: randomUUID() };
+        const result = await dashboard.app.reserve(wanted, { idempotencyKey: attempt.key, by: 'tui' });
+        dashboard.toast(
+          result.count < result.requested ? 'warn' : 'ok',
+          `${result.reservation}: reserved ${result.count} of ${result.requested} GPUs`,
+          cli(),
+        );
+        go({ name: 'done', result });
+      } catch (error) {
+        const answered =
+          error instanceof AppError && error.code !== 'disconnected' && error.code !== 'provider_timeout';
+        if (answered) attempt = null;
+        dashboard.toast('error', `reserve: ${reasonOf(error)}`);
+        typed.set('');
+        go({ name: 'form' });
+        replan(0);
+      }
+    })();
+  };
+
+  const overlay: Overlay = {
+    title: 'RESERVE',
+    get hints() {
+      return step.name === 'form'
+        ? ([
+            ['tab', 'next field'],
+            ['enter', 'continue'],
+            ['esc', 'cancel'],
+          ] as const)
+        : step.name === 'done'
+          ? ([['esc', 'close']] as const)
+          : ([
+              ['enter', 'confirm'],
+              ['esc', 'back'],
+            ] as const);
+    },
+    size: (columns, rows) => ({ width: Math.min(84, columns - 2), height: Math.min(26, rows - 2) }),
+    lines(view, width, height) {
+      if (step.name === 'form') return formLines(view, width, height);
+      if (step.name === 'confirm') return confirmLines(view, step, height);
+      if (step.name === 'renting') {
+        return [
+          [span('Asking for the price again, then renting.', 'busy')],
+          [],
+          [span(`for ${age(view.now - step.since)}; esc leaves it running`, 'dim')],
+        ];
+      }
+      return doneLines(view, step.result, width, height);
+    },
+    key(key) {
+      if (dashboard.now() - stepAt < graceMs && step.name !== 'form') return true;
+      refused = null;
+      if (step.name === 'form') return formKey(key);
+      if (step.name === 'confirm') {
+        if (key === 'escape') go({ name: 'form' });
+        else if (key === 'enter') confirm();
+        else if (key === 'ctrl-c') return false;
+        else typed.key(key);
+        return true;
+      }
+      if (step.name === 'done') {
+        const { result } = step;
+        if (key === 'x' && result.count > 0) {
+          dashboard.close(overlay);
+          void dashboard.act('release', async () => {
+            const answer = await dashboard.app.releaseReservation(result.reservation, { now: true });
+            return `${result.reservation}: ${answer.released.length} instances released`;
+          });
+        } else if (key === 'k' || key === 'enter') dashboard.close(overlay);
+        else if (key === 'n' && result.count < result.requested) {
+          dashboard.close(overlay);
+          const next = createReserveDialog(dashboard, defaults);
+          dashboard.open(next);
+        } else return false;
+        return true;
+      }
+      return false;
+    },
+    paste(text) {
+      if (step.name !== 'form') return;
+      fields[fieldNames[at] ?? 'gpu'].paste(text);
+      replan(250);
+    },
+    closed() {
+      closed = true;
+      if (timer !== null) clearTimeout(timer);
+      planning?.abort();
+    },
+  };
+
+  function formKey(key: string): boolean {
+    const name = fieldNames[at] ?? 'count';
+    if (key === 'tab' || key === 'down') at = (at + 1) % fieldNames.length;
+    else if (key === 'shift-tab' || key === 'up') at = (at + fieldNames.length - 1) % fieldNames.length;
+    else if (key === 'enter') {
+      const wanted = request();
+      if (typeof wanted === 'string') refused = wanted;
+      else if (plan === null) refused = planFailed ?? 'the offers are still being asked for';
+      else if (plan.count === 0) refused = 'nothing matches: widen the filter';
+      else {
+        typed.set('');
+        go({ name: 'confirm', plan, at: dashboard.now(), risen: null });
+      }
+    } else if (name === 'provider' && ['left', 'right', 'space'].includes(key)) {
+      const names = ['any', ...dashboard.view().snapshot.providers.map((provider) => provider.name)];
+      const step = key === 'left' ? names.length - 1 : 1;
+      fields.provider.set(names[(names.indexOf(fields.provider.text) + step) % names.length] ?? 'any');
+      replan(0);
+    } else if (name === 'count' && (key === 'left' || key === 'right')) {
+      const value = Number(fields.count.text) || 1;
+      fields.count.set(String(Math.max(1, Math.min(16, value + (key === 'right' ? 1 : -1)))));
+      replan(100);
+    } else if (name === 'provider' && key !== 'escape' && key !== 'ctrl-c') return true;
+    else if (fields[name].key(key)) replan(250);
+    else return false;
+    return true;
+  }
+
+  function formLines(view: View, width: number, height: number): Line[] {
+    const lines: Line[] = fieldNames.map((name, index): Line => {
+      const here = index === at;
+      return [
+        span(here ? `${view.glyphs.cursor} ` : '  ', 'key'),
+        span(fitText(name, 11), here ? 'title' : 'dim'),
+        span(fields[name].text, 'strong'),
+        span(here ? '_' : '', 'accent'),
+        span(here ? `   ${fieldHelp[name]}` : '', 'dim'),
+      ];
+    });
+    lines.push([]);
+    if (refused !== null) lines.push([outside(refused, 'bad')]);
+    else if (planFailed !== null) lines.push([outside(planFailed, 'warn')]);
+    else if (plan === null) lines.push([span('asking the providers', 'busy')]);
+    else lines.push(...planSummary(view, plan));
+    if (plan !== null) {
+      const room = height - lines.length - 2;
+      if (room > 2) lines.push(...offerLines(plan, room));
+    }
+    while (lines.length < height - 1) lines.push([]);
+    lines.push([span('CLI ', 'dim'), outside(cli(), 'accent')]);
+    return lines.map((line) => fitLine(line, width));
+  }
+
+  function confirmLines(view: View, now: Extract<Step, { name: 'confirm' }>, height: number): Line[] {
+    const lines: Line[] = [
+      [
+        span(`Reserve ${now.plan.count} GPU${now.plan.count === 1 ? '' : 's'}`, 'strong'),
+        span('   step 2 of 2: confirm', 'dim'),
+      ],
+      [],
+    ];
+    if (now.risen !== null) {
+      lines.push([
+        span(
+          `The price rose from ${money(now.risen)}/h to ${money(now.plan.usdPerHour)}/h. Nothing was rented.`,
+          'bad',
+        ),
+      ]);
+    }
+    lines.push(...planSummary(view, now.plan));
+    lines.push([], ...offerLines(now.plan, Math.max(2, height - lines.length - 6)), []);
+    lines.push([span('CLI ', 'dim'), outside(cli(), 'accent')]);
+    if (refused !== null) lines.push([outside(refused, 'bad')]);
+    else {
+      lines.push([span(`quote ${age(view.now - now.at)} old; it is taken again before renting`, 'dim')]);
+    }
+    lines.push([
+      span(`Type ${now.plan.count} and enter to spend ${money(now.plan.usdPerHour)}/h: `, 'warn'),
+      span('[ ', 'dim'),
+      span(typed.text, 'strong'),
+      span('_', 'accent'),
+      span(' ]', 'dim'),
+      span('   esc back', 'dim'),
+    ]);
+    return lines;
+  }
+
+  function doneLines(view: View, result: ReserveResult, width: number, height: number): Line[] {
+    const ids = result.reserved.map((item) => item.instanceId);
+    const rows = ids.map((id) => view.snapshot.upstreams.find((row) => row.id === id));
+    const ready = rows.filter((row) => row?.eligible).length;
+    const lines: Line[] = [
+      [
+        outside(`${result.reservation}  `, 'accent'),
+        span(
+          `Reserved ${result.count} GPUs (requested: ${result.requested})`,
+          result.count < result.requested ? 'warn' : 'good',
+        ),
+        span(`   ${ready} of ${ids.length} in rotation`, 'dim'),
+      ],
+      [],
+    ];
+    for (const [index, item] of result.reserved.entries()) {
+      const row = rows[index];
+      const state = row?.state ?? 'RESERVING';
+      lines.push([
+        span('  '),
+        outside(fitText(item.instanceId, 16), 'strong'),
+        outside(fitText(item.provider, 9), 'dim'),
+        outside(fitText(gpuLabel(item), 14)),
+        span(fitText(`${money(item.usdPerHour)}/h`, 9, 'right')),
+        span('  '),
+        span(fitText(state, 10), stateStyle(state)),
+        outside(row === undefined ? '' : row.eligible ? 'in rotation' : row.reason, 'dim'),
+      ]);
+    }
+    for (const error of result.errors) lines.push([outside(`  ${error}`, 'warn')]);
+    lines.push([]);
+    lines.push(
+      result.count < result.requested && result.count > 0
+        ? [
+            span('k', 'key'),
+            span(' keep them  '),
+            span('n', 'key'),
+            span(' try for more  '),
+            span('x', 'key'),
+            span(' release all'),
+          ]
+        : [span('enter', 'key'), span(' close: it goes on in the background')],
+    );
+    return lines.slice(0, height).map((line) => fitLine(line, width));
+  }
+
+  return overlay;
+}
+
+function planSummary(view: View, plan: ReservePlan): Line[] {
+  const { cost } = view.snapshot;
+  const then = cost.usdPerHour + plan.usdPerHour;
+  const lines: Line[] = [
+    [
+      span(`${plan.count} of ${plan.requested} GPUs: `, plan.count < plan.requested ? 'warn' : 'good'),
+      span(`${money(plan.usdPerHour)}/h`, 'strong'),
+      span(`, about ${money(plan.usdPerHour * 24)} a day`),
+      span(plan.prepaidUsd > 0 ? `; ${money(plan.prepaidUsd)} are paid at once` : '', 'warn'),
+    ],
+    [
+      span(`fleet then ${money(then)}/h`, 'dim'),
+      cost.maxUsdPerHour === null
+        ? span('')
+        : span(` of ${money(cost.maxUsdPerHour)}/h allowed`, then > cost.maxUsdPerHour ? 'bad' : 'dim'),
+    ],
+  ];
+  for (const error of plan.errors.slice(0, 2)) lines.push([outside(error, 'warn')]);
+  return lines;
+}
+
+function offerLines(plan: ReservePlan, room: number): Line[] {
+  const lines: Line[] = [
+    [
+      span(
+        `${fitText('#', 3, 'right')} ${fitText('PROVIDER', 9)}${fitText('OFFER', 13)} ${fitText('GPU', 15)}${fitText('VRAM', 6, 'right')}  ${fitText('LOCATION', 14)}${fitText('$/H', 8, 'right')}`,
+        'head',
+      ),
+    ],
+  ];
+  for (const [index, offer] of plan.offers.slice(0, room - 1).entries()) {
+    lines.push([
+      span(`${fitText(String(index + 1), 3, 'right')} `, 'dim'),
+      outside(fitText(offer.provider, 9), 'dim'),
+      outside(fitText(offer.id, 13)),
+      span(' '),
+      outside(fitText(gpuLabel(offer), 15), 'strong'),
+      span(fitText(`${offer.vramGb}GB`, 6, 'right')),
+      span('  '),
+      outside(fitText(offer.location ?? '-', 14), 'dim'),
+      span(fitText(money(offer.usdPerHour), 8, 'right')),
+    ]);
+  }
+  const more = plan.offers.length - (room - 1);
+  if (more > 0) lines.push([span(`    and ${more} more`, 'dim')]);
+  return lines;
+}

@@ -1,0 +1,56 @@
+import type { FleetEvent } from '../../fleet/app.ts';
+import { clockTime, fitText } from '../format.ts';
+import { fitLine, type Line, outside, type Span, type Style, span, textOf } from '../line.ts';
+import { type Pane, scrollTo } from './pane.ts';
+
+const levelStyles: Readonly<Record<FleetEvent['level'], Style>> = {
+  info: 'info',
+  ok: 'good',
+  warn: 'warn',
+  error: 'bad',
+};
+
+/** What happened, newest first. */
+export const eventsPane: Pane = {
+  id: 'events',
+  title: 'EVENTS',
+  letter: 'E',
+  length: (view) => view.events.length,
+  heading: (view) => ({ left: '', right: view.eventLevel === 'all' ? 'all' : 'warnings and errors' }),
+  tab: (view) => {
+    const bad = view.events.filter((event) => event.level === 'warn' || event.level === 'error').length;
+    return { text: bad > 0 ? `${bad}W` : String(view.events.length), alarm: view.events.at(-1)?.level === 'error' };
+  },
+  body: (view, width, height, focused) => {
+    if (view.events.length === 0) {
+      return [
+        [span(view.eventLevel === 'all' ? '  Nothing has happened yet.' : '  No warnings. v shows all events.', 'dim')],
+      ];
+    }
+    const cursor = view.cursors.events;
+    const first = focused ? scrollTo(cursor, view.events.length, height, view.offsets.events) : 0;
+    view.offsets.events = first;
+    const lines: Line[] = [];
+    for (let row = 0; row < height; row += 1) {
+      const event = view.events[view.events.length - 1 - first - row];
+      if (!event) break;
+      const here = focused && first + row === cursor;
+      const spans = eventRow(event, width, here ? view.glyphs.cursor : ' ');
+      lines.push(here ? [span(textOf(fitLine(spans, width)), 'selected')] : spans);
+    }
+    return lines;
+  },
+};
+
+export function eventRow(event: FleetEvent, width: number, marker = ' '): Span[] {
+  const subject = width >= 70 ? 14 : 12;
+  return [
+    span(marker, 'key'),
+    span(`${clockTime(event.at)} `, 'dim'),
+    span(fitText(event.level.toUpperCase(), 5), levelStyles[event.level]),
+    span(' '),
+    outside(fitText(event.subject ?? event.kind, subject), 'strong'),
+    span(' '),
+    outside(event.message),
+  ];
+}

@@ -1,0 +1,159 @@
+import { age, count, fitText, milliseconds, money, percent, plainText, rate, sparkline } from '../format.ts';
+import { fitLine, type Line, lineWidth, type Span, span } from '../line.ts';
+import type { View } from '../view.ts';
+
+type Segment = Readonly<{ line: Line; priority: number }>;
+
+/** The segments that fitText, in their order, `gap` between them; the least important go first. */
+export function joinSegments(segments: readonly Segment[], width: number, gap: Span): Line {
+  const kept = [...segments];
+  const total = () =>
+    kept.reduce((sum, segment) => sum + lineWidth(segment.line), 0) + Math.max(0, kept.length - 1) * gap.text.length;
+  while (kept.length > 1 && total() > width) {
+    let worst = 0;
+    for (const [index, segment] of kept.entries()) if (segment.priority >= (kept[worst]?.priority ?? 0)) worst = index;
+    kept.splice(worst, 1);
+  }
+  return kept.flatMap((segment, index) => (index === 0 ? segment.line : [gap, ...segment.line]));
+}
+
+/** The two lines at the top: who and where, then traffic, fleet and money. Numbers keep their place. */
+export function headerLines(view: View, width: number): Line[] {
+  return [identity(view, width), numbers(view, width)];
+}
+
+function identity(view: View, width: number): Line {
+  const { snapshot } = view;
+  const banner = snapshot.mode.banner;
+  const left: Segment[] = [{ priority: 0, line: [span(' gpuproxy ', 'brand')] }];
+  if (view.label !== '') left.push({ priority: 5, line: [span(plainText(view.label), 'accent')] });
+  if (banner !== null) left.push({ priority: 2, line: [span(` ${plainText(banner)} `, 'banner')] });
+  if (view.readonly) left.push({ priority: 3, line: [span('[READ-ONLY]', 'warn')] });
+  if (!snapshot.mode.balancing) left.push({ priority: 3, line: [span('LB OFF: failover only', 'warn')] });
+  left.push({ priority: 7, line: [span(`up ${age(view.now - snapshot.startedAt)}`, 'dim')] });
+  if (snapshot.mode.proxyUrl !== null) {
+    left.push({
+      priority: 8,
+      line: [span('traffic ', 'dim'), span(plainText(snapshot.mode.proxyUrl)), ...apiPart(snapshot.mode.apiUrl)],
+    });
+  }
+
+  const right: Segment[] = [
+    {
+      priority: 1,
+      line: [
+        span(snapshot.strategy.name, 'title'),
+        ...(view.strategyChangingTo === null
+          ? []
+          : [span(` ${view.glyphs.name === 'ascii' ? '->' : view.glyphs.arrow} ${view.strategyChangingTo}`, 'busy')]),
+      ],
+    },
+    { priority: 6, line: [span(`for ${age(view.now - snapshot.strategy.since)}`, 'dim')] },
+    { priority: 2, line: [connectionSpan(view)] },
+    { priority: 4, line: [span('?', 'key'), span(' help', 'dim')] },
+    { priority: 6, line: [span(':', 'key'), span(' commands', 'dim')] },
+  ];
+  const gap = span('  ');
+  // The right side is what one acts by: it gets room first, up to what the name and the banner need.
+  const leftNeed = Math.min(Math.floor(width * 0.5), lineWidth(joinSegments(left, width, gap)));
+  const rightLine = joinSegments(right, Math.max(20, width - leftNeed - 3), gap);
+  const leftLine = fitLine(joinSegments(left, width - lineWidth(rightLine) - 2, gap), width - lineWidth(rightLine) - 1);
+  return fitLine([...leftLine, ...rightLine, span(' ')], width);
+}
+
+function apiPart(url: string | null): Line {
+  return url === null ? [] : [span('  api ', 'dim'), span(plainText(url))];
+}
+
+export function connectionSpan(view: View): Span {
+  if (view.pausedAt !== null) return span(`PAUSED ${age(view.now - view.pausedAt)} ago`, 'warn');
+  if (view.connection.state === 'stale') {
+    const retry = view.connection.retryAt;
+    const next = retry === null ? '' : `, retry in ${age(Math.max(0, retry - view.now))} (R now)`;
+    return span(`STALE ${age(view.now - view.connection.since)}${next}`, 'bad');
+  }
+  return span(view.refreshMs === 250 ? 'LIVE 4/s' : `LIVE every ${view.refreshMs / 1000}s`, 'good');
+}
+
+/** GPUs in rotation and GPUs we hold. */
+export function gpuCounts(view: View): Readonly<{ up: number; all: number; instancesUp: number }> {
+  let up = 0;
+  let all = 0;
+  let instancesUp = 0;
+  for (const row of view.snapshot.upstreams) {
+    if (row.lifecycle.phase === 'ended') continue;
+    const gpus = Math.max(1, row.gpuCount);
+    all += gpus;
+    if (row.eligible) {
+      up += gpus;
+      instancesUp += 1;
+    }
+  }
+  return { up, all, instancesUp };
+}
+
+function numbers(view: View, width: number): Line {
+  const { traffic, cost } = view.snapshot;
+  const gpus = gpuCounts(view);
+  const errorStyle = traffic.errorRate > 0.05 ? 'bad' : traffic.errorRate > 0.01 ? 'warn' : 'good';
+  const label = (text: string): Span => span(text, 'dim');
+  const cap = cost.maxUsdPerHour;
+  const overBudget = cap !== null && cost.usdPerHour > cap * 0.9;
+  const segments: Segment[] = [
+    {
+      priority: 0,
+      line: [label('req/s '), span(fitText(rate(traffic.rps), 5, 'right'), 'strong')],
+    },
+    { priority: 7, line: [span(sparkline(traffic.trend, 12, view.glyphs, undefined, 5), 'spark')] },
+    { priority: 4, line: [label('in-flight '), span(fitText(count(traffic.inFlight, 5), 4, 'right'), 'strong')] },
+    {
+      priority: 6,
+      line: [
+        label('queue '),
+        span(fitText(count(traffic.queued, 4), 3, 'right'), traffic.queued > 0 ? 'warn' : 'text'),
+      ],
+    },
+    { priority: 2, line: [label('err '), span(fitText(percent(traffic.errorRate), 5, 'right'), errorStyle)] },
+    {
+      priority: 8,
+      line: [label('TTFB p50 '), span(fitText(milliseconds(traffic.p50Ms), 6, 'right'))],
+    },
+    { priority: 3, line: [label('p95 '), span(fitText(milliseconds(traffic.p95Ms), 6, 'right'), 'strong')] },
+    { priority: 9, line: [label('p99 '), span(fitText(milliseconds(traffic.p99Ms), 6, 'right'))] },
+    {
+      priority: 1,
+      line: [
+        label('GPUs '),
+        span(
+          fitText(`${gpus.up}/${gpus.all}`, 5, 'right'),
+          gpus.up === 0 ? 'bad' : gpus.up < gpus.all ? 'warn' : 'good',
+        ),
+        label(' up'),
+      ],
+    },
+    {
+      priority: 1,
+      line: [span(fitText(`${money(cost.usdPerHour)}/h`, 8, 'right'), overBudget ? 'warn' : 'strong')],
+    },
+    {
+      priority: 5,
+      line: [label('today '), span(money(cost.spentTodayUsd))],
+    },
+    { priority: 10, line: [label('total '), span(money(cost.spentUsd))] },
+    ...(cap === null ? [] : [{ priority: 6, line: [label('limit '), span(`${money(cap)}/h`)] }]),
+    { priority: 11, line: [label('retries '), span(count(traffic.retries, 6))] },
+  ];
+  return fitLine([span(' '), ...joinSegments(segments, width - 2, span('  '))], width);
+}
+
+/** All of it in one line, for terminals too small for panes. */
+export function healthLine(view: View): Line {
+  const { traffic, cost } = view.snapshot;
+  const gpus = gpuCounts(view);
+  return [
+    span(`${rate(traffic.rps)} r/s`, 'strong'),
+    span(` err ${percent(traffic.errorRate)}`, traffic.errorRate > 0.01 ? 'warn' : 'text'),
+    span(` ${gpus.up}/${gpus.all} GPUs`, gpus.up === 0 ? 'bad' : 'text'),
+    span(` ${money(cost.usdPerHour)}/h`),
+  ];
+}

@@ -1,0 +1,128 @@
+import { columnById, type Fitted, fitColumns, poolOf, stateStyle } from '../columns.ts';
+import { count, fitText, money } from '../format.ts';
+import { fitLine, type Line, lineWidth, outside, type Span, span, textOf } from '../line.ts';
+import type { View } from '../view.ts';
+import { type Pane, scrollTo } from './pane.ts';
+
+/** The load table: one row an instance, the guide's columns first. */
+export const instancesPane: Pane = {
+  id: 'instances',
+  title: 'INSTANCES',
+  letter: 'i',
+  length: (view) => view.rows.length,
+  heading: (view) => {
+    const all = view.snapshot.upstreams.length;
+    const shown = view.rows.length;
+    const column = columnById(view.sort.column);
+    const down = column.descending !== view.sort.reverse;
+    return {
+      left: shown === all ? String(all) : `${shown} of ${all}`,
+      right: [
+        ...(view.marks.size > 0 ? [`${view.marks.size} marked`] : []),
+        ...(view.filter === '' ? [] : [`filter ${view.filter}`]),
+        `sort ${column.title} ${down ? view.glyphs.down : view.glyphs.up}`,
+      ].join(` ${view.glyphs.separator} `),
+    };
+  },
+  tab: (view) => ({
+    text: String(view.snapshot.upstreams.length),
+    alarm: view.snapshot.upstreams.some((row) => row.state === 'DOWN'),
+  }),
+  body: (view, width, height, focused) => {
+    if (view.snapshot.upstreams.length === 0) return emptyFleet(view, width);
+    const pool = poolOf(view.rows.length > 0 ? view.rows : view.snapshot.upstreams);
+    const fitted = fitColumns(width - 3, pool, view.hiddenColumns);
+    const gap = span(' '.repeat(fitted.gap));
+    const lines: Line[] = [headings(view, fitted, gap, width)];
+    if (view.rows.length === 0) {
+      return [
+        ...lines,
+        [],
+        [span(`   nothing matches "${view.filter}"`, 'warn')],
+        [span('   esc clears the filter', 'dim')],
+      ];
+    }
+    const room = height - 1;
+    const overflow = view.rows.length > room;
+    const listHeight = overflow ? room - 1 : room;
+    const cursor = view.cursors.instances;
+    const first = scrollTo(cursor, view.rows.length, listHeight, view.offsets.instances);
+    view.offsets.instances = first;
+    for (const [index, row] of view.rows.slice(first, first + listHeight).entries()) {
+      const here = first + index === cursor;
+      const marked = view.marks.has(row.id);
+      const spans: Span[] = [
+        span(here ? view.glyphs.cursor : ' ', here ? 'key' : 'text'),
+        span(marked ? view.glyphs.mark : ' ', 'marked'),
+      ];
+      for (const [at, { column, width: cells }] of fitted.shown.entries()) {
+        if (at > 0) spans.push(gap);
+        spans.push(...column.cell(row, view, pool, cells));
+      }
+      lines.push(here && focused ? [span(textOf(fitLine(spans, width)), 'selected')] : spans);
+    }
+    if (overflow) {
+      const below = view.rows.length - first - listHeight;
+      lines.push([
+        span(
+          `   ${first > 0 ? `${count(first)} above` : ''}${first > 0 && below > 0 ? ', ' : ''}${below > 0 ? `${count(below)} below` : ''}`,
+          'dim',
+        ),
+      ]);
+    }
+    return lines;
+  },
+};
+
+function headings(view: View, fitted: Fitted, gap: Span, room: number): Line {
+  const spans: Span[] = [span('  ')];
+  for (const [at, { column, width }] of fitted.shown.entries()) {
+    if (at > 0) spans.push(gap);
+    spans.push(span(fitText(column.title, width, column.align), view.sort.column === column.id ? 'accent' : 'head'));
+  }
+  const more = ` +${fitted.dropped}`;
+  if (fitted.dropped > 0 && lineWidth(spans) + more.length <= room) spans.push(span(more, 'dim'));
+  return spans;
+}
+
+function emptyFleet(view: View, width: number): Line[] {
+  const lines: Line[] = [
+    [],
+    [span('  No instances yet.', 'strong')],
+    [],
+    [
+      span('  '),
+      span('r', 'key'),
+      span('  reserve GPUs: they appear here while they boot and get traffic when they pass the probe'),
+    ],
+    [span('  '), span('P', 'key'), span('  what the providers have, then Enter for their offers')],
+    [span('  '), span('?', 'key'), span('  all keys')],
+  ];
+  const available = view.snapshot.providers.reduce((sum, provider) => sum + provider.available, 0);
+  if (available > 0) lines.push([], [span(`  ${count(available)} instances are rentable now.`, 'dim')]);
+  return lines.map((line) => fitLine(line, width));
+}
+
+/** Three lines about the selected instance. */
+export function peekLines(view: View, width: number, height: number): Line[] {
+  const row = view.selected;
+  if (row === null) return [[span(' nothing selected', 'dim')]];
+  const lines: Line[] = [
+    [
+      span(' '),
+      outside(row.state, stateStyle(row.state)),
+      span('  '),
+      outside(`${row.gpuCount}x ${row.gpuModel} ${row.vramGb}GB`),
+      span(`  ${row.location ?? ''}`.trimEnd(), 'dim'),
+    ],
+  ];
+  if (row.reason !== '') lines.push([span(' '), outside(row.reason, stateStyle(row.state))]);
+  lines.push([
+    span(' '),
+    span(`${money(row.usdPerHour)}/h`, 'strong'),
+    span('  spent ', 'dim'),
+    span(money(row.spentUsd)),
+    ...(row.reservation === null ? [] : [span('  by ', 'dim'), outside(row.reservation)]),
+  ]);
+  return lines.slice(0, height).map((line) => fitLine(line, width));
+}

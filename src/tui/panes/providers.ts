@@ -1,0 +1,148 @@
+import type { ProviderView } from '../../fleet/app.ts';
+import { age, count, fitText, milliseconds, money } from '../format.ts';
+import { fitLine, type Line, outside, type Span, span, textOf } from '../line.ts';
+import type { View } from '../view.ts';
+import { type Pane, scrollTo } from './pane.ts';
+
+/** Rentable instances of every provider together. */
+export const totalAvailable = (view: View): number =>
+  view.snapshot.providers.reduce((sum, provider) => sum + provider.available, 0);
+
+/** What the marketplaces have, at what price, and how their APIs do. */
+export const providersPane: Pane = {
+  id: 'providers',
+  title: 'PROVIDERS',
+  letter: 'P',
+  length: (view) => view.snapshot.providers.length,
+  heading: (view) => ({ left: '', right: `${count(totalAvailable(view))} available` }),
+  tab: (view) => ({
+    text: count(totalAvailable(view)),
+    alarm: view.snapshot.providers.some((provider) => provider.status === 'error'),
+  }),
+  body: (view, width, height, focused) => {
+    const { providers } = view.snapshot;
+    if (providers.length === 0) {
+      return [
+        [],
+        [span('  No provider is configured.', 'strong')],
+        [span('  Set VASTAI_API_KEY or IONET_API_KEY, or UPSTREAMS.', 'dim')],
+      ];
+    }
+    const lines: Line[] = [
+      [
+        span('  '),
+        span(fitText('', 8)),
+        span(fitText('AVAIL', 7, 'right'), 'head'),
+        span(fitText('$/H', 13, 'right'), 'head'),
+        span(fitText('MINE', 6, 'right'), 'head'),
+        span(fitText('API', 4 + 2, 'right'), 'head'),
+      ],
+    ];
+    const needed = providers.length + 2;
+    const listHeight = Math.max(1, Math.min(providers.length, height - 1));
+    const first = scrollTo(view.cursors.providers, providers.length, listHeight, view.offsets.providers);
+    view.offsets.providers = first;
+    for (const [index, provider] of providers.slice(first, first + listHeight).entries()) {
+      const here = focused && first + index === view.cursors.providers;
+      const spans = providerRow(provider, view, here);
+      lines.push(here ? [span(textOf(fitLine(spans, width)), 'selected')] : spans);
+    }
+    if (height >= needed + 1 && providers.length > 1) {
+      const mine = providers.reduce((sum, provider) => sum + provider.rented, 0);
+      const spend = providers.reduce((sum, provider) => sum + provider.usdPerHour, 0);
+      lines.push([
+        span('  '),
+        span(fitText('Total', 8), 'dim'),
+        span(fitText(count(totalAvailable(view)), 7, 'right'), 'strong'),
+        span(fitText('', 13)),
+        span(fitText(count(mine), 6, 'right')),
+        span(`  ${money(spend)}/h`, 'dim'),
+      ]);
+    }
+    const notes = providers.flatMap((provider) => providerNotes(provider, view));
+    if (notes.length > 0 && lines.length + notes.length <= height) lines.push(...notes);
+    const room = height - lines.length;
+    if (room >= 4) lines.push([], ...cheapest(view, room - 1, width));
+    return lines;
+  },
+};
+
+function providerRow(provider: ProviderView, view: View, here: boolean): Span[] {
+  const range =
+    provider.minUsdPerHour === null
+      ? '-'
+      : `${money(provider.minUsdPerHour)}-${money(provider.maxUsdPerHour ?? provider.minUsdPerHour).slice(1)}`;
+  const old = provider.refreshedAt === null ? '' : `  ${age(view.now - provider.refreshedAt)} old`;
+  const api: Span =
+    provider.status === 'ok'
+      ? span(`OK ${milliseconds(provider.latencyMs)}`, 'good')
+      : provider.status === 'loading'
+        ? span('loading', 'busy')
+        : outside((provider.lastError?.code ?? 'error').toUpperCase().replaceAll('_', ' '), 'bad');
+  return [
+    span(here ? `${view.glyphs.cursor} ` : '  ', 'key'),
+    span(fitText(provider.name, 8), 'strong'),
+    span(fitText(provider.refreshedAt === null ? '-' : count(provider.available), 7, 'right'), 'strong'),
+    span(fitText(range, 13, 'right')),
+    span(fitText(count(provider.rented), 6, 'right')),
+    span('  '),
+    api,
+    span(old, 'dim'),
+  ];
+}
+
+function providerNotes(provider: ProviderView, view: View): Line[] {
+  const notes: Line[] = [];
+  if (provider.lastError !== null && provider.status === 'error') {
+    const next = provider.nextRefreshAt === null ? '' : `; again in ${age(provider.nextRefreshAt - view.now)}`;
+    notes.push([span('  '), outside(`${provider.name}: ${provider.lastError.message}${next}`, 'bad')]);
+  }
+  if (provider.creditUsd !== null) {
+    const hours = provider.usdPerHour > 0 ? provider.creditUsd / provider.usdPerHour : null;
+    notes.push([
+      span(`  ${provider.name} credit `, 'dim'),
+      span(money(provider.creditUsd), hours !== null && hours < 2 ? 'bad' : 'text'),
+      span(hours === null ? '' : `, lasts ${age(hours * 3_600_000)}`, 'dim'),
+    ]);
+  }
+  return notes;
+}
+
+function cheapest(view: View, room: number, width: number): Line[] {
+  const sellers = view.snapshot.providers.filter((provider) => provider.cheapest.length > 0).slice(0, 2);
+  if (sellers.length === 0) return [];
+  type Row = { name: string; vram: number; best: number; cells: Map<string, string> };
+  const models = new Map<string, Row>();
+  for (const seller of sellers) {
+    for (const item of seller.cheapest) {
+      const key = `${item.gpuModel} ${item.vramGb}`;
+      const row: Row = models.get(key) ?? { name: item.gpuModel, vram: item.vramGb, best: Infinity, cells: new Map() };
+      row.best = Math.min(row.best, item.usdPerGpuHour);
+      row.cells.set(seller.name, `${money(item.usdPerGpuHour)} ${fitText(`x${count(item.available, 3)}`, 4, 'left')}`);
+      models.set(key, row);
+    }
+  }
+  const cell = 13;
+  const nameWidth = Math.max(12, Math.min(24, width - 2 - sellers.length * cell - 6));
+  const lines: Line[] = [
+    [
+      span('  '),
+      span(fitText('CHEAPEST $/GPU/H', nameWidth + 6), 'head'),
+      ...sellers.map((seller) => span(fitText(seller.name, cell - 4, 'right') + '    ', 'head')),
+    ],
+  ];
+  for (const row of [...models.values()].sort((a, b) => a.best - b.best).slice(0, room - 1)) {
+    lines.push([
+      span('  '),
+      span(fitText(row.name, nameWidth)),
+      span(fitText(row.vram > 0 ? `${row.vram}GB` : '', 5, 'right') + ' ', 'dim'),
+      ...sellers.map((seller) => {
+        const value = row.cells.get(seller.name);
+        return value === undefined
+          ? span(`${fitText('-', cell - 5, 'right')}     `, 'dim')
+          : span(fitText(value, cell, 'right'));
+      }),
+    ]);
+  }
+  return lines;
+}

@@ -1,0 +1,88 @@
+import type { ReservationView } from '../../fleet/app.ts';
+import { age, barParts, fitText, money } from '../format.ts';
+import { fitLine, type Line, outside, type Span, type Style, span, textOf } from '../line.ts';
+import type { View } from '../view.ts';
+import { type Pane, scrollTo } from './pane.ts';
+
+const stateStyles: Readonly<Record<ReservationView['state'], Style>> = {
+  renting: 'busy',
+  active: 'good',
+  partial: 'warn',
+  releasing: 'busy',
+  ended: 'dim',
+  failed: 'bad',
+};
+
+/** What the pane shows: newest first, those that are over at the end. */
+export function shownReservations(view: View): readonly ReservationView[] {
+  const over = (item: ReservationView) => (item.state === 'ended' || item.state === 'failed' ? 1 : 0);
+  return [...view.snapshot.reservations].sort((a, b) => over(a) - over(b) || b.createdAt - a.createdAt);
+}
+
+/** What was asked for and how far it is. */
+export const reservationsPane: Pane = {
+  id: 'reservations',
+  title: 'RESERVATIONS',
+  letter: 'V',
+  length: (view) => view.snapshot.reservations.length,
+  heading: (view) => ({
+    left: '',
+    right: view.snapshot.foreign.length > 0 ? `${view.snapshot.foreign.length} not ours` : 'r reserves',
+  }),
+  tab: (view) => {
+    const open = view.snapshot.reservations.filter((item) => item.state !== 'ended' && item.state !== 'failed');
+    return { text: String(open.length), alarm: open.some((item) => item.state === 'partial') };
+  },
+  body: (view, width, height, focused) => {
+    const items = shownReservations(view);
+    const lines: Line[] = [];
+    const { cost } = view.snapshot;
+    if (cost.maxUsdPerHour !== null && height >= 3) {
+      const used = cost.maxUsdPerHour > 0 ? cost.usdPerHour / cost.maxUsdPerHour : 1;
+      const [filled, empty] = barParts(used, 16, view.glyphs);
+      lines.push([
+        span('  limit ', 'dim'),
+        span(`${money(cost.usdPerHour)} of ${money(cost.maxUsdPerHour)}/h `),
+        span(filled, used > 0.9 ? 'bad' : 'bar'),
+        span(empty, 'rule'),
+      ]);
+    }
+    if (items.length === 0) {
+      return [...lines, [span('  None. ', 'dim'), span('r', 'key'), span(' reserves GPUs.', 'dim')]];
+    }
+    const room = height - lines.length;
+    const first = scrollTo(focused ? view.cursors.reservations : 0, items.length, room, view.offsets.reservations);
+    view.offsets.reservations = first;
+    for (const [index, item] of items.slice(first, first + room).entries()) {
+      const here = focused && first + index === view.cursors.reservations;
+      const spans = reservationRow(item, view, here);
+      lines.push(here ? [span(textOf(fitLine(spans, width)), 'selected')] : spans);
+    }
+    return lines;
+  },
+};
+
+function reservationRow(item: ReservationView, view: View, here: boolean): Span[] {
+  const members = item.instances
+    .map((id) => view.snapshot.upstreams.find((row) => row.id === id))
+    .filter((row) => row !== undefined);
+  const ready = members.filter((row) => row.eligible).length;
+  const booting = members.filter((row) => ['RESERVING', 'BOOT', 'PROBE'].includes(row.state)).length;
+  const detail =
+    item.state === 'renting'
+      ? `renting ${item.instances.length}/${item.requested}`
+      : booting > 0
+        ? `${ready} up, ${booting} booting`
+        : `${ready}/${item.instances.length} in rotation`;
+  return [
+    span(here ? view.glyphs.cursor : ' ', 'key'),
+    span(' '),
+    outside(fitText(item.id, 8), 'strong'),
+    span(' '),
+    span(fitText(item.state, 8), stateStyles[item.state]),
+    span(' '),
+    span(fitText(item.errors.length > 0 && booting === 0 && ready === 0 ? (item.errors[0] ?? '') : detail, 17)),
+    span(item.usdPerHour > 0 ? ` ${money(item.usdPerHour)}/h` : '', 'text'),
+    span(` ${age(view.now - item.createdAt)}`, 'dim'),
+  ];
+}

@@ -1,0 +1,95 @@
+import { strategyNames } from '../../core/domain.ts';
+import { fitText, milliseconds, percent } from '../format.ts';
+import { fitLine, type Line, type Span, span, textOf } from '../line.ts';
+import { strategyNotes } from '../strategy-notes.ts';
+import type { View } from '../view.ts';
+import type { Pane } from './pane.ts';
+
+/** The picker: a digit switches at once, the cursor previews. */
+export const strategyPane: Pane = {
+  id: 'strategy',
+  title: 'STRATEGY',
+  letter: 's',
+  length: () => strategyNames.length,
+  heading: (view) => ({ left: '', right: view.focus === 'strategy' ? 'enter applies, esc keeps' : '1-5 switch' }),
+  tab: (view) => ({ text: String(strategyNames.indexOf(view.snapshot.strategy.name) + 1), alarm: false }),
+  body: (view, width, height, focused) => {
+    const active = view.snapshot.strategy.name;
+    const lines: Line[] = strategyNames.map((name, index) => {
+      const here = focused && view.cursors.strategy === index;
+      const spans: Span[] = [
+        span(here ? view.glyphs.cursor : ' ', 'key'),
+        span(' '),
+        span(String(index + 1), 'key'),
+        span(` ${name === active ? view.glyphs.on : view.glyphs.off} `, name === active ? 'good' : 'dim'),
+        span(fitText(name, 21), name === active ? 'strong' : 'text'),
+        span(
+          name === view.strategyChangingTo ? 'applying' : strategyNotes[name].rule,
+          name === view.strategyChangingTo ? 'busy' : 'dim',
+        ),
+      ];
+      return here ? [span(textOf(fitLine(spans, width)), 'selected')] : spans;
+    });
+    const shown = focused ? (strategyNames[view.cursors.strategy] ?? active) : active;
+    if (height >= lines.length + 1) {
+      lines.push([span('  for ', 'dim'), span(strategyNotes[shown].use, 'accent')]);
+    }
+    if (height >= lines.length + 2) lines.push(...previewLines(view, width).slice(0, height - lines.length));
+    return lines;
+  },
+};
+
+function previewLines(view: View, width: number): Line[] {
+  const preview = view.preview;
+  if (preview === null) {
+    const { source } = view.snapshot.strategy;
+    const chosen =
+      source === 'LB_STRATEGY' ? 'LB_STRATEGY chose it' : source === 'saved' ? 'your last choice' : 'the default';
+    return [[span(`  ${chosen}; s and arrows preview another`, 'dim')]];
+  }
+  const title: Line = [span('  PREVIEW ', 'head'), span(`${preview.strategy}, model of the last 60 s`, 'dim')];
+  if (preview.why !== null) return [title, [span(`  ${preview.why}`, 'warn')]];
+  const arrow = view.glyphs.name === 'ascii' ? '->' : view.glyphs.arrow;
+  const lines: Line[] = [
+    title,
+    comparison('p95', milliseconds(preview.nowP95Ms), milliseconds(preview.predictedP95Ms), arrow),
+  ];
+  if (preview.shares !== null) {
+    const now = new Map(view.snapshot.upstreams.map((row) => [row.id, row.share]));
+    const hottestNow = Math.max(0, ...now.values());
+    const hottestThen = Math.max(0, ...preview.shares.values());
+    lines.push(comparison('hottest share', percent(hottestNow), percent(hottestThen), arrow));
+    let mover: string | null = null;
+    let most = 0;
+    for (const [id, share] of preview.shares) {
+      const change = Math.abs(share - (now.get(id) ?? 0));
+      if (change > most) {
+        most = change;
+        mover = id;
+      }
+    }
+    if (mover !== null) {
+      lines.push(
+        comparison(
+          fitText(`moves most ${mover}`, Math.max(14, width - 26)).trimEnd(),
+          percent(now.get(mover) ?? 0),
+          percent(preview.shares.get(mover) ?? 0),
+          arrow,
+        ),
+      );
+    }
+  }
+  if (preview.modelError !== null) {
+    lines.push([span(`  model error ${percent(preview.modelError)} on ${preview.requests} requests`, 'dim')]);
+  }
+  return lines;
+}
+
+function comparison(label: string, before: string, after: string, arrow: string): Line {
+  return [
+    span(`  ${fitText(label, 24)}`, 'dim'),
+    span(fitText(before, 7, 'right')),
+    span(` ${arrow} `, 'dim'),
+    span(after, 'strong'),
+  ];
+}

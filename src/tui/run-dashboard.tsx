@@ -1,0 +1,192 @@
+import type { App } from '../fleet/app.ts';
+import { type ConnectionSource, createDashboard, type DashboardSettings, reasonOf } from './dashboard.ts';
+import type { PreferenceStore } from './preferences.ts';
+import type { Predict } from './preview.ts';
+import { renderFrame } from './render-frame.ts';
+import { colorLevel, type ThemeName } from './theme.ts';
+
+export { renderFrame } from './render-frame.ts';
+
+export type RunDashboardOptions = Readonly<{
+  app: App;
+  stdin: NodeJS.ReadStream;
+  stdout: NodeJS.WriteStream;
+  stderr?: NodeJS.WritableStream;
+  env: Readonly<Record<string, string | undefined>>;
+  preferences?: PreferenceStore;
+  /** Keys that change the fleet answer with the reason instead. */
+  readonly?: boolean;
+  /** What stands after the name in the header: `local`, or the server's address. */
+  label?: string;
+  /** State of the connection to a server; absent for a system in this process. */
+  connection?: ConnectionSource;
+  predict?: Predict;
+  theme?: ThemeName;
+  /** Print one frame and return, even on a terminal. */
+  once?: boolean;
+  /** Open the dashboard although CI is set. */
+  interactive?: boolean;
+  /** True when this process also carries traffic: suspending it then asks twice. */
+  carriesTraffic?: boolean;
+  /** Ends the dashboard from outside; the terminal is restored first. */
+  signal?: AbortSignal;
+  /** Called when the person asked to leave, before the terminal is restored. */
+  onQuit?: () => void;
+  /** Saves an exported view; resolves with the path. */
+  save?: (name: string, content: string) => Promise<string>;
+}>;
+
+/** A fleet that has just been started gets this long to show something in a single printed frame. */
+const settleMs = 2500;
+
+/**
+ * Shows the dashboard until the person quits, a signal comes or it fails; resolves with the exit code after the
+ * terminal is as it was. Without a terminal it prints one frame and resolves with 0.
+ */
+export async function runDashboard(options: RunDashboardOptions): Promise<number> {
+  const { app, env, stdin, stdout } = options;
+  const inCi = env.CI !== undefined && env.CI !== '' && env.CI !== 'false' && options.interactive !== true;
+  if (options.once || !stdout.isTTY || !stdin.isTTY || inCi) {
+    await settled(app);
+    const frame = renderFrame(app.state.get(), {
+      columns: stdout.columns || Number(env.COLUMNS) || 120,
+      rows: stdout.rows || Number(env.LINES) || 35,
+      events: app.events.recent(),
+      glyphs: glyphsFor(env),
+      label: options.label ?? '',
+      readonly: options.readonly ?? false,
+      color: stdout.isTTY ? colorLevel(env) : 0,
+    });
+    await new Promise<void>((done) => stdout.write(`${frame}\n`, () => done()));
+    return 0;
+  }
+  return showOnTerminal(options);
+}
+
+/** Unicode unless the locale or the terminal cannot. */
+export function glyphsFor(env: Readonly<Record<string, string | undefined>>): 'unicode' | 'ascii' {
+  if (env.GPUPROXY_GLYPHS === 'ascii' || env.GPUPROXY_GLYPHS === 'unicode') return env.GPUPROXY_GLYPHS;
+  if (env.TERM === 'dumb' || env.TERM === 'linux') return 'ascii';
+  const locale = env.LC_ALL || env.LC_CTYPE || env.LANG || '';
+  return locale === '' || /utf-?8/i.test(locale) ? 'unicode' : 'ascii';
+}
+
+async function settled(app: App): Promise<void> {
+  const deadline = Date.now() + settleMs;
+  const ready = () => {
+    const { upstreams, mode, traffic } = app.state.get();
+    return !mode.simulated || (upstreams.some((row) => row.eligible) && traffic.requests > 0);
+  };
+  while (!ready() && Date.now() < deadline) await new Promise((done) => setTimeout(done, 50));
+}
+
+async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
+  const { app, env, stdin, stdout } = options;
+  const stderr = options.stderr ?? process.stderr;
+  const { mountScreen } = await import('./screen.tsx');
+
+  let exitCode = 0;
+  let leave: (() => void) | null = null;
+  let suspendTerminal: ReturnType<typeof import('ink').useApp>['suspendTerminal'] | null = null;
+  let suspendAskedAt = Number.NEGATIVE_INFINITY;
+
+  const settings: DashboardSettings = {
+    app,
+    columns: stdout.columns,
+    rows: stdout.rows,
+    color: colorLevel(env),
+    glyphs: glyphsFor(env),
+    label: options.label ?? '',
+    readonly: options.readonly ?? false,
+    preferences: options.preferences,
+    connection: options.connection,
+    predict: options.predict,
+    ...(options.theme === undefined ? {} : { theme: options.theme }),
+    ...(options.save === undefined ? {} : { save: options.save }),
+    onQuit: () => {
+      options.onQuit?.();
+      leave?.();
+    },
+    onSuspend: () => {
+      // A stopped process carries no traffic: one key press is too little for that.
+      if (options.carriesTraffic && Date.now() - suspendAskedAt > 3000) {
+        suspendAskedAt = Date.now();
+        dashboard.toast('warn', 'suspending also stops the traffic through this process: Ctrl-Z again to do it');
+        return;
+      }
+      void suspend();
+    },
+    copy: (text) => {
+      // OSC 52: the terminal puts it into the clipboard, over SSH too.
+      stdout.write(`\u001b]52;c;${Buffer.from(text).toString('base64')}\u0007`);
+      return true;
+    },
+    onRedraw: () => void redraw(),
+  };
+  const dashboard = createDashboard(settings);
+
+  const suspend = async (): Promise<void> => {
+    if (suspendTerminal === null) return;
+    const since = Date.now();
+    const suspension = await suspendTerminal();
+    await new Promise<void>((done) => {
+      process.once('SIGCONT', done);
+      process.kill(process.pid, 'SIGSTOP');
+    });
+    suspension.resume();
+    dashboard.resize(stdout.columns, stdout.rows);
+    const away = Math.round((Date.now() - since) / 1000);
+    dashboard.toast('info', `was away ${away} s`);
+    dashboard.changed();
+  };
+
+  const redraw = async (): Promise<void> => {
+    if (suspendTerminal === null) return;
+    const suspension = await suspendTerminal();
+    suspension.resume();
+  };
+
+  const instance = mountScreen(dashboard, {
+    stdin,
+    stdout,
+    onReady: (terminal) => {
+      suspendTerminal = terminal.suspendTerminal;
+      leave = () => terminal.exit();
+    },
+  });
+  leave = () => instance.unmount();
+
+  const end = (code: number) => () => {
+    exitCode = code;
+    leave?.();
+  };
+  const onTerm = end(143);
+  const onHangup = end(129);
+  const onInterrupt = end(130);
+  const onStop = () => void suspend();
+  process.on('SIGTERM', onTerm);
+  process.on('SIGHUP', onHangup);
+  process.on('SIGINT', onInterrupt);
+  process.on('SIGTSTP', onStop);
+  const onAbort = end(0);
+  options.signal?.addEventListener('abort', onAbort, { once: true });
+  if (options.signal?.aborted) onAbort();
+
+  try {
+    await instance.waitUntilExit();
+    return exitCode;
+  } catch (error) {
+    // The alternate screen is gone by now: what is written here can be read.
+    stderr.write(`gpuproxy: the dashboard failed: ${reasonOf(error)}\n`);
+    if (error instanceof Error && error.stack !== undefined) stderr.write(`${error.stack}\n`);
+    return 1;
+  } finally {
+    process.off('SIGTERM', onTerm);
+    process.off('SIGHUP', onHangup);
+    process.off('SIGINT', onInterrupt);
+    process.off('SIGTSTP', onStop);
+    options.signal?.removeEventListener('abort', onAbort);
+    dashboard.dispose();
+    instance.cleanup();
+  }
+}

@@ -1,0 +1,67 @@
+import type { FleetEvent, Snapshot, UpstreamView } from '../fleet/app.ts';
+import type { ColumnId } from './columns.ts';
+import type { Glyphs } from './format.ts';
+import type { PaneId } from './layout.ts';
+import type { PreviewState } from './preview.ts';
+
+/** Whether what is shown is current. A local system is always `live`. */
+export type Connection = Readonly<{
+  state: 'live' | 'stale';
+  /** When it got into this state, wall-clock ms. */
+  since: number;
+  /** When the next attempt is made; null when none is planned. */
+  retryAt: number | null;
+  detail: string | null;
+}>;
+
+export type ToastLevel = 'info' | 'ok' | 'warn' | 'error';
+export type Toast = Readonly<{
+  level: ToastLevel;
+  text: string;
+  /** The command line that does the same; null when there is none. */
+  cli: string | null;
+  at: number;
+  times: number;
+}>;
+
+export type SortOrder = Readonly<{ column: ColumnId; reverse: boolean }>;
+
+/** Everything a pane needs to draw itself. Immutable; one is made for each frame. */
+export type View = Readonly<{
+  snapshot: Snapshot;
+  now: number;
+  glyphs: Glyphs;
+  focus: PaneId;
+  zoom: boolean;
+  /** Filtered and sorted. */
+  rows: readonly UpstreamView[];
+  /** The instance under the cursor; null when there is none. */
+  selected: UpstreamView | null;
+  /** Index of the cursor in each list pane, clamped by the pane to what it has. */
+  cursors: Readonly<Record<PaneId, number>>;
+  /** First row shown in each list pane; panes keep the cursor inside. */
+  offsets: Record<PaneId, number>;
+  marks: ReadonlySet<string>;
+  sort: SortOrder;
+  filter: string;
+  /** Why the filter is not understood; null when it is. */
+  filterError: string | null;
+  hiddenColumns: ReadonlySet<ColumnId>;
+  /** Oldest first. */
+  events: readonly FleetEvent[];
+  eventLevel: 'all' | 'warn';
+  connection: Connection;
+  readonly: boolean;
+  label: string;
+  /** How far back the frozen picture lies; null when live. */
+  pausedAt: number | null;
+  refreshMs: number;
+  strategyChangingTo: string | null;
+  preview: PreviewState | null;
+  toast: Toast | null;
+  undo: Readonly<{ label: string; until: number }> | null;
+  /** Key hints of the commands that work now. */
+  hints: readonly (readonly [string, string])[];
+  /** The one-line text field at the bottom, when it is open. */
+  prompt: Readonly<{ label: string; text: string; error: string | null }> | null;
+}>;
