@@ -64,3 +64,20 @@ export function withExamples(command: Command, examples: readonly (readonly [lin
 function sentence(text: string): string {
   return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 }
+
+/** Where the suggestions for a word come from: fixed words, or ids that the server knows. */
+export type Suggestions = readonly string[] | 'instances' | 'upstreams' | 'reservations' | 'keys' | 'gpus' | 'files';
+
+const suggested = new WeakMap<Command, Map<string, Suggestions>>();
+
+/** Says what completion offers for an argument or the value of an option, by its name without dashes and brackets. */
+export function suggest(command: Command, name: string, source: Suggestions): Command {
+  const known = suggested.get(command) ?? new Map<string, Suggestions>();
+  suggested.set(command, known.set(name, source));
+  return command;
+}
+
+/** What `suggest` said, for a subcommand also what was said for its command. */
+export function suggestionsFor(command: Command, name: string): Suggestions | undefined {
+  return suggested.get(command)?.get(name) ?? (command.parent ? suggestionsFor(command.parent, name) : undefined);
+}

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { suggest } from './command.ts';
 import { usageError } from './exit.ts';
 import { type Fields, numberOf, textOf } from './fields.ts';
 import { nearest } from './nearest.ts';
@@ -18,6 +19,8 @@ export type FilterOptions = Readonly<{
 }>;
 
 export function withFilters(command: Command, options: { provider: boolean }): Command {
+  suggest(command, 'gpu', 'gpus');
+  suggest(command, 'provider', ['vast.ai', 'io.net']);
   command
     .optionsGroup('Which offers:')
     .option('--min-vram <gb>', 'GB of one GPU, at least', positive('--min-vram'))

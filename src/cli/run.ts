@@ -15,6 +15,11 @@ export async function run(argv: readonly string[]): Promise<number> {
         rest.filter((word) => word !== '--help' && word !== '-h'),
       );
     }
+    if (name === '__complete') {
+      const { complete } = await import('./complete.ts');
+      process.stdout.write(await complete(argv.slice(argv.indexOf('--') + 1)));
+      return exitCodes.done;
+    }
     return await runCommand(name, rest);
   } catch (error) {
     return report(error, json);

@@ -1,6 +1,8 @@
 import { type Command, Option } from 'commander';
 import { type Config, ConfigError, loadConfig, type VariableName, variables } from '../config.ts';
+import { strategyNames } from '../core/domain.ts';
 import type { ColorChoice } from './color.ts';
+import { suggest } from './command.ts';
 import { readPreferences } from './preferences-file.ts';
 
 /** What `serve` is told; `tui` and `sim` add to it. Values of `flags` are as typed: the configuration schema checks them. */
@@ -51,6 +53,8 @@ const flagOf: Readonly<Record<string, VariableName>> = {
 
 /** Options of a command that runs the system in this process. */
 export function withServer(command: Command): Command {
+  suggest(command, 'strategy', strategyNames);
+  suggest(command, 'data-dir', 'files');
   return command
     .optionsGroup('Server:')
     .option('--demo', 'rent from the simulated marketplaces: no account, no money')

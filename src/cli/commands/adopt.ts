@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { withConnection, withExamples } from '../command.ts';
+import { suggest, withConnection, withExamples } from '../command.ts';
 import { fieldsOf, textOf } from '../fields.ts';
 import { providerWord } from '../offer-options.ts';
 import { openSession } from '../session.ts';
@@ -9,6 +9,7 @@ export function build(command: Command): void {
     .argument('<provider>', 'vast.ai or io.net', providerWord)
     .argument('<contract>', 'contract id at the provider');
   withConnection(command);
+  suggest(command, 'provider', ['vast.ai', 'io.net']);
   withExamples(command, [['gpuproxy adopt vast.ai 54321', 'balance over an instance that was rented elsewhere']]);
   command.action(async (provider: string, contract: string) => {
     const session = openSession(command);

@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
-import { withExamples } from '../command.ts';
+import { suggest, withExamples } from '../command.ts';
 import { completionScript, shells } from '../completion-scripts.ts';
 import { usageError } from '../exit.ts';
 import { nearest } from '../nearest.ts';
 
 export function build(command: Command): void {
   command.argument('<shell>', shells.join(', '));
+  suggest(command, 'shell', shells);
   withExamples(command, [
     ['source <(gpuproxy completion bash)', 'in ~/.bashrc'],
     ['source <(gpuproxy completion zsh)', 'in ~/.zshrc, after compinit'],

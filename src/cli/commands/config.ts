@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { loadConfig, type VariableName, variables } from '../../config.ts';
-import { withExamples } from '../command.ts';
+import { suggest, withExamples } from '../command.ts';
 import { usageError } from '../exit.ts';
 import { nearest } from '../nearest.ts';
 import { tableLines } from '../output.ts';
@@ -30,6 +30,7 @@ export function build(command: Command): void {
     ['gpuproxy config show', 'every setting and where it comes from'],
     ['gpuproxy config path', 'the file'],
   ]);
+  suggest(command, 'name', Object.keys(names));
   command.option('--json', 'print one JSON document');
   const asJson = () => command.opts<{ json?: boolean }>().json === true;
   const print = (text: string, value: unknown) => process.stdout.write(asJson() ? `${JSON.stringify(value)}\n` : text);

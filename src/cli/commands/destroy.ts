@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { withConnection, withExamples } from '../command.ts';
+import { suggest, withConnection, withExamples } from '../command.ts';
 import { fieldsOf, numberOf, textOf } from '../fields.ts';
 import { callInstance, forEachId } from '../fleet-call.ts';
 import { usd } from '../output.ts';
@@ -17,6 +17,7 @@ export function build(command: Command): void {
     .option('--now', 'do not drain first: open requests are cut')
     .option('-y, --yes', 'destroy without asking')
     .option('-n, --dry-run', 'show what would be destroyed, and destroy nothing');
+  suggest(command, 'id', 'instances');
   withConnection(command);
   withExamples(command, [
     ['gpuproxy destroy vast-12345', 'drain, then give it back'],

@@ -1,2 +1,33 @@
 import type { Command } from 'commander';
-export function build(_command: Command): void {}
+import { withConnection, withExamples } from '../command.ts';
+import { exitCodes } from '../exit.ts';
+import { openSession } from '../session.ts';
+
+export function build(command: Command): void {
+  command.option('--offline', 'ask no provider');
+  withConnection(command);
+  withExamples(command, [
+    ['gpuproxy doctor', 'every check, with what to do about what is wrong'],
+    ['gpuproxy doctor --json', 'for programs'],
+  ]);
+  command.action(async (options: { offline?: boolean }) => {
+    const session = openSession(command);
+    const { runChecks } = await import('../doctor-checks.ts');
+    const checks = await runChecks({ client: session.client, offline: options.offline === true });
+    const failed = checks.filter((check) => check.status === 'fail').length;
+    const warned = checks.filter((check) => check.status === 'warn').length;
+    if (session.json) session.printJson({ ok: failed === 0, checks });
+    else {
+      const color = (text: string, code: string) => (session.color ? `\u001b[${code}m${text}\u001b[0m` : text);
+      const codes = { ok: '32', warn: '33', fail: '31', skip: '2' } as const;
+      const width = Math.max(...checks.map((check) => check.name.length));
+      for (const { status, name, detail, hint } of checks) {
+        if (session.quiet && (status === 'ok' || status === 'skip')) continue;
+        session.print(`${color(status.padEnd(4), codes[status])}  ${name.padEnd(width)}  ${detail}\n`);
+        if (hint !== null) session.print(`${' '.repeat(width + 8)}do: ${hint}\n`);
+      }
+      session.note(failed + warned === 0 ? 'All is well.' : `${failed} failed, ${warned} to look at.`);
+    }
+    process.exitCode = failed > 0 ? exitCodes.failed : exitCodes.done;
+  });
+}

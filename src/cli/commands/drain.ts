@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { withConnection, withExamples } from '../command.ts';
+import { suggest, withConnection, withExamples } from '../command.ts';
 import { fieldsOf, textOf } from '../fields.ts';
 import { callInstance, forEachId } from '../fleet-call.ts';
 import { openSession, parseDuration } from '../session.ts';
@@ -13,6 +13,7 @@ export function build(command: Command): void {
       parseDuration,
     )
     .option('-n, --dry-run', 'show the present state, and change nothing');
+  suggest(command, 'id', 'instances');
   withConnection(command);
   withExamples(command, [
     ['gpuproxy drain vast-12345', 'finish the open requests, take no new ones'],

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { withConnection, withExamples } from '../command.ts';
+import { suggest, withConnection, withExamples } from '../command.ts';
 import { fieldsOf, numberOf, textOf } from '../fields.ts';
 import { callInstance } from '../fleet-call.ts';
 import { wholeFrom } from '../offer-options.ts';
@@ -12,6 +12,7 @@ export function build(command: Command): void {
     .argument('<hours>', '1 to 8760', wholeFrom('hours', 1, 8760))
     .option('-y, --yes', 'buy without asking')
     .option('-n, --dry-run', 'show the price, and buy nothing');
+  suggest(command, 'id', 'instances');
   withConnection(command);
   withExamples(command, [['gpuproxy extend ionet-abc 4', 'four more prepaid hours']]);
   command.action(async (id: string, hours: number, options: { yes?: boolean; dryRun?: boolean }) => {

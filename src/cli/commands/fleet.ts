@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
+import { suggest, watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
 import { type Fields, fieldsOf, listOf, numberOf, textOf } from '../fields.ts';
 import { callInstance } from '../fleet-call.ts';
 import { gpuText, vramText } from '../offer-options.ts';
@@ -10,6 +10,7 @@ import { show } from '../watch.ts';
 export function build(command: Command): void {
   command.argument('[id]', 'one instance in full; all when left out');
   withWatch(command);
+  suggest(command, 'id', 'instances');
   withConnection(command);
   withExamples(command, [
     ['gpuproxy fleet', 'every server with its state'],

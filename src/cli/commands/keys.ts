@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
-import { withConnection, withExamples } from '../command.ts';
+import { suggest, withConnection, withExamples } from '../command.ts';
 import { CliError, usageError } from '../exit.ts';
 import { type Fields, fieldsOf, listOf, textOf } from '../fields.ts';
 import { nearest } from '../nearest.ts';
@@ -20,6 +20,7 @@ const columns: readonly Column<Fields>[] = [
 ];
 
 export function build(command: Command): void {
+  suggest(command, 'id', 'keys');
   withConnection(command);
   withExamples(command, [
     ['gpuproxy keys create --name grafana --scope read', 'a key that only reads; it is shown this once'],

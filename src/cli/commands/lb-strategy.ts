@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { strategyNames } from '../../core/domain.ts';
-import { watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
+import { suggest, watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
 import { usageError } from '../exit.ts';
 import { fieldsOf, textOf } from '../fields.ts';
 import { nearest } from '../nearest.ts';
@@ -12,6 +12,7 @@ export function build(command: Command): void {
   command.option('-n, --dry-run', 'say what would change, and change nothing');
   withWatch(command);
   withConnection(command);
+  suggest(command, 'name', strategyNames);
   withExamples(command, [
     ['gpuproxy lb-strategy', 'the strategy in use'],
     ['gpuproxy lb-strategy least_connections', 'switch; counters and response times are kept'],

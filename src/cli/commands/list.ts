@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
+import { suggest, watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
 import { exitCodes, usageError } from '../exit.ts';
 import { fieldsOf, listOf, textOf } from '../fields.ts';
 import { type FilterOptions, filtersBody, offerColumns, providerWord, withFilters } from '../offer-options.ts';
@@ -13,6 +13,7 @@ export function build(command: Command): void {
   command.optionsGroup('Options:');
   withWatch(command);
   withConnection(command);
+  suggest(command, 'provider', ['vast.ai', 'io.net']);
   withExamples(command, [
     ['gpuproxy list', 'every offer, cheapest first'],
     ['gpuproxy list vast.ai --gpu "rtx 4090" --max-price 0.5', 'RTX 4090 on vast.ai for at most $0.50 per hour'],

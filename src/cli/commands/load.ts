@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
+import { suggest, watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
 import { usageError } from '../exit.ts';
 import { type Fields, fieldsOf, listOf, numberOf, textOf } from '../fields.ts';
 import { nearest } from '../nearest.ts';
@@ -13,6 +13,7 @@ export function build(command: Command): void {
   command.argument('[part]', `server or provider; both when left out`);
   withWatch(command);
   withConnection(command);
+  suggest(command, 'part', parts);
   withExamples(command, [
     ['gpuproxy load', 'the load of every instance, and what the providers offer'],
     ['gpuproxy load server --watch 5', 'the load table, again every 5 seconds'],

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
+import { suggest, watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
 import { fieldsOf, linesOf } from '../fields.ts';
 import { callInstance } from '../fleet-call.ts';
 import { wholeFrom } from '../offer-options.ts';
@@ -9,6 +9,7 @@ import { show } from '../watch.ts';
 export function build(command: Command): void {
   command.argument('<id>', 'instance').option('--tail <n>', 'lines, 1 to 10000', wholeFrom('--tail', 1, 10_000), 100);
   withWatch(command);
+  suggest(command, 'id', 'instances');
   withConnection(command);
   withExamples(command, [['gpuproxy logs vast-12345 --tail 20', 'the last 20 lines']]);
   command.action(async (id: string, options: { tail: number; watch?: number }) => {

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
+import { suggest, watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
 import { CliError, exitCodes } from '../exit.ts';
 import { type Fields, fieldsOf, linesOf, listOf, numberOf, textOf } from '../fields.ts';
 import { nearest } from '../nearest.ts';
@@ -19,6 +19,7 @@ const columns: readonly Column<Fields>[] = [
 
 export function build(command: Command): void {
   withWatch(command);
+  suggest(command, 'id', 'reservations');
   withConnection(command);
   withExamples(command, [
     ['gpuproxy reservations', 'all of them'],

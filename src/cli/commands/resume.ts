@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
-import { withConnection, withExamples } from '../command.ts';
+import { suggest, withConnection, withExamples } from '../command.ts';
 import { fieldsOf, textOf } from '../fields.ts';
 import { callInstance, forEachId } from '../fleet-call.ts';
 import { openSession } from '../session.ts';
 
 export function build(command: Command): void {
   command.argument('<id...>', 'instances');
+  suggest(command, 'id', 'instances');
   withConnection(command);
   withExamples(command, [['gpuproxy resume vast-12345', 'ends a drain']]);
   command.action(async (ids: readonly string[]) => {

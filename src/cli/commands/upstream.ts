@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { withConnection, withExamples } from '../command.ts';
+import { suggest, withConnection, withExamples } from '../command.ts';
 import { CliError, usageError } from '../exit.ts';
 import { fieldsOf, textOf } from '../fields.ts';
 import { instanceIds } from '../fleet-call.ts';
@@ -7,6 +7,7 @@ import { nearest } from '../nearest.ts';
 import { openSession } from '../session.ts';
 
 export function build(command: Command): void {
+  suggest(command, 'id', 'upstreams');
   withConnection(command);
   withExamples(command, [
     ['gpuproxy upstream add http://10.0.0.5:8000', 'balance over a server that you already have'],

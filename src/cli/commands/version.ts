@@ -4,17 +4,12 @@ import { openSession } from '../session.ts';
 import { programVersion } from '../version.ts';
 
 export function build(command: Command): void {
-  command.option('--short', 'the version of this program alone');
   withConnection(command);
   withExamples(command, [
     ['gpuproxy --version', 'one line'],
     ['gpuproxy version', 'with that of Node, and whether a server answers'],
   ]);
-  command.action(async (options: { short?: boolean }) => {
-    if (options.short === true) {
-      process.stdout.write(`${programVersion()}\n`);
-      return;
-    }
+  command.action(async () => {
     const session = openSession(command);
     const { url } = session.client.connection;
     // The liveness path is public, so this works without a key.

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { withConnection, withExamples } from '../command.ts';
+import { suggest, withConnection, withExamples } from '../command.ts';
 import { usageError } from '../exit.ts';
 import { fieldsOf, numberOf, textOf } from '../fields.ts';
 import { callInstance } from '../fleet-call.ts';
@@ -16,6 +16,7 @@ export function build(command: Command): void {
       return weight;
     })
     .option('-n, --dry-run', 'show the present weight, and change nothing');
+  suggest(command, 'id', 'instances');
   withConnection(command);
   withExamples(command, [
     ['gpuproxy weight vast-12345 3', 'three times the share of a weight of 1'],

@@ -1,0 +1,295 @@
+import { accessSync, constants, existsSync, statSync } from 'node:fs';
+import { statfs } from 'node:fs/promises';
+import type { Server } from 'node:net';
+import { homedir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { type Config, ConfigError, loadConfig } from '../config.ts';
+import { marketplaces } from '../providers/index.ts';
+import { ProviderError } from '../providers/provider.ts';
+import type { Client } from './client.ts';
+import { CliError, exitCodes } from './exit.ts';
+import { fieldsOf, listOf, textOf } from './fields.ts';
+import { usd } from './output.ts';
+import { preferencesFile } from './preferences-file.ts';
+import { storedVariables } from './server-options.ts';
+
+export type Check = Readonly<{
+  name: string;
+  status: 'ok' | 'warn' | 'fail' | 'skip';
+  detail: string;
+  /** What to do; null when nothing is to be done. */
+  hint: string | null;
+}>;
+
+const ok = (name: string, detail: string): Check => ({ name, status: 'ok', detail, hint: null });
+const skip = (name: string, detail: string): Check => ({ name, status: 'skip', detail, hint: null });
+const warn = (name: string, detail: string, hint: string): Check => ({ name, status: 'warn', detail, hint });
+const fail = (name: string, detail: string, hint: string): Check => ({ name, status: 'fail', detail, hint });
+
+const neededMajor = 24;
+const lowCreditUsd = 5;
+const lowDiskBytes = 256 * 1024 * 1024;
+const maxSkewMs = 60_000;
+const networkTimeoutMs = 10_000;
+
+/** Everything that must be right for the program to work, each check with what to do. Never throws. */
+export async function runChecks({ client, offline }: { client: Client; offline: boolean }): Promise<readonly Check[]> {
+  const checks: Check[] = [checkNode()];
+  let config: Config;
+  try {
+    config = loadConfig({ environment: process.env, cwd: process.cwd(), stored: storedVariables() });
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    const lines = error.message.split('\n');
+    return [
+      ...checks,
+      ...lines.map((line) => fail('configuration', line, 'correct it; .env.example says what each variable accepts')),
+    ];
+  }
+  checks.push(checkSources(config), ...checkSecrets(), await checkDataDir(config));
+  const running = await checkServer(client);
+  checks.push(...running.checks);
+  checks.push(...(await checkPorts(config, running.alive)));
+  checks.push(...(await Promise.all(config.UPSTREAMS.map((upstream) => checkUpstream(upstream, config.HEALTH_PATH)))));
+  for (const marketplace of marketplaces) {
+    const apiKey = config[`${marketplace.env}_API_KEY`];
+    if (apiKey === undefined) checks.push(skip(marketplace.name, `off: ${marketplace.env}_API_KEY is not set`));
+    else if (offline) checks.push(skip(marketplace.name, 'not asked: --offline'));
+    else {
+      checks.push(...(await checkProvider(marketplace, apiKey, config)));
+    }
+  }
+  return checks;
+}
+
+function checkNode(): Check {
+  const version = process.versions.node;
+  return Number.parseInt(version, 10) >= neededMajor
+    ? ok('node', `${version} (${process.execPath})`)
+    : fail('node', version, `install Node ${neededMajor} or newer`);
+}
+
+function checkSources(config: Config): Check {
+  const set = Object.values(config.origin).filter((origin) => origin !== 'default').length;
+  const sources = marketplaces
+    .filter((each) => config[`${each.env}_API_KEY`] !== undefined)
+    .map((each) => each.name as string);
+  if (config.UPSTREAMS.length > 0) sources.push(`${config.UPSTREAMS.length} upstreams`);
+  return sources.length === 0
+    ? warn(
+        'configuration',
+        `${set} variables are set, none says where GPUs come from`,
+        'set VASTAI_API_KEY, IONET_API_KEY or UPSTREAMS; until then "gpuproxy tui" shows a simulated fleet',
+      )
+    : ok('configuration', `${set} variables are set; GPUs from ${sources.join(', ')}`);
+}
+
+/** Files that hold keys must not be readable by others. */
+function checkSecrets(): Check[] {
+  if (process.platform === 'win32') return [];
+  return [preferencesFile(), join(process.cwd(), '.env')].flatMap((file) => {
+    if (!existsSync(file)) return [];
+    const mode = statSync(file).mode & 0o777;
+    return (mode & 0o077) === 0
+      ? [ok('secrets', `${file} is readable by its owner alone`)]
+      : [warn('secrets', `${file} is readable by others (mode ${mode.toString(8)})`, `chmod 600 ${file}`)];
+  });
+}
+
+async function checkDataDir(config: Config): Promise<Check> {
+  const folder =
+    config.GPUPROXY_DATA_DIR ?? join(process.env.XDG_STATE_HOME || join(homedir(), '.local', 'state'), 'gpuproxy');
+  let existing = folder;
+  while (!existsSync(existing) && dirname(existing) !== existing) existing = dirname(existing);
+  try {
+    if (!statSync(existing).isDirectory()) throw new Error('not a folder');
+    accessSync(existing, constants.W_OK | constants.X_OK);
+  } catch {
+    return fail('data folder', `${folder} cannot be written`, 'correct its permissions, or set GPUPROXY_DATA_DIR');
+  }
+  const { bavail, bsize } = await statfs(existing);
+  const free = bavail * bsize;
+  const text = `${folder}, ${Math.round(free / 1024 / 1024)} MiB free`;
+  return free < lowDiskBytes
+    ? fail('data folder', text, 'make room: the ledger must be able to grow')
+    : ok('data folder', text);
+}
+
+async function checkServer(client: Client): Promise<{ alive: boolean; checks: Check[] }> {
+  const { url, key } = client.connection;
+  try {
+    await client.call('GET', '//healthz', { timeoutMs: 3000 });
+  } catch (error) {
+    const told = error instanceof CliError ? error : null;
+    if (told?.exitCode === exitCodes.unreachable) {
+      return {
+        alive: false,
+        checks: [warn('server', told.message, told.hint ?? 'gpuproxy serve'), skip('key', 'not tried: no server')],
+      };
+    }
+    return {
+      alive: true,
+      checks: [fail('server', told?.message ?? String(error), told?.hint ?? 'check GPUPROXY_URL')],
+    };
+  }
+  const checks = [ok('server', `${url} answers`)];
+  try {
+    const { headers } = await client.call('GET', '/loadbalancer/strategy', { timeoutMs: 3000 });
+    checks.push(
+      key === null ? warn('key', 'the server asks for none', 'keep it on loopback') : ok('key', 'the server knows it'),
+    );
+    checks.push(...skewCheck('clock', headers.date));
+    const { body } = await client.call('GET', '/providers', { timeoutMs: 3000 });
+    for (const row of listOf(fieldsOf(body).providers)) {
+      if (row.status !== 'error') continue;
+      checks.push(
+        fail(
+          `server: ${textOf(row.provider)}`,
+          textOf(fieldsOf(row.last_error).message),
+          'look at "gpuproxy providers" and the key that the server has',
+        ),
+      );
+    }
+    const ready = await client.call('GET', '//readyz', { timeoutMs: 3000 }).catch((error: unknown) => error);
+    checks.push(
+      ready instanceof Error
+        ? warn('ready', ready.message, '"gpuproxy fleet" says why; "gpuproxy reserve 1" rents')
+        : ok('ready', 'an upstream takes requests'),
+    );
+  } catch (error) {
+    const told = error instanceof CliError ? error : null;
+    checks.push(fail('key', told?.why ?? told?.message ?? String(error), told?.hint ?? 'gpuproxy config set apiKey'));
+  }
+  return { alive: true, checks };
+}
+
+async function checkPorts(config: Config, alive: boolean): Promise<Check[]> {
+  const wanted = [
+    ['control plane', 'GPUPROXY_PORT', config.GPUPROXY_PORT],
+    ['data plane', 'GPUPROXY_PROXY_PORT', config.GPUPROXY_PROXY_PORT],
+  ] as const;
+  const checks: Check[] = [];
+  for (const [name, variable, port] of wanted) {
+    if (port === 0) {
+      checks.push(ok(name, 'takes a free port'));
+      continue;
+    }
+    const code = await listenCode(config.GPUPROXY_HOST, port);
+    const where = `${config.GPUPROXY_HOST}:${port}`;
+    if (code === null) checks.push(ok(name, `${where} is free`));
+    else if (code === 'EADDRINUSE' && alive) checks.push(ok(name, `${where} is in use, and a server answers`));
+    else if (code === 'EADDRINUSE') {
+      checks.push(
+        fail(
+          name,
+          `${where} is in use by another program`,
+          `stop it, or set ${variable} (find it with: ss -ltnp 'sport = :${port}')`,
+        ),
+      );
+    } else checks.push(fail(name, `${where} cannot be used (${code})`, `set GPUPROXY_HOST or ${variable}`));
+  }
+  return checks;
+}
+
+/** null when one can listen there, else the code of the system. */
+async function listenCode(host: string, port: number): Promise<string | null> {
+  const { createServer } = await import('node:net');
+  const server: Server = createServer();
+  return new Promise((resolve) => {
+    server.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? 'unknown error'));
+    server.listen({ host, port, exclusive: true }, () => server.close(() => resolve(null)));
+  });
+}
+
+async function checkUpstream({ name, url }: { name: string; url: string }, healthPath: string): Promise<Check> {
+  const answer = await head(`${url}${healthPath}`, 'GET');
+  if (typeof answer === 'string')
+    return fail(`upstream ${name}`, `${shown(url)}: ${answer}`, 'start it, or correct UPSTREAMS');
+  return answer.status < 400
+    ? ok(`upstream ${name}`, `${shown(url)}${healthPath} answers ${answer.status}`)
+    : fail(
+        `upstream ${name}`,
+        `${shown(url)}${healthPath} answers ${answer.status}`,
+        'correct UPSTREAMS or HEALTH_PATH',
+      );
+}
+
+async function checkProvider(
+  marketplace: (typeof marketplaces)[number],
+  apiKey: string,
+  config: Config,
+): Promise<Check[]> {
+  const { name, env } = marketplace;
+  const baseUrl = config[`${env}_URL`];
+  const reached = await head(baseUrl, 'HEAD');
+  if (typeof reached === 'string') {
+    return [fail(name, `${shown(baseUrl)}: ${reached}`, `check the network, or ${env}_URL`)];
+  }
+  const checks: Check[] = [...skewCheck(`${name} clock`, reached.date)];
+  const provider = marketplace.create({ apiKey, baseUrl, instancePort: config.INSTANCE_PORT });
+  const started = performance.now();
+  try {
+    const signal = AbortSignal.timeout(networkTimeoutMs);
+    const credit = provider.balance === undefined ? null : await provider.balance(signal);
+    const rented = await provider.list(signal);
+    const text = `key accepted, ${rented.length} instances, ${Math.round(performance.now() - started)} ms`;
+    if (credit === null) checks.push(ok(name, `${text}; it does not tell its credit`));
+    else if (credit < lowCreditUsd)
+      checks.push(
+        warn(name, `${text}, credit ${usd(credit)}`, `add credit at ${name}: rented instances stop without it`),
+      );
+    else checks.push(ok(name, `${text}, credit ${usd(credit)}`));
+  } catch (error) {
+    const told = error instanceof ProviderError ? error : null;
+    checks.push(
+      told?.code === 'auth'
+        ? fail(name, 'the key was refused', `make a new key at ${name} and set ${env}_API_KEY`)
+        : fail(
+            name,
+            told?.message ?? 'no answer in time',
+            told?.code === 'rate_limited' ? 'wait a minute, then try again' : `try again later, or check ${env}_URL`,
+          ),
+    );
+  } finally {
+    await provider.close?.();
+  }
+  return checks;
+}
+
+function skewCheck(name: string, date: string | undefined): Check[] {
+  const at = Date.parse(date ?? '');
+  if (Number.isNaN(at)) return [];
+  const skew = Math.abs(Date.now() - at);
+  // The header has whole seconds.
+  return skew <= maxSkewMs
+    ? [ok(name, `within ${Math.max(1, Math.round(skew / 1000))} s`)]
+    : [
+        fail(
+          name,
+          `differs by ${Math.round(skew / 1000)} s`,
+          'set the clock (timedatectl set-ntp true): expiry and prices depend on it',
+        ),
+      ];
+}
+
+/** Status and clock of a server, or why it cannot be reached. */
+async function head(url: string, method: 'HEAD' | 'GET'): Promise<{ status: number; date: string | undefined } | string> {
+  const http = process.getBuiltinModule(url.startsWith('https:') ? 'node:https' : 'node:http');
+  return new Promise((resolve) => {
+    const request = http.request(url, { method, agent: false, timeout: networkTimeoutMs }, (response) => {
+      response.destroy();
+      resolve({ status: response.statusCode ?? 0, date: response.headers.date });
+    });
+    request.on('timeout', () => {
+      request.destroy();
+      resolve(`no answer within ${networkTimeoutMs / 1000} s`);
+    });
+    request.on('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
+    request.end();
+  });
+}
+
+/** A URL may carry `user:password@`. */
+function shown(url: string): string {
+  return url.replace(/^([a-z]+:\/\/)[^/@]*@/i, '$1');
+}
