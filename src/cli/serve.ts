@@ -1,7 +1,8 @@
-import { ConfigError } from '../config.ts';
 import type { FleetEvent } from '../fleet/app.ts';
 import { CliError, exitCodes } from './exit.ts';
 import { type ServerOptions, serverConfig } from './server-options.ts';
+import { nextSignal } from './signals.ts';
+import { startFailure } from './start-failure.ts';
 import { nothingConfigured, startSystem } from './system.ts';
 
 /** `gpuproxy serve`: the system headless, until a signal. Resolves with the exit code. */
@@ -43,32 +44,6 @@ export async function run(options: ServerOptions): Promise<number> {
   await Promise.race([system.drain(config.DRAIN_SECONDS * 1000), again]);
   stopListening();
   return exitCodes.done;
-}
-
-/** A start that failed, in words of the person who typed the command. */
-export function startFailure(error: unknown): unknown {
-  if (error instanceof ConfigError) return error;
-  const { code, message } = error as { code?: string; message: string };
-  if (code === 'EADDRINUSE') {
-    return new CliError(exitCodes.failed, 'port_in_use', message, {
-      why: 'another program listens there',
-      hint: 'stop it, or choose other ports with GPUPROXY_PORT and GPUPROXY_PROXY_PORT (0 takes a free one)',
-    });
-  }
-  if (code === 'EACCES' || code === 'EADDRNOTAVAIL') {
-    return new CliError(exitCodes.usage, 'cannot_listen', message, {
-      why: code === 'EACCES' ? 'ports below 1024 need a privilege' : 'no interface of this machine has that address',
-      hint: 'set GPUPROXY_HOST, GPUPROXY_PORT and GPUPROXY_PROXY_PORT',
-    });
-  }
-  return error;
-}
-
-/** The next SIGINT or SIGTERM. */
-export function nextSignal(): Promise<'SIGINT' | 'SIGTERM'> {
-  const { promise, resolve } = Promise.withResolvers<'SIGINT' | 'SIGTERM'>();
-  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => resolve(name));
-  return promise;
 }
 
 /** Lines for a person on a terminal, one JSON object a line elsewhere. */

@@ -1,7 +1,8 @@
 import { startSimulator } from '../sim/simulator.ts';
 import { exitCodes } from './exit.ts';
-import { nextSignal, startFailure } from './serve.ts';
 import type { SimOptions } from './server-options.ts';
+import { nextSignal } from './signals.ts';
+import { startFailure } from './start-failure.ts';
 
 /** `gpuproxy sim`: the simulated marketplaces and GPU servers alone, until a signal. Resolves with the exit code. */
 export async function run(options: SimOptions): Promise<number> {

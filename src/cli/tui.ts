@@ -4,8 +4,8 @@ import type { LocalApp } from '../fleet/app.ts';
 import type { ThemeName } from '../tui/theme.ts';
 import { exitCodes, usageError } from './exit.ts';
 import { openPreferences } from './preferences.ts';
-import { startFailure } from './serve.ts';
 import { serverConfig, type TuiOptions } from './server-options.ts';
+import { startFailure } from './start-failure.ts';
 import { defaultDataDir, nothingConfigured, startSystem } from './system.ts';
 
 /** Leaves the alternate screen, shows the cursor, ends mouse, focus and paste reports, resets colours. */
