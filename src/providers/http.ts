@@ -88,7 +88,7 @@ export interface JsonClient {
 }
 
 /**
- * The last `tail` lines, read until the end, `quietMs` without news (`settledMs` once there are enough lines), `maxMs`,
+ * The last `tail` lines that are not empty, read until the end, `quietMs` without news (`settledMs` once there are enough lines), `maxMs`,
  * or `maxBytes`, whichever comes first.
  */
 export type LineLimits = Readonly<{
@@ -454,7 +454,7 @@ class Turns {
   }
 }
 
-/** The end of a text body that may go on for ever. A body that breaks after some lines counts as ended. */
+/** The end of a text body that may go on for ever, without empty lines; of events their data. A body that breaks after some lines counts as ended. */
 export function lastLines(body: Dispatcher.ResponseData['body'], limits: LineLimits): Promise<readonly string[]> {
   const { promise, resolve, reject } = Promise.withResolvers<readonly string[]>();
   const decoder = new TextDecoder();
@@ -462,9 +462,15 @@ export function lastLines(body: Dispatcher.ResponseData['body'], limits: LineLim
   let rest = '';
   let size = 0;
   let seen = 0;
-  const keep = (line: string) => {
+  let events: boolean | null = null;
+  const keep = (raw: string) => {
+    const line = raw.endsWith('\r') ? raw.slice(0, -1) : raw;
+    if (line === '') return;
+    // Undocumented whether a log is plain text or server-sent events: the first line tells.
+    events ??= /^(data|event|id|retry)?:/.test(line);
+    if (events && !line.startsWith('data:')) return;
+    kept.push(events ? line.slice(line[5] === ' ' ? 6 : 5) : line);
     seen++;
-    kept.push(line.endsWith('\r') ? line.slice(0, -1) : line);
     // Trimmed in blocks, so that a long text does not shift an array for every line.
     if (kept.length > limits.tail * 2 + 64) kept.splice(0, kept.length - limits.tail);
   };
@@ -479,6 +485,7 @@ export function lastLines(body: Dispatcher.ResponseData['body'], limits: LineLim
   const total = setTimeout(finish, limits.maxMs);
   let quiet = setTimeout(finish, limits.quietMs);
   body.on('data', (chunk: Buffer) => {
+    const before = seen;
     size += chunk.length;
     rest += decoder.decode(chunk, { stream: true });
     for (let end = rest.indexOf('\n'); end >= 0; end = rest.indexOf('\n')) {
@@ -490,6 +497,8 @@ export function lastLines(body: Dispatcher.ResponseData['body'], limits: LineLim
       rest = '';
     }
     if (size > limits.maxBytes) return finish();
+    // Heartbeats are no news.
+    if (seen === before) return;
     clearTimeout(quiet);
     quiet = setTimeout(finish, seen >= limits.tail ? limits.settledMs : limits.quietMs);
   });

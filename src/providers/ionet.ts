@@ -584,8 +584,8 @@ export function createIonet(options: ProviderOptions): Provider {
       );
     const [out, err] = await Promise.allSettled([read('stdout'), read('stderr')]);
     if (out.status === 'rejected') throw out.reason;
-    const stdout = eventData(out.value);
-    const stderr = err.status === 'fulfilled' ? eventData(err.value).map((line) => `stderr: ${line}`) : [];
+    const stdout = out.value;
+    const stderr = err.status === 'fulfilled' ? err.value.map((line) => `stderr: ${line}`) : [];
     // The two streams carry no common time, so they come one after the other, neither crowding out the other.
     const half = Math.ceil(wanted / 2);
     const keepErr = Math.min(stderr.length, Math.max(half, wanted - stdout.length));
@@ -770,14 +770,6 @@ function addressOf(url: string | null | undefined): string | null {
   const full = /^[a-z]+:\/\//i.test(text) ? text : `https://${text}`;
   if (!URL.canParse(full) || !/^https?:$/.test(new URL(full).protocol)) return null;
   return full.replace(/\/+$/, '');
-}
-
-// --- logs ---
-
-/** The data of server-sent events, or the lines themselves when they are none. */
-function eventData(lines: readonly string[]): string[] {
-  if (!lines.some((line) => line.startsWith('data:'))) return lines.filter((line) => line !== '');
-  return lines.filter((line) => line.startsWith('data:')).map((line) => line.slice(line[5] === ' ' ? 6 : 5));
 }
 
 // --- cache ---
