@@ -99,7 +99,7 @@ export function createBalancer(
   const context: PickContext = { table, tauMs: set.ewmaTauMs, tieFraction: set.tieFraction, slow: false, scores };
   const picks = strategies.map((strategy) => strategy.create(context));
   const c = table.columns;
-  const { flags, serving, active, ceiling, health: state, joined } = c;
+  const { flags, generation: generations, serving, active, ceiling, health: state, joined } = c;
   const { numbers } = table;
   const eligible = new Int32Array(table.capacity);
 
@@ -194,16 +194,14 @@ export function createBalancer(
     const decision = trace.begin(now, index);
     lastDecision = decision;
     if (count <= 0) {
-      record(decision, now, want);
+      record(now, want, noRow);
       return count === allFull ? allFull : noRow;
     }
     const pick = picks[index] as Pick;
     const row = table.balancing ? pick(eligible, count, now) : firstInFleetOrder(count);
-    trace.won(decision, row, c.generation[row] as number);
-    record(decision, now, want);
-    if (!trace.hasRoom(decision)) {
-      trace.candidate(decision, row, c.generation[row] as number, exclusion.none, scores, row);
-    }
+    const generation = c.generation[row] as number;
+    trace.won(row, generation);
+    if (!record(now, want, row)) trace.candidate(row, generation, exclusion.none, scores);
     const sequence = (numbers[header.sequence] as number) + 1;
     numbers[header.sequence] = sequence;
     c.lastPick[row] = sequence;
@@ -212,13 +210,20 @@ export function createBalancer(
   }
   let lastDecision = 0;
 
-  /** Puts the first rows of the table and what was compared of them into the trace. Under the lock. */
-  function record(decision: number, now: number, want: Want | undefined): void {
+  /** Puts the first rows of the table and what was compared of them into the trace; true if `winner` was among them. */
+  function record(now: number, want: Want | undefined, winner: number): boolean {
     const high = table.high;
-    for (let row = 0; row < high && trace.hasRoom(decision); row++) {
+    let room = trace.room();
+    let found = false;
+    for (let row = 0; row < high && room > 0; row++) {
       if (((flags[row] as number) & flag.used) === 0) continue;
-      trace.candidate(decision, row, c.generation[row] as number, exclusionOf(row, now, want), scores, row);
+      // What the pick has just raised does not count: the winner was a candidate.
+      const code = row === winner ? exclusion.none : exclusionOf(row, now, want);
+      trace.candidate(row, generations[row] as number, code, scores);
+      if (row === winner) found = true;
+      room--;
     }
+    return found;
   }
 
   /** Under the lock: +1 on the row that was chosen. */

@@ -40,6 +40,8 @@ const noEnding = -1;
 export class DecisionTrace {
   readonly capacity: number;
   #next = 0;
+  #slot = -1;
+  #filled = 0;
   readonly #at: Float64Array;
   readonly #strategy: Uint8Array;
   readonly #winner: Int32Array;
@@ -76,7 +78,10 @@ export class DecisionTrace {
   /** Opens the record of a pick; candidates follow by `candidate`. Returns its sequence number. */
   begin(now: number, strategy: number): number {
     const sequence = this.#next++;
-    const slot = sequence % this.capacity;
+    // Counted on rather than divided: a remainder of doubles costs more than the rest of this.
+    const slot = this.#slot + 1 === this.capacity ? 0 : this.#slot + 1;
+    this.#slot = slot;
+    this.#filled = 0;
     this.#sequence[slot] = sequence;
     this.#at[slot] = now;
     this.#strategy[slot] = strategy;
@@ -89,28 +94,30 @@ export class DecisionTrace {
     return sequence;
   }
 
-  /** True while the record has room for another candidate besides the winner. */
-  hasRoom(sequence: number): boolean {
-    return (this.#count[sequence % this.capacity] as number) < keptCandidates - 1;
+  /** Rows that the record opened last still has room for, one place kept for the winner. */
+  room(): number {
+    return keptCandidates - 1 - this.#filled;
   }
 
-  /** The score is `scores[at]`: handed over in its array, because a number by itself would be allocated. */
-  candidate(sequence: number, row: number, generation: number, code: number, scores: Float64Array, from: number): void {
-    const slot = sequence % this.capacity;
-    const count = this.#count[slot] as number;
-    if (count === keptCandidates) return;
-    const at = slot * keptCandidates + count;
+  /**
+   * Adds a candidate to the record opened last. The score is `scores[row]`: handed over in its array, because a number
+   * by itself would be allocated.
+   */
+  candidate(row: number, generation: number, code: number, scores: Float64Array): void {
+    if (this.#filled === keptCandidates) return;
+    const at = this.#slot * keptCandidates + this.#filled;
     this.#rows[at] = row;
     this.#generations[at] = generation;
     this.#codes[at] = code;
-    this.#scores[at] = scores[from] as number;
-    this.#count[slot] = count + 1;
+    this.#scores[at] = scores[row] as number;
+    this.#filled++;
+    this.#count[this.#slot] = this.#filled;
   }
 
-  won(sequence: number, row: number, generation: number): void {
-    const slot = sequence % this.capacity;
-    this.#winner[slot] = row;
-    this.#winnerGeneration[slot] = generation;
+  /** The winner of the record opened last. */
+  won(row: number, generation: number): void {
+    this.#winner[this.#slot] = row;
+    this.#winnerGeneration[this.#slot] = generation;
   }
 
   /** How it ended; `ttfbMs` is -1 when no byte came. Nothing when the slot was used again meanwhile. */
