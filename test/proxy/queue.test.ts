@@ -1,0 +1,144 @@
+import { expect, test } from 'vitest';
+import { monotonicMs } from '../../src/clock.ts';
+import { createBalancer } from '../../src/core/balancer.ts';
+import { LoadTable } from '../../src/core/load-table.ts';
+import { RawClient, Rig, until } from './rig.ts';
+
+/** An upstream whose answers wait until they are let go, in the order in which they were asked. */
+function gate() {
+  const open: { url: string; release: () => void }[] = [];
+  return {
+    open,
+    listener: (req: import('node:http').IncomingMessage, res: import('node:http').ServerResponse) => {
+      open.push({ url: req.url ?? '', release: () => void res.end(req.url) });
+    },
+  };
+}
+
+test('at the ceiling requests wait their turn, first come first served', async () => {
+  await using rig = await Rig.start();
+  const { open, listener } = gate();
+  await rig.backend('a', listener, { ceiling: 1 });
+  const done: string[] = [];
+  const answers = [];
+  for (const path of ['/1', '/2', '/3', '/4']) {
+    answers.push(fetch(rig.url + path).then(async (answer) => done.push(await answer.text())));
+    const count = answers.length;
+    await until(() => rig.proxy.active === count);
+  }
+  expect(open.map((one) => one.url)).toEqual(['/1']);
+  for (let i = 0; i < 4; i++) {
+    await until(() => open.length === i + 1);
+    expect(rig.active('a')).toBe(1);
+    open[i]!.release();
+  }
+  await Promise.all(answers);
+  expect(done).toEqual(['/1', '/2', '/3', '/4']);
+  const last = (await rig.reported(4)).find((request) => request.path === '/4')!;
+  expect(last.queueMs).toBeGreaterThan(0);
+  expect(last).toMatchObject({ attempts: 1, status: 200 });
+});
+
+test('the queue is bounded: one more gets 503 with Retry-After at once', async () => {
+  await using rig = await Rig.start({ settings: { queueLimit: 2 } });
+  const { open, listener } = gate();
+  await rig.backend('a', listener, { ceiling: 1 });
+  const waiting = [1, 2, 3].map((n) => fetch(`${rig.url}/${n}`));
+  await until(() => rig.proxy.active === 3);
+  const extra = await fetch(rig.url);
+  expect(extra.status).toBe(503);
+  expect(extra.headers.get('retry-after')).toBe('1');
+  expect(await extra.json()).toMatchObject({ code: 'queue_full' });
+  for (let i = 0; i < 3; i++) {
+    await until(() => open.length === i + 1);
+    open[i]!.release();
+  }
+  expect((await Promise.all(waiting)).map((answer) => answer.status)).toEqual([200, 200, 200]);
+});
+
+test('who waits longer than the deadline gets 503 with Retry-After', async () => {
+  await using rig = await Rig.start({ settings: { queueTimeoutMs: 300 } });
+  const { open, listener } = gate();
+  await rig.backend('a', listener, { ceiling: 1 });
+  const first = fetch(rig.url);
+  await until(() => open.length === 1);
+  const late = await fetch(rig.url);
+  expect(late.status).toBe(503);
+  expect(late.headers.get('retry-after')).toBe('1');
+  expect(await late.json()).toMatchObject({ code: 'queue_timeout' });
+  open[0]!.release();
+  expect((await first).status).toBe(200);
+  expect(rig.endings('a')).toEqual({ complete: 1 });
+});
+
+test('a queued client that leaves frees its place', async () => {
+  await using rig = await Rig.start({ settings: { queueLimit: 1 } });
+  const { open, listener } = gate();
+  await rig.backend('a', listener, { ceiling: 1 });
+  const first = fetch(rig.url);
+  await until(() => open.length === 1);
+  const leaver = new RawClient(rig.proxy.port);
+  leaver.send('GET /left HTTP/1.1\r\nHost: x\r\n\r\n');
+  await until(() => rig.proxy.active === 2);
+  leaver.socket.destroy();
+  await until(() => rig.proxy.active === 1);
+  const next = fetch(`${rig.url}/next`);
+  await until(() => rig.proxy.active === 2);
+  open[0]!.release();
+  await first;
+  await until(() => open.length === 2);
+  expect(open[1]!.url).toBe('/next');
+  open[1]!.release();
+  expect((await next).status).toBe(200);
+});
+
+test('room made by another thread, or by a new upstream, wakes those who wait', async () => {
+  await using rig = await Rig.start();
+  const { open, listener } = gate();
+  const ref = rig.join('a', (await rig.backend('spare', listener, { running: false })).origin, { ceiling: 1 });
+  // Another thread is another view of the same table.
+  const other = createBalancer(new LoadTable(rig.table.buffer), { slowStartMs: 0 }, { thread: 5 });
+  const lease = other.acquire(monotonicMs());
+  if (typeof lease === 'string') throw new Error(lease);
+  const waiting = fetch(rig.url);
+  await until(() => rig.proxy.active === 1);
+  expect(open).toHaveLength(0);
+  lease.settle('complete', monotonicMs());
+  await until(() => open.length === 1);
+  const second = fetch(rig.url);
+  await until(() => rig.proxy.active === 2);
+  rig.table.setCeiling(ref, 2);
+  await until(() => open.length === 2);
+  for (const one of open) one.release();
+  expect((await waiting).status).toBe(200);
+  expect((await second).status).toBe(200);
+});
+
+test('one whose model is at its ceiling does not hold up the others', async () => {
+  await using rig = await Rig.start();
+  const small = gate();
+  const large = gate();
+  await rig.backend('small', small.listener, { ceiling: 1, models: ['small'] });
+  await rig.backend('large', large.listener, { ceiling: 1, models: ['large'] });
+  const ask = (model: string) =>
+    fetch(`${rig.url}/v1/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ prompt: 'x', model }),
+    });
+  const answers = [ask('small'), ask('small'), ask('large')];
+  await until(() => small.open.length === 1 && large.open.length === 1);
+  small.open[0]!.release();
+  large.open[0]!.release();
+  await until(() => small.open.length === 2);
+  small.open[1]!.release();
+  expect((await Promise.all(answers)).map((answer) => answer.status)).toEqual([200, 200, 200]);
+});
+
+test('with nothing eligible the answer is 503 with Retry-After, without waiting', async () => {
+  await using rig = await Rig.start();
+  const answer = await fetch(rig.url);
+  expect(answer.status).toBe(503);
+  expect(answer.headers.get('retry-after')).toBe('1');
+  expect(await answer.json()).toMatchObject({ code: 'no_upstream', title: 'Service Unavailable' });
+});
