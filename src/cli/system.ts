@@ -46,7 +46,7 @@ export async function startSystem({ config, demo }: SystemOptions): Promise<Syst
       ? null
       : { cert: readPem('TLS_CERT', config.TLS_CERT), key: readPem('TLS_KEY', config.TLS_KEY) };
 
-  const simulator = demo ? await startSimulatorThread({ seed: demo.seed }) : null;
+  const simulator = demo ? await startSimulatorThread({ seed: demo.seed, bootMs: { min: 300, max: 2500 } }) : null;
   if (simulator) starting.defer(() => simulator.close());
 
   let dataDir = config.GPUPROXY_DATA_DIR ?? defaultDataDir();
@@ -65,7 +65,12 @@ export async function startSystem({ config, demo }: SystemOptions): Promise<Syst
     const apiKey = simulated ? simulated[0] : config[`${marketplace.env}_API_KEY`];
     const baseUrl = simulated ? simulated[1] : config[`${marketplace.env}_URL`];
     if (apiKey === undefined || baseUrl === undefined) return [];
-    const provider = marketplace.create({ apiKey, baseUrl, instancePort: config.INSTANCE_PORT });
+    const provider = marketplace.create({
+      apiKey,
+      baseUrl,
+      instancePort: config.INSTANCE_PORT,
+      ...(simulated ? { pace: 0 } : {}),
+    });
     starting.defer(() => provider.close?.());
     return [provider];
   });
@@ -97,8 +102,16 @@ export async function startSystem({ config, demo }: SystemOptions): Promise<Syst
   app.announce({ apiUrl: rest.url, proxyUrl });
 
   if (simulator) {
+    const traffic = { url: proxyUrl, seed: demo?.seed, key: trafficKey(app) };
+    // Traffic before anything serves would only show refusals.
+    const stopWaiting = app.state.subscribe(() => {
+      if (!app.state.get().upstreams.some((upstream) => upstream.eligible)) return;
+      stopWaiting();
+      // Rejects only when the simulator has ended, and then there is nothing to send traffic to.
+      simulator.startTraffic(traffic).catch(() => {});
+    });
+    starting.defer(stopWaiting);
     void rentDemoFleet(app);
-    await simulator.startTraffic({ url: proxyUrl, seed: demo?.seed, key: trafficKey(app) });
   }
 
   const running = starting.move();
