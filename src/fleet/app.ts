@@ -70,6 +70,8 @@ export interface LocalApp extends App, AsyncDisposable {
     directory(): readonly DirectoryEntry[];
     onDirectory(listener: (entries: readonly DirectoryEntry[]) => void): () => void;
     report(report: DataPlaneReport): void;
+    /** The newest report of each thread, for counters that the snapshot does not have. */
+    reports?(): readonly DataPlaneReport[];
   };
   readonly keys: Keys;
   /** Tells the app where its listeners are, once they listen; shown in `Snapshot.mode`. */

@@ -6,8 +6,9 @@ import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify';
 import { monotonicMs } from '../clock.ts';
 import type { LocalApp } from '../fleet/app.ts';
 import { docsPage } from './docs-page.ts';
-import { createEventStream, type EventStream } from './event-stream.ts';
+import { createEventStream, type EventStream, eventStreamType } from './event-stream.ts';
 import { createGate } from './gate.ts';
+import { createMetrics } from './metrics.ts';
 import { nearest } from './nearest.ts';
 import { describeApi } from './openapi.ts';
 import type { Answer, Context, Operation } from './operation.ts';
@@ -59,9 +60,10 @@ export type RestServer = Readonly<{ port: number; url: string; close(): Promise<
 export async function createRestServer(options: RestServerOptions): Promise<RestServer> {
   const { app, host, tls = null, proxyUrl = null, logger } = options;
   const limits = { ...defaultRestLimits, ...options.limits };
-  const context: Context = { app, now: Date.now };
   const gate = createGate(app.keys, monotonicMs);
   const streams = new Set<EventStream>();
+  const metrics = createMetrics(app, () => streams.size);
+  const context: Context = { app, now: Date.now, metrics };
 
   const server = Fastify({
     logger: false,
@@ -102,8 +104,15 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
       method: operation.method === 'GET' ? ['GET', 'HEAD'] : operation.method,
       url,
       onRequest: async (request, reply) => {
-        if (operation.access === 'public') return;
-        const admission = gate.admit({ headers: request.headers, address: request.ip, access: operation.access });
+        const startedAt = monotonicMs();
+        reply.raw.once('close', () => {
+          const isStream = reply.raw.getHeader('content-type') === eventStreamType;
+          metrics.observe(operation.id, reply.raw.statusCode, isStream ? null : (monotonicMs() - startedAt) / 1000);
+        });
+        const { access } = operation;
+        if (access === 'public' || (access === 'local' && isLocal(request))) return;
+        const needed = access === 'local' ? 'read' : access;
+        const admission = gate.admit({ headers: request.headers, address: request.ip, access: needed });
         reply.raw.once('close', admission.release);
         reply.headers(admission.headers);
         callers.set(request.raw, admission.key.name);
@@ -173,7 +182,7 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
   }
 
   function openStream(result: Extract<Answer, { stream: unknown }>, request: FastifyRequest, reply: FastifyReply) {
-    if (request.method === 'HEAD') return reply.type('text/event-stream; charset=utf-8').send();
+    if (request.method === 'HEAD') return reply.type(eventStreamType).send();
     if (streams.size >= limits.streams) {
       throw new ProblemError('unavailable', `${limits.streams} event streams are open, the limit.`, {
         headers: { 'retry-after': '5' },
@@ -200,6 +209,7 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
     url: `${tls ? 'https' : 'http'}://${urlHost(host)}:${port}`,
     close() {
       closing ??= (async () => {
+        metrics.close();
         for (const stream of streams) stream.close();
         const hurry = setTimeout(() => server.server.closeAllConnections(), limits.closeMs);
         const closed = server.close();
@@ -234,6 +244,17 @@ function createListener(handler: RequestListener, tls: RestServerOptions['tls'],
   const secure = createSecureServer({ ...options, cert: tls.cert, key: tls.key, minVersion: 'TLSv1.2' }, handler);
   // The two differ in the kind of socket alone, which nothing here looks at.
   return secure as unknown as Server;
+}
+
+/**
+ * A caller on this machine that also knows it as such. The second part keeps out a browser page whose host name was
+ * pointed at this machine.
+ */
+function isLocal(request: FastifyRequest): boolean {
+  const isLoopback = (address: string) => address === '::1' || /^(::ffff:)?127(\.\d{1,3}){3}$/.test(address);
+  return (
+    isLoopback(request.ip) && (request.hostname === 'localhost' || isLoopback(request.hostname.replace(/^\[|\]$/g, '')))
+  );
 }
 
 /** The caller's own id when it is harmless, else a new one. */

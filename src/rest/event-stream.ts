@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http';
 
 /** A reader that leaves more than this waiting gets nothing further: it is dropped and comes back with Last-Event-ID. */
 const maxPendingBytes = 1024 * 1024;
+export const eventStreamType = 'text/event-stream; charset=utf-8';
 const keepAliveMs = 15_000;
 /** A reader that takes nothing for this long is dropped. */
 const stalledMs = 60_000;
@@ -24,13 +25,11 @@ export function createEventStream(response: ServerResponse, headers: Readonly<Re
   let waitingSince: number | null = null;
   const closeListeners: (() => void)[] = [];
 
-  response.writeHead(200, {
-    ...headers,
-    'content-type': 'text/event-stream; charset=utf-8',
-    'cache-control': 'no-store',
-    // nginx in front would otherwise hold events back.
-    'x-accel-buffering': 'no',
-  });
+  for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
+  response.setHeader('content-type', eventStreamType);
+  // nginx in front would otherwise hold events back.
+  response.setHeader('x-accel-buffering', 'no');
+  response.writeHead(200);
   // The size of one snapshot may exceed a buffer; latency matters more than packets.
   response.socket?.setNoDelay(true);
 

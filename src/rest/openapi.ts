@@ -19,7 +19,7 @@ export function describeApi(operations: readonly Operation[], proxyUrl: string |
       tags: [operation.tag],
       summary: operation.summary,
       ...(operation.description === undefined ? {} : { description: operation.description }),
-      ...(operation.access === 'public' ? { security: [] } : { 'x-scope': operation.access }),
+      ...securityOf(operation),
       parameters: [
         ...parametersOf(operation.params, 'path', toJson),
         ...parametersOf(operation.query, 'query', toJson),
@@ -62,6 +62,12 @@ export function describeApi(operations: readonly Operation[], proxyUrl: string |
       schemas: Object.fromEntries(Object.entries(components).sort(([a], [b]) => (a < b ? -1 : 1))),
     },
   };
+}
+
+function securityOf({ access }: Operation): Json {
+  if (access === 'public') return { security: [] };
+  if (access === 'local') return { security: [{}, { apiKey: [] }, { bearer: [] }], 'x-scope': 'read' };
+  return { 'x-scope': access };
 }
 
 type ToJson = (schema: z.ZodType, io: 'input' | 'output') => unknown;

@@ -1,6 +1,7 @@
 import type { z } from 'zod';
 import type { LocalApp } from '../fleet/app.ts';
 import type { EventStream } from './event-stream.ts';
+import type { Metrics } from './metrics.ts';
 import { nearest } from './nearest.ts';
 import { type ProblemCode, ProblemError } from './problem.ts';
 
@@ -9,6 +10,7 @@ export type Context = Readonly<{
   app: LocalApp;
   /** Wall clock, milliseconds since the Unix epoch. */
   now: () => number;
+  metrics: Metrics;
 }>;
 
 export type Input<P, Q, B> = Readonly<{
@@ -40,7 +42,8 @@ type Definition<P, Q, B> = Readonly<{
   tag: string;
   summary: string;
   description?: string;
-  access: 'public' | 'read' | 'admin';
+  /** `local`: whoever asks from this machine, others with a key that may read. */
+  access: 'public' | 'local' | 'read' | 'admin';
   params?: z.ZodType<P>;
   query?: z.ZodType<Q>;
   body?: z.ZodType<B>;

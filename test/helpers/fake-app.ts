@@ -1,5 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { endings, type Offer, type OfferFilter } from '../../src/core/domain.ts';
+import { LoadTable } from '../../src/core/load-table.ts';
+import type { DataPlaneReport } from '../../src/core/report.ts';
 import {
   type App,
   AppError,
@@ -192,6 +194,7 @@ export function createFakeApp(start: Partial<Snapshot> = {}): FakeApp {
   const eventListeners = new Set<(event: FleetEvent) => void>();
   let kept: FleetEvent[] = [];
   let eventId = 0;
+  let reports: DataPlaneReport[] = [];
   const calls: [string, ...unknown[]][] = [];
   const change = (part: Partial<Snapshot>) => {
     snapshot = { ...snapshot, ...part, version: snapshot.version + 1 };
@@ -347,8 +350,15 @@ export function createFakeApp(start: Partial<Snapshot> = {}): FakeApp {
     async refresh() {
       calls.push(['refresh']);
     },
-    // No test of the control plane reads the table; a fake of it would be a lie.
-    dataPlane: null as unknown as LocalApp['dataPlane'],
+    dataPlane: {
+      table: LoadTable.create(16),
+      directory: () => [],
+      onDirectory: () => () => {},
+      report(report) {
+        reports = [...reports.filter((other) => other.thread !== report.thread), report];
+      },
+      reports: () => reports,
+    },
     keys: memoryKeys(),
     async [Symbol.asyncDispose]() {},
     change,

@@ -36,12 +36,18 @@ export type OpenApi = {
   components: { schemas: Record<string, object> };
 };
 
+/** The document does not depend on the application, so one copy serves every test of a file. */
+let description: Promise<{ document: OpenApi; check: ReturnType<typeof createChecker> }> | null = null;
+
+async function readDescription(url: string) {
+  const document = (await send(url, 'GET', '/api/v1/openapi.json', {})).body as OpenApi;
+  return { document, check: createChecker(document) };
+}
+
 export async function startRest(app: LocalApp, options: Partial<RestServerOptions> = {}): Promise<Rest> {
   const server = await createRestServer({ app, host: '127.0.0.1', port: 0, ...options });
   const adminKey = app.keys.create({ name: 'tester', scope: 'admin' }).key;
-  const described = await send(server.url, 'GET', '/api/v1/openapi.json', {});
-  const document = described.body as OpenApi;
-  const check = createChecker(document);
+  const { document, check } = await (description ??= readDescription(server.url));
   return {
     server,
     url: server.url,

@@ -33,4 +33,16 @@ export const probeOperations = [
       return { status: 200, body: { status: 'ready', eligible } };
     },
   }),
+  operation({
+    method: 'GET',
+    path: '/metrics',
+    root: true,
+    id: 'getMetrics',
+    tag: 'probes',
+    summary: 'Prometheus metrics',
+    description: 'Open to this machine; from elsewhere it takes a key that may read.',
+    access: 'local',
+    answers: { 200: { description: 'Text format 0.0.4', type: 'text/plain' } },
+    handle: async (_, { metrics }) => ({ status: 200, type: metrics.contentType, text: await metrics.text() }),
+  }),
 ];

@@ -1,0 +1,207 @@
+import { readFileSync } from 'node:fs';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { ttfbBoundsMs } from '../../src/core/load-table.ts';
+import { createFakeApp, type FakeApp, providerView, upstreamView } from '../helpers/fake-app.ts';
+import { type Rest, send, startRest } from './harness.ts';
+
+let app: FakeApp;
+let rest: Rest;
+
+const histogram = (ms: Record<number, number>) => {
+  const counts = Array.from({ length: ttfbBoundsMs.length + 1 }, () => 0);
+  for (const [value, count] of Object.entries(ms)) {
+    const bucket = ttfbBoundsMs.findIndex((bound) => Number(value) <= bound);
+    counts[bucket < 0 ? ttfbBoundsMs.length : bucket]! += count;
+  }
+  return counts;
+};
+
+beforeEach(async () => {
+  app = createFakeApp({
+    upstreams: [
+      upstreamView({
+        ttfbHistogram: histogram({ 50: 10, 200: 5, 1e9: 1 }),
+        endings: { ...upstreamView().endings, complete: 140, truncated: 2 },
+        expiresAt: 1_800_000_000_000,
+      }),
+      upstreamView({ id: 'vast-gone', lifecycle: { phase: 'ended', at: 0, reason: '' } }),
+    ],
+    providers: [providerView()],
+    cost: { usdPerHour: 0.79, spentUsd: 3, spentTodayUsd: 1, maxUsdPerHour: 5 },
+  });
+  rest = await startRest(app);
+});
+afterEach(() => rest[Symbol.asyncDispose]());
+
+type Sample = { name: string; labels: Record<string, string>; value: number };
+
+/** Reads the text format as strictly as Prometheus does: every sample belongs to an announced metric. */
+function parse(text: string): { types: Map<string, string>; samples: Sample[] } {
+  const types = new Map<string, string>();
+  const samples: Sample[] = [];
+  const seen = new Set<string>();
+  for (const line of text.split('\n')) {
+    if (line === '' || line.startsWith('# HELP ')) continue;
+    const type = /^# TYPE (\w+) (counter|gauge|histogram|summary)$/.exec(line);
+    if (type) {
+      if (types.has(type[1]!)) throw new Error(`${type[1]} is announced twice`);
+      types.set(type[1]!, type[2]!);
+      continue;
+    }
+    const match = /^([a-z_:][\w:]*)(?:\{(.*)\})? (-?[\d.e+-]+|NaN|\+Inf)$/i.exec(line);
+    if (!match) throw new Error(`not a sample: ${line}`);
+    const key = `${match[1]}{${match[2] ?? ''}}`;
+    if (seen.has(key)) throw new Error(`comes twice: ${key}`);
+    seen.add(key);
+    const base = types.has(match[1]!) ? match[1]! : match[1]!.replace(/_(bucket|count|sum)$/, '');
+    if (!types.has(base)) throw new Error(`without a type: ${line}`);
+    if (types.get(base) === 'counter' && !base.endsWith('_total')) throw new Error(`${base} does not end in _total`);
+    const labels = Object.fromEntries(
+      [...(match[2] ?? '').matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, name, value]) => [name!, value!]),
+    );
+    samples.push({ name: match[1]!, labels, value: Number(match[3]!.replace('+Inf', 'Infinity')) });
+  }
+  return { types, samples };
+}
+
+const scrape = async () => {
+  const reply = await send(rest.url, 'GET', '/metrics', {});
+  expect(reply.status).toBe(200);
+  expect(reply.headers['content-type']).toBe('text/plain; version=0.0.4; charset=utf-8');
+  return parse(reply.text);
+};
+
+describe('/metrics', () => {
+  test('is text that Prometheus accepts, with the numbers of the snapshot', async () => {
+    const { samples, types } = await scrape();
+    const numberOf = (name: string, labels: Record<string, string> = {}) =>
+      samples.find((s) => s.name === name && Object.entries(labels).every(([k, v]) => s.labels[k] === v))?.value;
+    const upstream = 'vast-12345';
+    expect(numberOf('gpuproxy_upstream_in_flight', { upstream })).toBe(3);
+    expect(numberOf('gpuproxy_upstream_attempts_total', { upstream, provider: 'vast.ai' })).toBe(150);
+    expect(numberOf('gpuproxy_upstream_endings_total', { upstream, ending: 'truncated' })).toBe(2);
+    expect(numberOf('gpuproxy_upstream_response_time_seconds', { upstream })).toBeCloseTo(0.2502);
+    expect(numberOf('gpuproxy_upstream_expires_timestamp_seconds', { upstream })).toBe(1_800_000_000);
+    expect(numberOf('gpuproxy_strategy_info', { strategy: 'round_robin' })).toBe(1);
+    expect(numberOf('gpuproxy_strategy_info', { strategy: 'least_connections' })).toBe(0);
+    expect(numberOf('gpuproxy_picks_total', { strategy: 'round_robin' })).toBe(0);
+    expect(numberOf('gpuproxy_provider_credit_usd', { provider: 'vast.ai' })).toBe(25);
+    expect(numberOf('gpuproxy_usd_per_hour')).toBe(0.79);
+    expect(numberOf('gpuproxy_max_usd_per_hour')).toBe(5);
+    expect(types.get('gpuproxy_upstream_ttfb_seconds')).toBe('histogram');
+    expect(samples.filter((sample) => sample.labels.upstream === 'vast-gone')).toEqual([]);
+    expect(types.has('nodejs_eventloop_lag_p99_seconds')).toBe(true);
+    expect(types.has('nodejs_version_info')).toBe(false);
+  });
+
+  test('histogram buckets are cumulative, end at +Inf and agree with the count', async () => {
+    const { samples } = await scrape();
+    const mine = samples.filter((s) => s.labels.upstream === 'vast-12345');
+    const buckets = mine.filter((s) => s.name === 'gpuproxy_upstream_ttfb_seconds_bucket');
+    const bounds = buckets.map((s) => Number(s.labels.le!.replace('+Inf', 'Infinity')));
+    expect(bounds).toEqual([...bounds].sort((a, b) => a - b));
+    expect(bounds.at(-1)).toBe(Number.POSITIVE_INFINITY);
+    const counts = buckets.map((s) => s.value);
+    expect(counts).toEqual([...counts].sort((a, b) => a - b));
+    expect(counts.at(-1)).toBe(16);
+    expect(counts.at(-2)).toBe(15);
+    expect(mine.find((s) => s.name === 'gpuproxy_upstream_ttfb_seconds_count')?.value).toBe(16);
+    const below = buckets.findLast((s) => Number(s.labels.le) < 0.05);
+    const above = buckets.find((s) => Number(s.labels.le) >= 0.2);
+    expect(below?.value).toBe(0);
+    expect(above?.value).toBe(15);
+  });
+
+  test('reports of all threads add up', async () => {
+    const counters = {
+      requests: 5,
+      statusClasses: [1, 0, 3, 0, 0, 1],
+      retries: 1,
+      bytesIn: 10,
+      bytesOut: 20,
+      upgrades: 1,
+    };
+    for (const thread of [0, 1]) {
+      app.dataPlane.report({
+        thread,
+        requests: [],
+        decisions: [],
+        queued: 0,
+        counters: { ...counters, causes: { complete: 3, queue_timeout: 2 } },
+      });
+    }
+    const { samples } = await scrape();
+    expect(samples.find((s) => s.name === 'gpuproxy_responses_total' && s.labels.code === '2xx')?.value).toBe(6);
+    expect(
+      samples.find((s) => s.name === 'gpuproxy_request_causes_total' && s.labels.cause === 'queue_timeout')?.value,
+    ).toBe(4);
+    expect(samples.find((s) => s.name === 'gpuproxy_bytes_total' && s.labels.direction === 'out')?.value).toBe(40);
+  });
+
+  test('events, ejections and the control plane’s own answers are counted', async () => {
+    app.emit({ kind: 'ejected', level: 'warn', subject: 'vast-12345' });
+    await rest.call('GET', '/api/v1/fleet');
+    await rest.call('GET', '/api/v1/fleet', { key: null });
+    await expect
+      .poll(async () => {
+        const { samples } = await scrape();
+        const answers = samples.filter(
+          (s) => s.name === 'gpuproxy_api_requests_total' && s.labels.operation === 'listFleet',
+        );
+        return answers.map((s) => `${s.labels.code}:${s.value}`).sort();
+      })
+      .toEqual(['200:1', '401:1']);
+    const { samples } = await scrape();
+    expect(samples.find((s) => s.name === 'gpuproxy_ejections_total')?.value).toBe(1);
+  });
+
+  test('is open to this machine under its own name; any other name needs a key', async () => {
+    const open = await send(rest.url, 'GET', '/metrics', { headers: { host: 'localhost:8080' } });
+    expect(open.status).toBe(200);
+    const rebound = await send(rest.url, 'GET', '/metrics', { headers: { host: 'evil.example' } });
+    expect(rebound.status).toBe(401);
+    const withKey = await send(rest.url, 'GET', '/metrics', {
+      headers: { host: 'gpu.example', authorization: `Bearer ${rest.adminKey}` },
+    });
+    expect(withKey.status).toBe(200);
+  });
+});
+
+describe('docs', () => {
+  const mentioned = (text: string) =>
+    [...new Set(text.match(/\b(?:gpuproxy|nodejs|process)_[a-z0-9_]+\b/g) ?? [])].sort();
+
+  test.each(['docs/grafana-dashboard.json', 'docs/alerts.yml'])(
+    '%s uses only metrics and labels that exist',
+    async (file) => {
+      const { samples } = await scrape();
+      const known = new Set(samples.map((sample) => sample.name));
+      const text = readFileSync(file, 'utf8');
+      const names = mentioned(text);
+      expect(names.length).toBeGreaterThan(5);
+      // Metrics of things that did not happen yet have no sample.
+      const { types } = await scrape();
+      expect(names.filter((name) => !known.has(name) && !types.has(name))).toEqual([]);
+
+      const labels = new Set(['job', 'le', 'instance', ...samples.flatMap((sample) => Object.keys(sample.labels))]);
+      const byLists = [...text.matchAll(/\b(?:by|on) \(([^)]*)\)/g)].flatMap((match) => match[1]!.split(/, */));
+      expect(byLists.filter((label) => !labels.has(label))).toEqual([]);
+    },
+  );
+
+  test('the dashboard is JSON whose panels do not overlap', () => {
+    const { panels } = JSON.parse(readFileSync('docs/grafana-dashboard.json', 'utf8')) as {
+      panels: { id: number; gridPos: { x: number; y: number; w: number; h: number } }[];
+    };
+    const cells = new Set<string>();
+    for (const { gridPos } of panels) {
+      for (let x = gridPos.x; x < gridPos.x + gridPos.w; x++) {
+        for (let y = gridPos.y; y < gridPos.y + gridPos.h; y++) {
+          expect(cells.has(`${x},${y}`)).toBe(false);
+          cells.add(`${x},${y}`);
+        }
+      }
+    }
+    expect(new Set(panels.map((panel) => panel.id)).size).toBe(panels.length);
+  });
+});
