@@ -174,6 +174,8 @@ describe('docs', () => {
   test.each(['docs/grafana-dashboard.json', 'docs/alerts.yml'])(
     '%s uses only metrics and labels that exist',
     async (file) => {
+      await rest.call('GET', '/api/v1/fleet');
+      await expect.poll(async () => (await scrape()).samples.some((sample) => sample.labels.operation)).toBe(true);
       const { samples } = await scrape();
       const known = new Set(samples.map((sample) => sample.name));
       const text = readFileSync(file, 'utf8');
