@@ -41,8 +41,12 @@ const gpu = {
 export const faultSchema = z.discriminatedUnion('kind', [
   // --- on the marketplaces' APIs ---
   z.strictObject({ kind: z.literal('latency'), ms: z.number().min(0), jitterMs: z.number().min(0).default(0), ...api }),
-  /** 429 as plain text without Retry-After. */
-  z.strictObject({ kind: z.literal('rate_limit'), ...api }),
+  /** 429 without Retry-After: plain text, or one of the two JSON forms that occur. */
+  z.strictObject({
+    kind: z.literal('rate_limit'),
+    form: z.enum(['text', 'detail', 'error']).default('text'),
+    ...api,
+  }),
   z.strictObject({
     kind: z.literal('error'),
     status: z.number().int().min(400).max(599).default(503),

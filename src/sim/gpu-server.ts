@@ -140,8 +140,9 @@ export class GpuServer {
       socket.once('close', () => this.#sockets.delete(socket));
     });
     listening.server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
+      socket.on('error', () => socket.destroy());
       if (this.#silent) return;
-      if (new URL(request.url ?? '/', 'http://gpu').pathname !== '/ws') {
+      if (pathOf(request) !== '/ws') {
         socket.end('HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
         return;
       }
@@ -164,7 +165,7 @@ export class GpuServer {
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     if (this.#silent) return;
-    const path = new URL(request.url ?? '/', 'http://gpu').pathname;
+    const path = pathOf(request);
     const call = `${request.method} ${path}`;
     response.setHeader('X-Sim-Instance', this.#options.contract);
     const purpose =
@@ -411,6 +412,10 @@ function completionFrame(
       usage,
     }),
   };
+}
+
+function pathOf(request: IncomingMessage): string {
+  return URL.parse(request.url ?? '/', 'http://gpu')?.pathname ?? '';
 }
 
 function vectorOf(input: unknown): number[] {

@@ -57,19 +57,31 @@ export function pathPattern(path: string): RegExp {
 
 const bodyLimit = 4 * 1024 * 1024;
 
+/** A request that cannot be read at all. */
+export class RequestError extends Error {
+  override readonly name = 'RequestError';
+  readonly status: 400 | 413;
+
+  constructor(status: 400 | 413, message: string) {
+    super(message);
+    this.status = status;
+  }
+}
+
 export async function readBody(message: IncomingMessage, limit = bodyLimit): Promise<string> {
   const parts: Buffer[] = [];
   let size = 0;
   for await (const part of message as AsyncIterable<Buffer>) {
     size += part.length;
-    if (size > limit) throw new RangeError(`body above ${limit} bytes`);
+    if (size > limit) throw new RequestError(413, `body above ${limit} bytes`);
     parts.push(part);
   }
   return Buffer.concat(parts).toString('utf8');
 }
 
 export async function toRequest(message: IncomingMessage): Promise<Request> {
-  const url = new URL(message.url ?? '/', 'http://sim');
+  const url = URL.parse(message.url ?? '/', 'http://sim');
+  if (!url) throw new RequestError(400, 'the target is no path');
   return {
     method: message.method ?? 'GET',
     path: url.pathname.replace(/\/+$/, '') || '/',
@@ -83,6 +95,15 @@ export async function toRequest(message: IncomingMessage): Promise<Request> {
   };
 }
 
+/** As it stands when it is not percent-encoded properly: no id looks like that. */
+function decodePart(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 export function findRoute(
   routes: readonly Route[],
   request: Request,
@@ -91,7 +112,7 @@ export function findRoute(
   for (const route of routes) {
     const match = route.pattern.exec(request.path);
     if (!match) continue;
-    if (route.method === request.method) return { route, params: match.slice(1).map(decodeURIComponent) };
+    if (route.method === request.method) return { route, params: match.slice(1).map(decodePart) };
     allow.push(route.method);
   }
   return { allow };

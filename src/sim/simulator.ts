@@ -9,6 +9,7 @@ import {
   listen,
   type Reply,
   type Request,
+  RequestError,
   type Route,
   send,
   text,
@@ -181,13 +182,10 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     for (const fault of struck) {
       if (fault.kind === 'latency') await sleep(fault.ms + chance.next() * fault.jitterMs);
     }
-    const limited = struck.some((fault) => fault.kind === 'rate_limit');
-    if (limited || tooSoon(market, route, request)) {
+    const limit = struck.find((fault) => fault.kind === 'rate_limit');
+    if (limit || tooSoon(market, route, request)) {
       record(429, kinds);
-      send(
-        response,
-        text(429, `API requests too frequent: endpoint threshold=${(route.intervalS ?? 1).toFixed(1)}*1.0`),
-      );
+      send(response, tooFrequent(route, limit?.form ?? 'text'));
       return;
     }
     const loss = struck.find(isLoss);
@@ -261,7 +259,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     (handle: (message: IncomingMessage, response: ServerResponse) => Promise<void>, broken: Reply) =>
     (message: IncomingMessage, response: ServerResponse) => {
       handle(message, response).catch((error: unknown) => {
-        if (error instanceof RangeError) send(response, html(413, 'Request Entity Too Large'));
+        if (error instanceof RequestError) send(response, html(error.status, error.message));
         else if (response.headersSent || response.destroyed) response.destroy();
         else send(response, broken);
       });
@@ -326,6 +324,15 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   }, tickMs);
   ticker.unref();
   return simulator;
+}
+
+/** What vast.ai says to those who call too often, in each of its forms; never with a Retry-After. */
+function tooFrequent(route: Route, form: FaultOf<'rate_limit'>['form']): Reply {
+  const threshold = (route.intervalS ?? 1).toFixed(1);
+  const msg = `API requests too frequent endpoint threshold=${threshold}`;
+  if (form === 'detail') return json(429, { detail: msg });
+  if (form === 'error') return json(429, { success: false, error: 'rate_limit_exceeded', msg });
+  return text(429, `API requests too frequent: endpoint threshold=${threshold}*1.0`);
 }
 
 type Loss = FaultOf<'error' | 'reset' | 'hang' | 'lose_answer' | 'garbage'>;

@@ -9,6 +9,8 @@ export class QueryError extends Error {
 /** Whatever `limit` says. */
 const mostOffers = 64;
 const operators = new Set(['eq', 'neq', 'gt', 'gte', 'lt', 'lte', 'in', 'notin']);
+/** The documents spell the first one in two ways. */
+const types = new Set<unknown>(['on-demand', 'ondemand', 'bid', 'interruptible', 'reserved']);
 const controls = new Set([
   'type',
   'order',
@@ -24,6 +26,7 @@ export type Query = Readonly<Record<string, unknown>>;
 
 /** The answer's rows, and the asks behind them. */
 export function searchAsks(asks: Iterable<Ask>, query: Query, sloppy: boolean): { rows: unknown[]; asks: Ask[] } {
+  if (query.type !== undefined && !types.has(query.type)) throw new QueryError('Error in query parameters: type');
   const bid = query.type === 'bid' || query.type === 'interruptible';
   const diskGb = toNumber(query.allocated_storage) ?? 8;
   const pricing: Pricing = { bid, diskGb };

@@ -42,7 +42,6 @@ export function echoWebSocket(request: IncomingMessage, socket: Duplex, head: Bu
     }
   });
   socket.on('end', () => socket.end());
-  socket.on('error', () => socket.destroy());
   if (head.length > 0) socket.emit('data', Buffer.alloc(0));
 }
 
