@@ -690,7 +690,7 @@ function askExtend(dashboard: Dashboard, rows: readonly UpstreamView[]): void {
 }
 
 function stepRefresh(dashboard: Dashboard, step: number): void {
-  const at = refreshSteps.findIndex((value) => value === dashboard.ui.refreshMs);
+  const at = refreshSteps.indexOf(dashboard.ui.refreshMs as (typeof refreshSteps)[number]);
   const next = refreshSteps[Math.max(0, Math.min(refreshSteps.length - 1, at + step))] ?? 250;
   dashboard.update({ refreshMs: next });
   dashboard.toast('info', next === 250 ? 'refresh 4 times a second' : `refresh every ${next / 1000} s`);

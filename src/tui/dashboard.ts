@@ -151,6 +151,20 @@ export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+function sameLines(a: readonly Line[], b: readonly Line[]): boolean {
+  return (
+    a.length === b.length &&
+    a.every((line, row) => {
+      const other = b[row];
+      return (
+        other !== undefined &&
+        line.length === other.length &&
+        line.every((part, at) => part.text === other[at]?.text && part.style === other[at]?.style)
+      );
+    })
+  );
+}
+
 export function createDashboard(settings: DashboardSettings): Dashboard {
   const { app } = settings;
   const now = settings.now ?? Date.now;
@@ -185,7 +199,8 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   let changingTo: StrategyName | null = null;
   let preview: PreviewState | null = null;
   let paused: Snapshot | null = null;
-  let frameRows: readonly string[] = [];
+  let frameRows: readonly string[] | null = null;
+  let frameTheme: ThemeName = ui.theme;
   let frameLines: readonly Line[] = [];
   let flushTimer: ReturnType<typeof setTimeout> | null = null;
   let lastFlush = 0;
@@ -294,12 +309,12 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     if (disposed) return;
     if (toast !== null && now() - toast.at > toastMs[toast.level]) toast = null;
     if (undoable !== null && now() > undoable.until) undoable = null;
-    frameLines = composeFrame(makeView(), columns, rows, overlays);
-    const theme = themes[ui.theme];
-    const painted = frameLines.map((line) => paint(line, theme, settings.color));
+    const next = composeFrame(makeView(), columns, rows, overlays);
     // The same reference for an unchanged picture: nothing is committed and nothing is written.
-    if (painted.length === frameRows.length && painted.every((row, index) => row === frameRows[index])) return;
-    frameRows = painted;
+    if (sameLines(next, frameLines) && ui.theme === frameTheme) return;
+    frameLines = next;
+    frameTheme = ui.theme;
+    frameRows = null;
     for (const listener of listeners) listener();
   }
 
@@ -391,7 +406,10 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     get overlays() {
       return overlays;
     },
-    frame: () => frameRows,
+    frame() {
+      frameRows ??= frameLines.map((line) => paint(line, themes[frameTheme], settings.color));
+      return frameRows;
+    },
     lines: () => frameLines,
     view: makeView,
     subscribe(listener) {

@@ -19,6 +19,15 @@ export type Drawable = Readonly<{
 export function composeFrame(view: View, columns: number, rows: number, overlays: readonly Drawable[] = []): Line[] {
   const places = layout(columns, rows, { focus: view.focus, zoom: view.zoom });
   let screen: Line[] = block([], columns, rows);
+  /** A part that fails says so in its place; the rest of the screen goes on. */
+  const guarded = (name: string, draw: () => readonly Line[]): readonly Line[] => {
+    try {
+      return draw();
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      return [[span(` ${name} cannot be drawn: ${plainText(why)}`, 'bad')]];
+    }
+  };
   const put = (lines: readonly Line[], at: Rect) => {
     screen = drawOver(screen, block(lines, at.width, at.height), at.x, at.y);
   };
@@ -26,13 +35,20 @@ export function composeFrame(view: View, columns: number, rows: number, overlays
     put(tinyLines(view, columns, rows), places.header);
     return drawOverlays(screen, view, columns, rows, overlays, places.size);
   }
-  put(headerLines(view, columns), places.header);
+  put(
+    guarded('header', () => headerLines(view, columns)),
+    places.header,
+  );
   const page = overlays.find((overlay) => overlay.size(columns, rows) === 'page');
   if (page === undefined) {
     if (places.tabs) put([tabLine(view, columns)], places.tabs);
     for (const pane of panes) {
       const at = places.panes[pane.id];
-      if (at) put(paneLines(pane, view, at, places.tabs === null), at);
+      if (at)
+        put(
+          guarded(pane.title, () => paneLines(pane, view, at, places.tabs === null)),
+          at,
+        );
     }
     if (places.peek) {
       const title = view.selected === null ? 'PEEK' : `PEEK ${plainText(view.selected.id)}`;

@@ -75,7 +75,7 @@ export function layout(columns: number, rows: number, options: LayoutOptions = {
     const stripHeight = Math.min(9, Math.max(7, Math.floor(body * 0.26)));
     const eventsHeight = Math.min(12, Math.max(5, Math.floor(body * 0.2)));
     const table = body - stripHeight - eventsHeight;
-    const right = 43;
+    const right = 47;
     const left = columns - right - 1;
     const stripTop = top + table;
     return {

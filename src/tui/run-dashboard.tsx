@@ -1,9 +1,10 @@
 import type { App } from '../fleet/app.ts';
 import { type ConnectionSource, createDashboard, type DashboardSettings, reasonOf } from './dashboard.ts';
+import { createPainter } from './painter.ts';
 import type { PreferenceStore } from './preferences.ts';
 import type { Predict } from './preview.ts';
 import { renderFrame } from './render-frame.ts';
-import { colorLevel, type ThemeName } from './theme.ts';
+import { colorLevel, type ThemeName, themes } from './theme.ts';
 
 export { renderFrame } from './render-frame.ts';
 
@@ -121,34 +122,44 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
       stdout.write(`\u001b]52;c;${Buffer.from(text).toString('base64')}\u0007`);
       return true;
     },
-    onRedraw: () => void redraw(),
+    onRedraw: () => showAll(),
   };
   const dashboard = createDashboard(settings);
+  const painter = createPainter(stdout, settings.color);
 
+  const onStop = () => void suspend();
   const suspend = async (): Promise<void> => {
     if (suspendTerminal === null) return;
     const since = Date.now();
+    painter.pause();
     const suspension = await suspendTerminal();
+    // The whole process group stops, as with a program that never caught the key: the shell gets control back even when
+    // npm or a script stands between. Where there is no job control nothing stops, and the timer brings the screen back.
+    process.off('SIGTSTP', onStop);
     await new Promise<void>((done) => {
-      process.once('SIGCONT', done);
-      process.kill(process.pid, 'SIGSTOP');
+      process.once('SIGCONT', () => done());
+      setTimeout(done, 300);
+      process.kill(0, 'SIGTSTP');
     });
-    suspension.resume();
+    process.on('SIGTSTP', onStop);
+    await suspension.resume();
+    painter.resume();
     dashboard.resize(stdout.columns, stdout.rows);
     const away = Math.round((Date.now() - since) / 1000);
     dashboard.toast('info', `was away ${away} s`);
     dashboard.changed();
+    showAll();
   };
 
-  const redraw = async (): Promise<void> => {
-    if (suspendTerminal === null) return;
-    const suspension = await suspendTerminal();
-    suspension.resume();
+  const showAll = (): void => {
+    painter.forget();
+    painter.show(dashboard.lines(), themes[dashboard.ui.theme]);
   };
 
   const instance = mountScreen(dashboard, {
     stdin,
     stdout,
+    painter,
     onReady: (terminal) => {
       suspendTerminal = terminal.suspendTerminal;
       leave = () => terminal.exit();
@@ -163,7 +174,6 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
   const onTerm = end(143);
   const onHangup = end(129);
   const onInterrupt = end(130);
-  const onStop = () => void suspend();
   process.on('SIGTERM', onTerm);
   process.on('SIGHUP', onHangup);
   process.on('SIGINT', onInterrupt);

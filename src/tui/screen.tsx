@@ -2,6 +2,8 @@ import { Box, type Instance, render, Text, useApp, useInput, usePaste, useWindow
 import { memo, useEffect, useMemo } from 'react';
 import type { Dashboard } from './dashboard.ts';
 import { keysOf } from './keys.ts';
+import type { Painter } from './painter.ts';
+import { themes } from './theme.ts';
 import { type Source, useSnapshot } from './use-snapshot.ts';
 
 /** One row of the terminal, already exactly as wide as it. */
@@ -9,30 +11,15 @@ const Row = memo(function Row({ text }: { text: string }) {
   return <Text wrap="truncate">{text}</Text>;
 });
 
-export type ScreenProps = Readonly<{
-  dashboard: Dashboard;
-  /** Hands out what only the renderer can do. */
-  onReady?: (terminal: ReturnType<typeof useApp>) => void;
-}>;
-
-/** The only component: rows of text, keys in, pastes in, sizes in. */
-export function Screen({ dashboard, onReady }: ScreenProps) {
-  const app = useApp();
-  const { columns, rows } = useWindowSize();
+/** The rows as elements, for where no painter may write: tests, logs, terminals without cursor movement. */
+function Rows({ dashboard, columns, rows }: { dashboard: Dashboard; columns: number; rows: number }) {
   const source: Source<readonly string[]> = useMemo(
     () => ({ get: dashboard.frame, subscribe: dashboard.subscribe }),
     [dashboard],
   );
   const frame = useSnapshot(source, (value) => value);
-
-  useInput((input, key) => dashboard.press(keysOf(input, key)));
-  usePaste((text) => dashboard.paste(text));
-  useEffect(() => dashboard.resize(columns, rows), [dashboard, columns, rows]);
-  useEffect(() => onReady?.(app), [app, onReady]);
-
   return (
     <Box flexDirection="column" width={columns} height={rows} overflow="hidden">
-      {/* Rows never move: the index is their identity. A frame of another size waits for the next one. */}
       {frame.slice(0, rows).map((text, index) => (
         // biome-ignore lint/suspicious/noArrayIndexKey: a row is its position on the screen
         <Row key={index} text={text} />
@@ -41,15 +28,52 @@ export function Screen({ dashboard, onReady }: ScreenProps) {
   );
 }
 
+export type ScreenProps = Readonly<{
+  dashboard: Dashboard;
+  /** Writes the rows itself; without one they are rendered as elements. */
+  painter?: Painter;
+  /** Hands out what only the renderer can do. */
+  onReady?: (terminal: ReturnType<typeof useApp>) => void;
+}>;
+
+/** The only component: keys, pastes and sizes in, rows of text out. */
+export function Screen({ dashboard, painter, onReady }: ScreenProps) {
+  const app = useApp();
+  const { columns, rows } = useWindowSize();
+
+  useInput((input, key) => dashboard.press(keysOf(input, key)));
+  usePaste((text) => dashboard.paste(text));
+  useEffect(() => onReady?.(app), [app, onReady]);
+  useEffect(() => {
+    if (painter === undefined) return;
+    const show = () => painter.show(dashboard.lines(), themes[dashboard.ui.theme]);
+    const stop = dashboard.subscribe(show);
+    show();
+    return () => {
+      stop();
+      painter.pause();
+    };
+  }, [dashboard, painter]);
+  useEffect(() => {
+    painter?.forget();
+    dashboard.resize(columns, rows);
+    // The terminal may have cut or moved what stood there, also when the rows are the same.
+    painter?.show(dashboard.lines(), themes[dashboard.ui.theme]);
+  }, [dashboard, painter, columns, rows]);
+
+  return painter === undefined ? <Rows dashboard={dashboard} columns={columns} rows={rows} /> : null;
+}
+
 export type MountOptions = Readonly<{
   stdin: NodeJS.ReadStream;
   stdout: NodeJS.WriteStream;
+  painter: Painter;
   onReady: NonNullable<ScreenProps['onReady']>;
 }>;
 
 /** Puts the dashboard on the alternate screen of a terminal. */
-export function mountScreen(dashboard: Dashboard, { stdin, stdout, onReady }: MountOptions): Instance {
-  return render(<Screen dashboard={dashboard} onReady={onReady} />, {
+export function mountScreen(dashboard: Dashboard, { stdin, stdout, painter, onReady }: MountOptions): Instance {
+  return render(<Screen dashboard={dashboard} painter={painter} onReady={onReady} />, {
     stdin,
     stdout,
     exitOnCtrlC: false,

@@ -14,6 +14,20 @@ const tabs: readonly DetailTab[] = ['overview', 'requests', 'decisions', 'logs',
 
 /** Upper bounds of the rows of the histogram, in ms: fixed, so that rows never jump. */
 const rowBounds = [5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, Number.POSITIVE_INFINITY];
+const rowLabels = [
+  '<5ms',
+  '<10ms',
+  '<25ms',
+  '<50ms',
+  '<100ms',
+  '<250ms',
+  '<500ms',
+  '<1s',
+  '<2.5s',
+  '<5s',
+  '<10s',
+  '>10s',
+];
 
 /** Counts of the fine buckets gathered into the rows of the histogram. */
 export function histogramRows(counts: readonly number[]): readonly Readonly<{ label: string; part: number }>[] {
@@ -25,9 +39,8 @@ export function histogramRows(counts: readonly number[]): readonly Readonly<{ la
     sums[row] = (sums[row] ?? 0) + value;
     total += value;
   }
-  return rowBounds.map((limit, index) => ({
-    label:
-      limit === Number.POSITIVE_INFINITY ? '  >10s' : `<${milliseconds(limit).replace('.00', '').replace('.0', '')}`,
+  return rowBounds.map((_limit, index) => ({
+    label: rowLabels[index] ?? '',
     part: total === 0 ? 0 : (sums[index] ?? 0) / total,
   }));
 }

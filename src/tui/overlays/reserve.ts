@@ -23,7 +23,7 @@ const fieldHelp: Readonly<Record<FieldName, string>> = {
 
 type Step =
   | Readonly<{ name: 'form' }>
-  | Readonly<{ name: 'confirm'; plan: ReservePlan; at: number; risen: number | null }>
+  | Readonly<{ name: 'confirm'; request: ReserveRequest; plan: ReservePlan; at: number; risen: number | null }>
   | Readonly<{ name: 'renting'; since: number }>
   | Readonly<{ name: 'done'; result: ReserveResult }>;
 
@@ -36,7 +36,7 @@ export type ReserveDefaults = Readonly<{ gpuModel?: string; provider?: ProviderN
 /** Form with a live plan, confirmation with the price, then the progress of each GPU. */
 export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefaults = {}): Overlay {
   const fields: Readonly<Record<FieldName, ReturnType<typeof createTextField>>> = {
-    count: createTextField('1', 2),
+    count: createTextField('1', 2, true),
     gpu: createTextField(defaults.gpuModel ?? '', 40),
     provider: createTextField(defaults.provider ?? 'any', 20),
     'max $/h': createTextField('', 10),
@@ -115,9 +115,11 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
   const replan = (delay: number) => {
     if (timer !== null) clearTimeout(timer);
     planning?.abort();
+    // A plan for other wishes must never be confirmed.
+    plan = null;
+    planFailed = null;
     const wanted = request();
     if (typeof wanted === 'string') {
-      plan = null;
       planFailed = wanted;
       return;
     }
@@ -145,8 +147,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
   /** Takes the quote again before anything is paid. */
   const confirm = () => {
     if (step.name !== 'confirm') return;
-    const wanted = request();
-    if (typeof wanted === 'string') return;
+    const wanted = step.request;
     const why = dashboard.refusal();
     if (why !== null) {
       refused = why;
@@ -163,7 +164,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
         const fresh = await dashboard.app.plan(wanted);
         if (fresh.usdPerHour > agreed * acceptedRise) {
           typed.set('');
-          go({ name: 'confirm', plan: fresh, at: dashboard.now(), risen: agreed });
+          go({ name: 'confirm', request: wanted, plan: fresh, at: dashboard.now(), risen: agreed });
           return;
         }
         const body = JSON.stringify(wanted);
@@ -268,7 +269,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
       else if (plan.count === 0) refused = 'nothing matches: widen the filter';
       else {
         typed.set('');
-        go({ name: 'confirm', plan, at: dashboard.now(), risen: null });
+        go({ name: 'confirm', request: wanted, plan, at: dashboard.now(), risen: null });
       }
     } else if (name === 'provider' && ['left', 'right', 'space'].includes(key)) {
       const names = ['any', ...dashboard.view().snapshot.providers.map((provider) => provider.name)];

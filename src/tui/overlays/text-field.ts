@@ -11,8 +11,10 @@ export interface TextField {
   set(text: string): void;
 }
 
-export function createTextField(text = '', limit = 200): TextField {
+/** With `selected` the first character typed replaces the text, as if all of it were selected. */
+export function createTextField(text = '', limit = 200, selected = false): TextField {
   let value = text;
+  let replace = selected;
   const set = (next: string) => {
     value = [...plainText(next)].slice(0, limit).join('');
   };
@@ -21,10 +23,12 @@ export function createTextField(text = '', limit = 200): TextField {
       return value;
     },
     key(key) {
+      const before = replace && [...key].length === 1 ? '' : value;
+      replace = false;
       if (key === 'backspace' || key === 'delete') set([...value].slice(0, -1).join(''));
       else if (key === 'ctrl-u') set('');
       else if (key === 'space') set(`${value} `);
-      else if ([...key].length === 1) set(value + key);
+      else if ([...key].length === 1) set(before + key);
       else return false;
       return true;
     },

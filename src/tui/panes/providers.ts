@@ -128,14 +128,14 @@ function cheapest(view: View, room: number, width: number): Line[] {
     [
       span('  '),
       span(fitText('CHEAPEST $/GPU/H', nameWidth + 6), 'head'),
-      ...sellers.map((seller) => span(fitText(seller.name, cell - 4, 'right') + '    ', 'head')),
+      ...sellers.map((seller) => span(`${fitText(seller.name, cell - 4, 'right')}    `, 'head')),
     ],
   ];
   for (const row of [...models.values()].sort((a, b) => a.best - b.best).slice(0, room - 1)) {
     lines.push([
       span('  '),
       span(fitText(row.name, nameWidth)),
-      span(fitText(row.vram > 0 ? `${row.vram}GB` : '', 5, 'right') + ' ', 'dim'),
+      span(`${fitText(row.vram > 0 ? `${row.vram}GB` : '', 5, 'right')} `, 'dim'),
       ...sellers.map((seller) => {
         const value = row.cells.get(seller.name);
         return value === undefined

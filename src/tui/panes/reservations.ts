@@ -1,4 +1,4 @@
-import type { ReservationView } from '../../fleet/app.ts';
+import type { ReservationView, UpstreamView } from '../../fleet/app.ts';
 import { age, barParts, fitText, money } from '../format.ts';
 import { fitLine, type Line, outside, type Span, type Style, span, textOf } from '../line.ts';
 import type { View } from '../view.ts';
@@ -51,21 +51,25 @@ export const reservationsPane: Pane = {
       return [...lines, [span('  None. ', 'dim'), span('r', 'key'), span(' reserves GPUs.', 'dim')]];
     }
     const room = height - lines.length;
+    const byId = new Map(view.snapshot.upstreams.map((row) => [row.id, row]));
     const first = scrollTo(focused ? view.cursors.reservations : 0, items.length, room, view.offsets.reservations);
     view.offsets.reservations = first;
     for (const [index, item] of items.slice(first, first + room).entries()) {
       const here = focused && first + index === view.cursors.reservations;
-      const spans = reservationRow(item, view, here);
+      const spans = reservationRow(item, view, byId, here);
       lines.push(here ? [span(textOf(fitLine(spans, width)), 'selected')] : spans);
     }
     return lines;
   },
 };
 
-function reservationRow(item: ReservationView, view: View, here: boolean): Span[] {
-  const members = item.instances
-    .map((id) => view.snapshot.upstreams.find((row) => row.id === id))
-    .filter((row) => row !== undefined);
+function reservationRow(
+  item: ReservationView,
+  view: View,
+  byId: ReadonlyMap<string, UpstreamView>,
+  here: boolean,
+): Span[] {
+  const members = item.instances.map((id) => byId.get(id)).filter((row) => row !== undefined);
   const ready = members.filter((row) => row.eligible).length;
   const booting = members.filter((row) => ['RESERVING', 'BOOT', 'PROBE'].includes(row.state)).length;
   const detail =
