@@ -76,7 +76,7 @@ export function createDestroyer(parts: {
         step('destroy');
         await provider.destroy(
           rental.contract,
-          AbortSignal.any([AbortSignal.timeout(timing.callTimeoutMs), abort.signal]),
+          AbortSignal.any([AbortSignal.timeout(timing.destroyTimeoutMs), abort.signal]),
         );
         step('destroyed');
         if (record.rental?.state !== 'destroying') return;

@@ -289,9 +289,8 @@ export function createReserver(parts: ReserveParts): Reserver {
       );
     } catch (error) {
       const failure = failureOf(error);
-      const sent =
-        !(error instanceof ProviderError) || !['auth', 'rate_limited', 'rejected', 'not_found'].includes(failure.code);
-      if (failure.code === 'auth') return { ok: false, reason: 'unavailable', detail: failure.message };
+      // A provider rejects a paid call only when nothing was sent; an error that says otherwise is believed.
+      const sent = error instanceof ProviderError && error.sent;
       return { ok: false, reason: sent ? 'unknown' : 'unavailable', detail: failure.message };
     }
   };
@@ -709,6 +708,8 @@ export function createReserver(parts: ReserveParts): Reserver {
       if (running.bodyHash !== bodyHash) throw mismatch();
       return { ...((await running.answer) as T), replayed: true };
     }
+    // What a crash interrupted may have been repaired since the last look.
+    self.tidy();
     const entry = ledger.idempotency.get(key);
     if (entry !== undefined && clock.now() - entry.createdAt < timing.idempotencyMs) {
       if (entry.bodyHash !== bodyHash) throw mismatch();

@@ -36,6 +36,8 @@ export type Timing = Readonly<{
   lingerGraceMs: number;
   /** An instance that fails before it ever ran is given up after this long. */
   failedGraceMs: number;
+  /** Bound of one attempt to destroy; many at once wait for their turns at the provider. */
+  destroyTimeoutMs: number;
   /** First pause between two attempts to destroy; doubles up to `destroyRetryMaxMs`. */
   destroyRetryMs: number;
   destroyRetryMaxMs: number;
@@ -62,12 +64,13 @@ export const defaultTiming: Timing = {
   refreshMaxMs: 300_000,
   offersFreshMs: 5000,
   callTimeoutMs: 20_000,
-  rentTimeoutMs: 60_000,
+  rentTimeoutMs: 120_000,
   lookForLabelMs: [500, 1500, 4000],
   unknownGraceMs: 120_000,
   absentGraceMs: 15_000,
   lingerGraceMs: 60_000,
   failedGraceMs: 30_000,
+  destroyTimeoutMs: 120_000,
   destroyRetryMs: 2000,
   destroyRetryMaxMs: 60_000,
   destroyWaitMs: 5000,

@@ -1,0 +1,24 @@
+import { parseArgs } from 'node:util';
+import { runSchedules } from './run-schedules.ts';
+
+/** `npm run test:crash [-- --schedules 500 --seed 1]`: prints how often the process died where. */
+const { values } = parseArgs({
+  options: {
+    schedules: { type: 'string', default: '500' },
+    seed: { type: 'string', default: String(Date.now() % 1_000_000) },
+    verbose: { type: 'boolean', default: false },
+  },
+});
+const seed = Number(values.seed);
+console.log(`seed ${seed}`);
+const report = await runSchedules({
+  seed,
+  schedules: Number(values.schedules),
+  ...(values.verbose ? { log: (line: string) => console.log(line) } : {}),
+});
+console.log(
+  `${report.schedules} schedules in ${report.seconds.toFixed(0)} s, ${report.rented} contracts made; ledger and marketplaces agreed after each`,
+);
+for (const [where, count] of Object.entries(report.deaths).sort(([a], [b]) => (a < b ? -1 : 1))) {
+  console.log(`  ${String(count).padStart(4)}  ${where}`);
+}

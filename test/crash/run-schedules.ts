@@ -1,0 +1,407 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { type FaultInput, type Simulator, startSimulator } from '../../src/sim/simulator.ts';
+import type { Action, Message, Plan, Setup, State } from './protocol.ts';
+
+/**
+ * Deaths by the process's own hand, at the steps of a rental, of a roll-back and of a destroy: every commit and every
+ * paid call lies between two of them.
+ */
+const deathsAtSteps = {
+  rent: [
+    'before-intent',
+    'after-intent',
+    'call',
+    'answered',
+    'before-outcome',
+    'after-outcome',
+    'before-answer',
+    'answer',
+  ],
+  rollBack: ['before-rollback', 'rollback', 'destroy', 'destroyed'],
+  destroy: ['destroy', 'destroyed'],
+} as const;
+
+/** Deaths by the parent's: while the marketplace has the call and has not carried it out, or has and cannot say so. */
+const deathsOnTheWire = {
+  rent: [
+    { name: 'during the call', fault: { kind: 'hang', when: 'before', route: 'rent', times: 1 } },
+    { name: 'accepted, not answered', fault: { kind: 'hang', when: 'after', route: 'rent', times: 1 } },
+    // It goes through after the process is dead, and perhaps after the next one has looked.
+    { name: 'carried out late', fault: { kind: 'latency', ms: 400, route: 'rent', times: 1 } },
+  ],
+  destroy: [
+    { name: 'during destroy', fault: { kind: 'hang', when: 'before', route: 'destroy', times: 1 } },
+    { name: 'destroyed, not answered', fault: { kind: 'hang', when: 'after', route: 'destroy', times: 1 } },
+  ],
+} as const satisfies Record<string, readonly { name: string; fault: FaultInput }[]>;
+
+/** Fails some of the rentals for good, so that all-or-nothing has something to roll back. */
+const halfRefused: FaultInput = { kind: 'rate_limit', route: 'rent', probability: 0.5, times: 8 };
+
+const randomFaults: readonly FaultInput[] = [
+  { kind: 'error', status: 503, when: 'before', route: 'rent', times: 2 },
+  { kind: 'error', status: 500, when: 'after', route: 'rent', times: 1 },
+  { kind: 'reset', when: 'before', route: 'rent', times: 1 },
+  { kind: 'lose_answer', how: 'reset', times: 1 },
+  { kind: 'lose_answer', how: 'error', times: 2 },
+  { kind: 'lose_answer', how: 'truncate', times: 1 },
+  { kind: 'lose_answer', how: 'hang', times: 1 },
+  { kind: 'garbage', how: 'wrong_shape', route: 'rent', times: 1 },
+  { kind: 'rate_limit', route: 'rent', times: 2 },
+  { kind: 'stale_offers', times: 2 },
+  { kind: 'stale_offers', provider: 'vast', probability: 0.5, times: 4 },
+  { kind: 'error', status: 502, route: 'list', times: 3 },
+  { kind: 'reset', route: 'list', times: 2 },
+  { kind: 'error', status: 503, route: 'destroy', times: 3 },
+  { kind: 'error', status: 503, when: 'after', route: 'destroy', times: 1 },
+  { kind: 'reset', when: 'after', route: 'destroy', times: 1 },
+  { kind: 'rate_limit', route: 'destroy', times: 2 },
+  { kind: 'latency', ms: 30, jitterMs: 60 },
+  { kind: 'error', status: 503, route: 'search', provider: 'vast', times: 3 },
+];
+
+export type CrashReport = Readonly<{
+  schedules: number;
+  /** Schedules by the point at which the process died; `alive` are those that finished first and were killed idle. */
+  deaths: Readonly<Record<string, number>>;
+  rented: number;
+  seconds: number;
+}>;
+
+const maxUsdPerHour = 12;
+
+/**
+ * Kills and restarts the application over and over on one ledger and one pair of marketplaces. After each restart the
+ * ledger and the marketplaces have to agree: every contract that exists is owned by a reservation that wants it, every
+ * contract that the ledger believes in exists, all-or-nothing holds, the budget holds, foreign instances are untouched.
+ * Throws with the seed and the number of the schedule that failed.
+ */
+export async function runSchedules(options: {
+  seed: number;
+  schedules: number;
+  log?: (line: string) => void;
+}): Promise<CrashReport> {
+  const random = generator(options.seed);
+  const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)] as T;
+  const startedAt = performance.now();
+  const simulator = await startSimulator({
+    seed: options.seed,
+    bootMs: { min: 0, max: 100 },
+    offers: { vast: 60, ionet: 40 },
+    credit: { vast: 100_000, ionet: 100_000 },
+    churnPerMinute: 120,
+  });
+  const dataDir = await mkdtemp(join(tmpdir(), 'gpuproxy-crash-'));
+  const setup: Setup = {
+    dataDir,
+    vastUrl: simulator.vastUrl,
+    vastKey: simulator.vastKey,
+    ionetUrl: simulator.ionetUrl,
+    ionetKey: simulator.ionetKey,
+    maxUsdPerHour,
+  };
+  const deaths: Record<string, number> = {};
+  let child: Child | null = null;
+  let schedule = 0;
+  let trace: string[] = [];
+  try {
+    const foreign = await rentForeign(simulator);
+    child = await Child.start(setup);
+    let state = await agreement(simulator, child, foreign);
+    for (schedule = 1; schedule <= options.schedules; schedule += 1) {
+      const actions = chooseActions(state, schedule, random, pick);
+      const kinds = (['rent', 'destroy'] as const).filter((kind) =>
+        actions.some((action) => (kind === 'rent') === (action.kind === 'reserve')),
+      );
+      const kind = pick(kinds);
+      const whole = actions.find((action) => action.kind === 'reserve' && action.allOrNothing);
+      const wire = random() < 0.35 ? pick<{ name: string; fault: FaultInput }>(deathsOnTheWire[kind]) : null;
+      const rollBack = kind === 'rent' && wire === null && whole !== undefined && random() < 0.5;
+      const step = pick<string>(deathsAtSteps[rollBack ? 'rollBack' : kind]);
+      const plan: Plan = {
+        actions,
+        dieAt: wire === null ? { step, occurrence: random() < 0.6 ? 1 : 1 + Math.floor(random() * 3) } : null,
+      };
+      const faults = rollBack
+        ? [halfRefused]
+        : random() < 0.6
+          ? Array.from({ length: 1 + Math.floor(random() * 2) }, () => pick(randomFaults))
+          : [];
+      trace = [JSON.stringify({ plan, wire: wire?.name ?? null, faults })];
+      for (const fault of faults) simulator.faults.add(fault);
+      if (wire !== null) simulator.faults.add(wire.fault);
+      const known = new Set(state.reservations.map((reservation) => reservation.id));
+
+      const death = await child.runToDeath(plan, wire === null ? null : () => struck(simulator, wire.fault));
+      const where = death.killed ? (wire?.name ?? plan.dieAt?.step ?? 'idle') : 'alive';
+      trace.push(`died: ${where}; results: ${JSON.stringify(death.results)}`);
+      deaths[where] = (deaths[where] ?? 0) + 1;
+      // Half of the repairs run under what is left of the faults.
+      if (random() < 0.5) simulator.faults.clear();
+      child = await Child.start(setup);
+      if (faults.length > 0) await sleep(30);
+      simulator.faults.clear();
+      if (wire?.fault.kind === 'latency') await sleep(wire.fault.ms);
+      state = await agreement(simulator, child, foreign);
+      await repeat(simulator, child, actions, state, known);
+      options.log?.(`${schedule} ${where}: ${simulator.instances().length - foreign.length} alive`);
+    }
+    return {
+      schedules: options.schedules,
+      deaths,
+      rented: simulator.ledger().length - foreign.length,
+      seconds: (performance.now() - startedAt) / 1000,
+    };
+  } catch (error) {
+    const cause = error instanceof Error ? error.message : String(error);
+    throw new Error(`seed ${options.seed}, schedule ${schedule}: ${cause}\n${trace.join('\n')}`, { cause: error });
+  } finally {
+    await child?.kill();
+    await simulator.close();
+    await rm(dataDir, { recursive: true, force: true });
+  }
+}
+
+function chooseActions(
+  state: State,
+  schedule: number,
+  random: () => number,
+  pick: <T>(items: readonly T[]) => T,
+): Action[] {
+  const live = state.upstreams.filter((view) => view.phase === 'booting' || view.phase === 'running');
+  const owners = [...new Set(live.flatMap((view) => view.reservation ?? []))];
+  const actions: Action[] = [];
+  if (owners.length > 0 && (live.length > 6 || random() < 0.4)) {
+    for (const reservation of owners) {
+      if (random() < 0.6) actions.push({ kind: 'release', reservation });
+    }
+    const view = pick(live);
+    if (actions.length === 0) actions.push({ kind: 'destroy', instance: view.id });
+  }
+  if (actions.length === 0 || random() < 0.5) {
+    const provider = pick([undefined, undefined, 'vast.ai', 'io.net'] as const);
+    actions.push({
+      kind: 'reserve',
+      count: 1 + Math.floor(random() * 4),
+      filter: { maxUsdPerHour: 1.5, ...(provider === undefined ? {} : { provider }) },
+      allOrNothing: random() < 0.5,
+      ...(random() < 0.4 ? { idempotencyKey: `key-${schedule}` } : {}),
+    });
+  }
+  return actions;
+}
+
+/** The client that got no answer asks again with the same key: what was rented for it is the answer, and no more is rented. */
+async function repeat(
+  simulator: Simulator,
+  child: Child,
+  actions: readonly Action[],
+  state: State,
+  known: ReadonlySet<string>,
+): Promise<void> {
+  const action = actions.find((candidate) => candidate.kind === 'reserve');
+  if (action?.idempotencyKey === undefined) return;
+  const rented = state.reservations.some(
+    (reservation) => !known.has(reservation.id) && ['active', 'partial'].includes(reservation.state),
+  );
+  if (!rented) return;
+  const before = simulator.ledger().length;
+  const [result] = await child.run([action]);
+  if (!result?.startsWith('replayed ')) throw new Error(`the same key again: ${result}`);
+  if (simulator.ledger().length !== before) throw new Error('the same key rented twice');
+}
+
+/** The fault has a call in its hands: the moment to kill. */
+function struck(simulator: Simulator, fault: FaultInput): boolean {
+  // A standing fault with `times: 1` is off the list once it struck.
+  return !simulator.faults
+    .list()
+    .some(
+      (standing) =>
+        standing.kind === fault.kind &&
+        'ms' in standing === 'ms' in fault &&
+        'times' in standing &&
+        standing.times === 1 &&
+        'route' in standing &&
+        'route' in fault &&
+        standing.route === fault.route,
+    );
+}
+
+/** Waits until ledger and marketplaces agree and nothing is open; throws with the difference. */
+async function agreement(simulator: Simulator, child: Child, foreign: readonly string[]): Promise<State> {
+  const deadline = performance.now() + 15_000;
+  for (;;) {
+    const state = await child.look();
+    const difference = disagreement(simulator, state, foreign);
+    if (difference === null) return state;
+    if (performance.now() > deadline) throw new Error(difference);
+    await sleep(15);
+  }
+}
+
+function disagreement(simulator: Simulator, state: State, foreign: readonly string[]): string | null {
+  const alive = new Map(simulator.instances().map((instance) => [String(instance.contract), instance]));
+  for (const contract of foreign) {
+    if (!alive.delete(contract)) return `foreign contract ${contract} is gone`;
+    if (!state.foreign.includes(contract)) return `foreign contract ${contract} is not shown as foreign`;
+  }
+  for (const instance of alive.values()) {
+    if (['destroyed', 'termination requested', 'completed'].includes(instance.status))
+      alive.delete(String(instance.contract));
+  }
+  const live = state.upstreams.filter((view) => view.phase !== 'ended');
+  const open = live.find((view) => view.phase === 'reserving' || view.phase === 'destroying');
+  if (open !== undefined) return `${open.id} is still ${open.phase}`;
+  const reservations = new Map(state.reservations.map((reservation) => [reservation.id, reservation]));
+  for (const reservation of state.reservations) {
+    if (reservation.state === 'renting' || reservation.state === 'releasing') {
+      return `${reservation.id} is still ${reservation.state}`;
+    }
+  }
+  for (const view of live) {
+    if (view.contract === null) return `${view.id} has no contract`;
+    if (!alive.delete(view.contract))
+      return `the ledger has ${view.id} (contract ${view.contract}), the marketplace does not`;
+    const owner = view.reservation === null ? undefined : reservations.get(view.reservation);
+    if (owner === undefined) return `${view.id} has no reservation`;
+    if (owner.state !== 'active' && owner.state !== 'partial')
+      return `${view.id} belongs to ${owner.id}, which is ${owner.state}`;
+  }
+  if (alive.size > 0) return `running and owned by nobody: ${[...alive.keys()].join(', ')}`;
+  const usdPerHour = live.reduce((sum, view) => sum + view.usdPerHour, 0);
+  if (usdPerHour > maxUsdPerHour + 0.001) return `over the budget: $${usdPerHour}/h`;
+  return null;
+}
+
+/** Instances of the same account that somebody else rented. */
+async function rentForeign(simulator: Simulator): Promise<string[]> {
+  const headers = { authorization: `Bearer ${simulator.vastKey}`, 'content-type': 'application/json' };
+  const search = await fetch(`${simulator.vastUrl}/api/v0/bundles/`, {
+    method: 'POST',
+    headers,
+    body: JSON.stringify({ type: 'on-demand', limit: 1 }),
+  });
+  const { offers } = (await search.json()) as { offers: { id: number }[] };
+  const rented = await fetch(`${simulator.vastUrl}/api/v0/asks/${offers[0]?.id}/`, {
+    method: 'PUT',
+    headers,
+    body: JSON.stringify({ client_id: 'me', image: 'x:y', disk: 10, label: 'somebody else' }),
+  });
+  const { new_contract } = (await rented.json()) as { new_contract: number };
+  return [String(new_contract)];
+}
+
+/** One life of the application. */
+class Child {
+  readonly #process: ChildProcess;
+  readonly #exited: Promise<void>;
+  #listeners = new Set<(message: Message) => void>();
+  #output = '';
+
+  static async start(setup: Setup): Promise<Child> {
+    const child = new Child(setup);
+    await child.#next('ready');
+    return child;
+  }
+
+  private constructor(setup: Setup) {
+    this.#process = fork(fileURLToPath(new URL('child.ts', import.meta.url)), [JSON.stringify(setup)], {
+      execArgv: ['--disable-warning=ExperimentalWarning'],
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+      // The same few modules are loaded hundreds of times.
+      env: { ...process.env, NODE_COMPILE_CACHE: join(setup.dataDir, 'compile-cache') },
+    });
+    for (const stream of [this.#process.stdout, this.#process.stderr]) {
+      stream?.on('data', (chunk: Buffer) => {
+        this.#output += chunk.toString();
+      });
+    }
+    this.#process.on('message', (message: Message) => {
+      for (const listener of this.#listeners) listener(message);
+    });
+    this.#exited = new Promise((resolve) => this.#process.once('exit', () => resolve()));
+  }
+
+  async look(): Promise<State> {
+    const answer = this.#next('state');
+    this.#process.send({ type: 'look' } satisfies Message);
+    return answer;
+  }
+
+  async run(actions: readonly Action[]): Promise<readonly string[]> {
+    const answer = this.#next('done');
+    this.#process.send({ type: 'plan', plan: { actions, dieAt: null } } satisfies Message);
+    return (await answer).results;
+  }
+
+  /** Runs the plan until the process is dead: by its own hand, by `now`, or by ours when it has finished. */
+  async runToDeath(
+    plan: Plan,
+    now: (() => boolean) | null,
+  ): Promise<{ killed: boolean; results: readonly string[] | null }> {
+    let results: readonly string[] | null = null;
+    let dead = false;
+    this.#listeners.add((message) => {
+      if (message.type === 'done') results = message.results;
+    });
+    void this.#exited.then(() => {
+      dead = true;
+    });
+    this.#process.send({ type: 'plan', plan } satisfies Message);
+    const deadline = performance.now() + 15_000;
+    let killed = false;
+    while (!dead) {
+      if (now?.()) {
+        killed = true;
+        break;
+      }
+      if (results !== null) break;
+      if (performance.now() > deadline) throw new Error('the plan never ended');
+      await sleep(3);
+    }
+    const bySelf = dead;
+    await this.kill();
+    if (bySelf && this.#process.signalCode !== 'SIGKILL')
+      throw new Error(`the process died otherwise:\n${this.#output}`);
+    return { killed: killed || bySelf, results };
+  }
+
+  async kill(): Promise<void> {
+    this.#process.kill('SIGKILL');
+    await this.#exited;
+  }
+
+  async #next<T extends Message['type']>(type: T): Promise<Extract<Message, { type: T }>> {
+    const waiting = Promise.withResolvers<Extract<Message, { type: T }>>();
+    const listener = (message: Message) => {
+      if (message.type === type) waiting.resolve(message as Extract<Message, { type: T }>);
+    };
+    this.#listeners.add(listener);
+    const timer = setTimeout(() => waiting.reject(new Error(`no ${type} in time\n${this.#output}`)), 15_000);
+    void this.#exited.then(() => waiting.reject(new Error(`the process ended before ${type}:\n${this.#output}`)));
+    try {
+      return await waiting.promise;
+    } finally {
+      clearTimeout(timer);
+      this.#listeners.delete(listener);
+    }
+  }
+}
+
+/** Mulberry32: the same seed gives the same schedules. */
+function generator(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = state;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296;
+  };
+}

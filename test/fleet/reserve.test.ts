@@ -1,0 +1,301 @@
+import { expect, test } from 'vitest';
+import type { AppError } from '../../src/fleet/app.ts';
+import { aliveContracts, createStage, until } from './fixture.ts';
+
+const refusal = (work: Promise<unknown>): Promise<AppError> =>
+  work.then(
+    (value) => {
+      throw new Error(`not refused: ${JSON.stringify(value)}`);
+    },
+    (error: AppError) => error,
+  );
+
+test('a reservation refuses counts that are not whole numbers from 1 to 16 and names the field', async () => {
+  await using stage = await createStage();
+  const app = await stage.start();
+  for (const count of [0, 17, 1.5, -1, Number.NaN]) {
+    const error = await refusal(app.reserve({ count, filter: {}, config: {} }));
+    expect(error).toMatchObject({ name: 'AppError', code: 'invalid' });
+    expect(error.message).toContain('count');
+  }
+  const split = await refusal(app.reserve({ count: 3, filter: { gpuCount: 2 }, config: {} }));
+  expect(split).toMatchObject({ code: 'invalid' });
+  expect(split.message).toContain('gpu_count');
+  expect(stage.simulator.ledger()).toHaveLength(0);
+});
+
+test('gpu_count makes instances of so many GPUs', async () => {
+  await using stage = await createStage();
+  const app = await stage.start();
+  const result = await app.reserve({ count: 4, filter: { gpuCount: 2 }, config: {} });
+  expect(result.count).toBe(2 * result.reserved.length);
+  expect(result.reserved.every((item) => item.gpuCount === 2)).toBe(true);
+});
+
+test('twenty reservations at once never rent one offer twice and never exceed the budget together', async () => {
+  await using stage = await createStage({ offers: { vast: 30, ionet: 20 } });
+  const maxUsdPerHour = 15;
+  const app = await stage.start({ flags: { MAX_USD_PER_HOUR: maxUsdPerHour } });
+  const results = await Promise.allSettled(
+    Array.from({ length: 20 }, () => app.reserve({ count: 2, filter: {}, config: {} })),
+  );
+  const reserved = results.flatMap((result) => (result.status === 'fulfilled' ? result.value.reserved : []));
+  const refused = results.flatMap((result) => (result.status === 'rejected' ? [result.reason as AppError] : []));
+  expect(reserved.length).toBeGreaterThan(0);
+  expect(refused.some((error) => error.code === 'budget_exceeded')).toBe(true);
+  expect(new Set(reserved.map((item) => item.instanceId)).size).toBe(reserved.length);
+  expect(new Set(reserved.map((item) => item.contractId)).size).toBe(reserved.length);
+  const contracts = stage.simulator.ledger();
+  expect(contracts.length).toBe(reserved.length);
+  const rate = contracts.reduce((sum, entry) => sum + entry.usdPerHour, 0);
+  expect(rate).toBeLessThanOrEqual(maxUsdPerHour + 0.001);
+  // Nobody was even told that an offer is gone: the claims kept the reservations apart.
+  const vast = contracts.filter((entry) => entry.provider === 'vast');
+  expect(new Set(vast.map((entry) => entry.offer)).size).toBe(vast.length);
+  const collisions = stage.simulator.calls().filter((call) => call.route === 'rent' && call.status >= 400);
+  expect(collisions).toHaveLength(0);
+});
+
+test('an offer that is gone is replaced by the next candidate and not reported as a failure', async () => {
+  await using stage = await createStage();
+  stage.simulator.faults.add({ kind: 'stale_offers', provider: 'all', times: 2 });
+  const app = await stage.start();
+  const result = await app.reserve({ count: 3, filter: {}, config: {} });
+  expect(result).toMatchObject({ count: 3, errors: [] });
+  expect(stage.simulator.ledger()).toHaveLength(3);
+});
+
+test('filters that nothing matches are no_offers, and the message says so', async () => {
+  await using stage = await createStage();
+  const app = await stage.start();
+  const error = await refusal(app.reserve({ count: 1, filter: { minVramGb: 9999 }, config: {} }));
+  expect(error).toMatchObject({ code: 'no_offers' });
+  expect(error.details).toContain('no offers match the filters');
+  const plan = await app.plan({ count: 1, filter: { minVramGb: 9999 }, config: {} });
+  expect(plan).toMatchObject({ count: 0, offers: [] });
+});
+
+test('with one provider down the other takes its place, unless the filter forbids it', async () => {
+  await using stage = await createStage();
+  stage.simulator.faults.add({ kind: 'error', status: 503, provider: 'vast' });
+  const app = await stage.start();
+  const result = await app.reserve({ count: 2, filter: {}, config: {} });
+  expect(result.reserved.map((item) => item.provider)).toEqual(['io.net', 'io.net']);
+  const error = await refusal(app.reserve({ count: 1, filter: { provider: 'vast.ai' }, config: {} }));
+  expect(error.code).toBe('provider_failed');
+});
+
+test('a provider that fails only when it is to rent is left out and the other takes its place', async () => {
+  await using stage = await createStage();
+  stage.simulator.faults.add({ kind: 'rate_limit', route: 'rent', provider: 'ionet' });
+  const app = await stage.start();
+  const result = await app.reserve({ count: 4, filter: {}, config: {} });
+  expect(result.count).toBe(4);
+  expect(result.reserved.every((item) => item.provider === 'vast.ai')).toBe(true);
+  expect(result.errors.join()).toContain('io.net');
+});
+
+test('with both providers down nothing is rented and the refusal is provider_failed', async () => {
+  await using stage = await createStage();
+  stage.simulator.faults.add({ kind: 'error', status: 500 });
+  const app = await stage.start();
+  const error = await refusal(app.reserve({ count: 1, filter: {}, config: {} }));
+  expect(error.code).toBe('provider_failed');
+  expect(error.details).toHaveLength(2);
+});
+
+test('without credit anywhere the refusal is no_credit', async () => {
+  await using stage = await createStage({ credit: { vast: 0, ionet: 0 } });
+  const app = await stage.start();
+  const error = await refusal(app.reserve({ count: 2, filter: {}, config: {} }));
+  expect(error.code).toBe('no_credit');
+  expect(stage.simulator.ledger()).toHaveLength(0);
+});
+
+test('a price that rose above max_price between search and rent is refused', async () => {
+  await using stage = await createStage();
+  const app = await stage.start({ timing: { offersFreshMs: 60_000, refreshMs: 60_000 } });
+  await app.refresh();
+  const { offers } = await app.offers({ provider: 'vast.ai', gpuCount: 1 });
+  const dearest = offers.at(-1)?.usdPerHour ?? 0;
+  stage.simulator.faults.add({ kind: 'reprice', provider: 'vast', factor: 10 });
+  const work = app.reserve({
+    count: 1,
+    filter: { provider: 'vast.ai', maxUsdPerHour: dearest },
+    config: {},
+  });
+  const outcome = await work.then(
+    (result) => result.reserved.map((item) => item.usdPerHour),
+    (error: AppError) => error.code,
+  );
+  if (typeof outcome === 'string') expect(['no_offers', 'provider_failed']).toContain(outcome);
+  for (const entry of stage.simulator.ledger()) expect(entry.usdPerHour).toBeLessThanOrEqual(dearest + 0.001);
+});
+
+test('a paid call whose answer is lost is found by its label and not made again', async () => {
+  await using stage = await createStage();
+  stage.simulator.faults.add({ kind: 'lose_answer', how: 'reset', times: 2 });
+  const app = await stage.start();
+  const result = await app.reserve({ count: 2, filter: {}, config: {} });
+  expect(result.count).toBe(2);
+  expect(stage.simulator.ledger()).toHaveLength(2);
+});
+
+test('a lost answer that cannot be looked up stays open, and is adopted when the list comes back', async () => {
+  await using stage = await createStage();
+  stage.simulator.faults.add({ kind: 'lose_answer', how: 'reset', provider: 'vast', times: 1 });
+  const list = stage.simulator.faults.add({ kind: 'error', status: 502, route: 'list', provider: 'vast' });
+  const app = await stage.start({ timing: { unknownGraceMs: 60_000 } });
+  const error = await refusal(
+    app.reserve({ count: 1, filter: { provider: 'vast.ai' }, config: {} }, { idempotencyKey: 'k' }),
+  );
+  expect(error.code).toBe('provider_timeout');
+  expect(app.state.get().upstreams).toMatchObject([{ state: 'RESERVING' }]);
+  const again = await refusal(
+    app.reserve({ count: 1, filter: { provider: 'vast.ai' }, config: {} }, { idempotencyKey: 'k' }),
+  );
+  expect(again.code).toBe('conflict');
+  stage.simulator.faults.remove(list.id);
+  await until('adopted', () => app.state.get().upstreams.some((view) => view.eligible));
+  expect(app.state.get().reservations).toMatchObject([{ state: 'active' }]);
+  const repeated = await until('the key has its answer', () =>
+    app.reserve({ count: 1, filter: { provider: 'vast.ai' }, config: {} }, { idempotencyKey: 'k' }).catch(() => null),
+  );
+  expect(repeated).toMatchObject({ count: 1, replayed: true });
+  expect(stage.simulator.ledger()).toHaveLength(1);
+});
+
+test('a contract made by a refused call is given back', async () => {
+  await using stage = await createStage();
+  const app = await stage.start();
+  const { offers } = await app.offers({ provider: 'vast.ai', gpuCount: 1 });
+  const offer = offers.find((candidate) => candidate.minBidUsdPerHour !== null);
+  expect(offer).toBeDefined();
+  const bid = (offer?.minBidUsdPerHour ?? 1) + 0.001;
+  // The market moves above the bid between search and rent.
+  stage.simulator.faults.add({ kind: 'reprice', provider: 'vast', factor: 5 });
+  await refusal(app.rentOffer('vast.ai', offer?.id ?? '', { maxBidUsdPerHour: bid }));
+  await until('nothing is left', () => aliveContracts(stage.simulator).length === 0);
+  expect(app.state.get().upstreams.every((view) => view.lifecycle.phase === 'ended')).toBe(true);
+});
+
+test('all or nothing gives back what it rented when the rest cannot be had', async () => {
+  await using stage = await createStage({ offers: { vast: 6, ionet: 0 } });
+  const app = await stage.start();
+  const plan = await app.plan({ count: 16, filter: { provider: 'vast.ai' }, config: {} });
+  expect(plan.count).toBeGreaterThan(1);
+  const short = await refusal(
+    app.reserve({ count: plan.count + 1, filter: { provider: 'vast.ai' }, config: {}, allOrNothing: true }),
+  );
+  expect(short.code).toBe('incomplete');
+  expect(stage.simulator.ledger()).toHaveLength(0);
+  stage.simulator.faults.add({ kind: 'stale_offers', provider: 'vast', times: 1 });
+  const error = await refusal(
+    app.reserve({ count: plan.count, filter: { provider: 'vast.ai' }, config: {}, allOrNothing: true }),
+  );
+  expect(error.code).toBe('incomplete');
+  expect(stage.simulator.ledger().length).toBeGreaterThan(0);
+  await until('rolled back', () => aliveContracts(stage.simulator).length === 0);
+  await until('settled', () =>
+    app.state.get().reservations.every((reservation) => ['ended', 'failed'].includes(reservation.state)),
+  );
+});
+
+test('an Idempotency-Key answers a repeat with the stored result, also while the first is under way and after a restart', async () => {
+  await using stage = await createStage();
+  const app = await stage.start();
+  const request = { count: 2, filter: { minVramGb: 1 }, config: { image: 'a:b' } };
+  const [first, second] = await Promise.all([
+    app.reserve(request, { idempotencyKey: 'one' }),
+    app.reserve({ config: { image: 'a:b' }, filter: { minVramGb: 1 }, count: 2 }, { idempotencyKey: 'one' }),
+  ]);
+  expect(second).toEqual({ ...first, replayed: true });
+  const mismatch = await refusal(app.reserve({ ...request, count: 1 }, { idempotencyKey: 'one' }));
+  expect(mismatch.code).toBe('idempotency_mismatch');
+  await app[Symbol.asyncDispose]();
+  const next = await stage.start();
+  expect(await next.reserve(request, { idempotencyKey: 'one' })).toEqual({ ...first, replayed: true });
+  expect(stage.simulator.ledger()).toHaveLength(2);
+});
+
+test('an Idempotency-Key is free again after a day, and after a reservation that rented nothing', async () => {
+  await using stage = await createStage();
+  let ahead = 0;
+  const clock = { now: () => Date.now() + ahead, monotonic: () => performance.now() };
+  const app = await stage.start({ clock });
+  await app.reserve({ count: 1, filter: {}, config: {} }, { idempotencyKey: 'day' });
+  ahead = 25 * 3_600_000;
+  const other = await app.reserve({ count: 2, filter: {}, config: {} }, { idempotencyKey: 'day' });
+  expect(other.replayed).toBeUndefined();
+  stage.simulator.faults.add({ kind: 'credit', usd: -10_000 });
+  await refusal(app.reserve({ count: 1, filter: {}, config: {} }, { idempotencyKey: 'poor' }));
+  stage.simulator.faults.add({ kind: 'credit', usd: 1000 });
+  const later = await app.reserve({ count: 1, filter: {}, config: {} }, { idempotencyKey: 'poor' });
+  expect(later.replayed).toBeUndefined();
+});
+
+test('a client that leaves without a key finds everything undone', async () => {
+  await using stage = await createStage();
+  stage.simulator.faults.add({ kind: 'latency', ms: 150, route: 'rent' });
+  const app = await stage.start();
+  const client = new AbortController();
+  const work = refusal(app.reserve({ count: 8, filter: {}, config: {} }, { signal: client.signal }));
+  await until('paid calls are under way', () => stage.simulator.ledger().length > 0);
+  client.abort();
+  const error = await work;
+  expect(error.code).toBe('incomplete');
+  expect(error.message).toMatch(/cancelled: \d+ rented instances are given back/);
+  await until('all given back', () => aliveContracts(stage.simulator).length === 0);
+  expect(stage.simulator.ledger().length).toBeLessThan(8);
+});
+
+test('a client that leaves with a key gets the finished reservation when it asks again', async () => {
+  await using stage = await createStage();
+  stage.simulator.faults.add({ kind: 'latency', ms: 100, route: 'rent' });
+  const app = await stage.start();
+  const client = new AbortController();
+  const work = app.reserve({ count: 6, filter: {}, config: {} }, { signal: client.signal, idempotencyKey: 'back' });
+  await until('paid calls are under way', () => stage.simulator.ledger().length > 0);
+  client.abort();
+  expect((await work).count).toBe(6);
+  const again = await app.reserve({ count: 6, filter: {}, config: {} }, { idempotencyKey: 'back' });
+  expect(again).toMatchObject({ count: 6, replayed: true });
+  expect(stage.simulator.ledger()).toHaveLength(6);
+});
+
+test('a batch rents so many from each provider and answers their contracts', async () => {
+  await using stage = await createStage();
+  const app = await stage.start();
+  const result = await app.batch({ vast: 2, ionet: 3, filter: {}, config: {} });
+  expect(result.vast).toHaveLength(2);
+  expect(result.ionet).toHaveLength(3);
+  expect(result.errors).toEqual([]);
+  for (const [vast, ionet] of [
+    [9, 0],
+    [0, 9],
+    [-1, 1],
+    [0, 0],
+  ] as const) {
+    expect((await refusal(app.batch({ vast, ionet, filter: {}, config: {} }))).code).toBe('invalid');
+  }
+});
+
+test('one named offer is rented as it is, and one that does not exist is not_found', async () => {
+  await using stage = await createStage();
+  const app = await stage.start();
+  const { offers } = await app.offers({ provider: 'vast.ai' });
+  const offer = offers[0];
+  const item = await app.rentOffer('vast.ai', offer?.id ?? '', {});
+  expect(item).toMatchObject({ instanceId: `vast-${offer?.id}`, provider: 'vast.ai' });
+  expect((await refusal(app.rentOffer('vast.ai', '1', {}))).code).toBe('not_found');
+});
+
+test('a plan says what would be rented, at which price, and rents nothing', async () => {
+  await using stage = await createStage();
+  const app = await stage.start({ flags: { MAX_USD_PER_HOUR: 0.01 } });
+  const plan = await app.plan({ count: 2, filter: { provider: 'io.net' }, config: { durationHours: 3 } });
+  expect(plan.count).toBe(2);
+  expect(plan.prepaidUsd).toBeCloseTo(plan.usdPerHour * 3, 6);
+  expect(plan.errors.join()).toContain('MAX_USD_PER_HOUR');
+  expect(stage.simulator.ledger()).toHaveLength(0);
+});
