@@ -1,4 +1,4 @@
-import { type DestinationStream, type Logger, pino } from 'pino';
+import { type DestinationStream, type Logger, pino, stdTimeFunctions } from 'pino';
 import type { FinishedRequest } from '../core/report.ts';
 import type { Exchange, RequestTimes } from './exchange.ts';
 
@@ -20,7 +20,12 @@ export class AccessLog {
       minLength: 8192,
     }) as unknown as Destination;
     this.#logger = pino(
-      { base: null, level: 'info', timestamp: false, formatters: { level: () => ({}) } },
+      {
+        base: null,
+        level: 'info',
+        timestamp: stdTimeFunctions.isoTime,
+        formatters: { level: (label) => ({ level: label }) },
+      },
       this.#destination,
     );
     this.#timer = setInterval(() => this.#flush(), 1_000);
@@ -29,7 +34,6 @@ export class AccessLog {
 
   write(request: FinishedRequest, times: RequestTimes, exchange: Exchange): void {
     this.#logger.info({
-      time: new Date(request.at).toISOString(),
       id: request.id,
       method: request.method,
       path: request.path,
@@ -45,6 +49,7 @@ export class AccessLog {
       bytes_out: request.bytesOut,
       model: request.model,
       client: exchange.client,
+      ...(exchange.headers.trace === null ? null : { trace: exchange.headers.trace }),
     });
   }
 

@@ -98,6 +98,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
       trusted: isLoopback(address),
       secure,
       oldHttp: req.httpVersionMinor === 0,
+      httpVersion: req.httpVersion,
     });
     const id = headers.requestId ?? idPrefix + (idCounter++).toString(36);
     const exchange = new Exchange(plane, req, res, headers, id, upgrade, monotonicMs());

@@ -21,6 +21,7 @@ const via = 12;
 const requestId = 13;
 const te = 14;
 const upgrade = 15;
+const traceparent = 16;
 
 const kinds: Readonly<Record<string, number>> = {
   host,
@@ -37,6 +38,7 @@ const kinds: Readonly<Record<string, number>> = {
   'x-request-id': requestId,
   te,
   upgrade,
+  traceparent,
   // Hop by hop, or answered by the proxy itself (expect), or a plea to change protocols behind our back (http2-settings).
   'keep-alive': drop,
   'proxy-connection': drop,
@@ -62,15 +64,16 @@ function nameOf(raw: string): Name {
   return name;
 }
 
-/** Why a request is answered with 400 (or 431, 501) without asking an upstream. */
+/** Why a request is answered with 400 (or 431, 508) without asking an upstream. */
 export type HeaderFault = Readonly<{ status: number; code: string; detail: string }>;
 
 const faults = {
   duplicateHost: { status: 400, code: 'duplicate_host', detail: 'The request has more than one Host header.' },
   badHost: { status: 400, code: 'bad_host', detail: 'The Host header is not a host name with an optional port.' },
   missingHost: { status: 400, code: 'missing_host', detail: 'An HTTP/1.1 request needs a Host header.' },
-  codings: { status: 501, code: 'transfer_coding', detail: 'Of the transfer codings only "chunked" is understood.' },
+  codings: { status: 400, code: 'transfer_coding', detail: 'Of the transfer codings only "chunked" is understood.' },
   framing: { status: 400, code: 'ambiguous_framing', detail: 'The length of the request body is ambiguous.' },
+  version: { status: 400, code: 'bad_version', detail: 'Only HTTP/1.0 and HTTP/1.1 are spoken here.' },
   oldChunks: { status: 400, code: 'chunked_http10', detail: 'An HTTP/1.0 request cannot be chunked.' },
   tooMany: { status: 431, code: 'too_many_headers', detail: 'The request has too many header fields.' },
   loop: { status: 508, code: 'loop', detail: 'The request has come through this proxy too often (see Via).' },
@@ -84,6 +87,8 @@ export class RequestHeaders {
   /** The client's key for this proxy, from X-API-Key or a bearer token. */
   key: string | null = null;
   requestId: string | null = null;
+  /** Trace id of a valid `traceparent`. */
+  trace: string | null = null;
   /** -1: none given. */
   contentLength = -1;
   chunked = false;
@@ -95,6 +100,7 @@ export class RequestHeaders {
 const hostPattern = /^(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{0,5})?$/;
 const requestIdPattern = /^[\w.:/+=@-]{1,128}$/;
 const bearerPattern = /^bearer +([^ ]+) *$/i;
+const traceparentPattern = /^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}/;
 const maxHops = 8;
 let lastGoodHost = '';
 
@@ -102,9 +108,13 @@ let lastGoodHost = '';
 export function readRequestHeaders(
   raw: readonly string[],
   limits: { maxHeaderCount: number },
-  client: { address: string; trusted: boolean; secure: boolean; oldHttp: boolean },
+  client: { address: string; trusted: boolean; secure: boolean; oldHttp: boolean; httpVersion: string },
 ): RequestHeaders {
   const found = new RequestHeaders();
+  if (client.httpVersion !== '1.1' && client.httpVersion !== '1.0') {
+    found.fault = faults.version;
+    return found;
+  }
   if (raw.length > 2 * limits.maxHeaderCount) {
     found.fault = faults.tooMany;
     return found;
@@ -166,6 +176,10 @@ export function readRequestHeaders(
         break;
       case requestId:
         if (requestIdPattern.test(value)) found.requestId = value;
+        break;
+      case traceparent:
+        found.trace = traceparentPattern.exec(value)?.[1] ?? null;
+        forward.push(name.lower, value);
         break;
       case te:
         // The only member of TE that a proxy can honour: it passes trailers on.
