@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import { usageError } from './exit.ts';
 import type { CommandEntry } from './index.ts';
+import { nearest } from './nearest.ts';
 import { parseDuration } from './session.ts';
 
 /** The command with the options that all have, ready to parse. */
@@ -80,4 +81,18 @@ export function suggest(command: Command, name: string, source: Suggestions): Co
 /** What `suggest` said, for a subcommand also what was said for its command. */
 export function suggestionsFor(command: Command, name: string): Suggestions | undefined {
   return suggested.get(command)?.get(name) ?? (command.parent ? suggestionsFor(command.parent, name) : undefined);
+}
+
+/** A subcommand that also runs when none is named, so a word in its place that is no subcommand must be refused here. */
+export function defaultSubcommand(command: Command, name: string): Command {
+  const subcommand = command.command(name, { isDefault: true }).allowExcessArguments(true);
+  return subcommand.hook('preAction', () => {
+    const [word] = subcommand.args;
+    if (word === undefined) return;
+    const known = command.commands.map((each) => each.name());
+    const near = nearest(word, known);
+    throw usageError(`unknown subcommand "${word}"${near === undefined ? '' : `; did you mean ${near}?`}`, {
+      hint: `one of ${known.join(', ')}`,
+    });
+  });
 }

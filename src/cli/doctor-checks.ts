@@ -273,7 +273,10 @@ function skewCheck(name: string, date: string | undefined): Check[] {
 }
 
 /** Status and clock of a server, or why it cannot be reached. */
-async function head(url: string, method: 'HEAD' | 'GET'): Promise<{ status: number; date: string | undefined } | string> {
+async function head(
+  url: string,
+  method: 'HEAD' | 'GET',
+): Promise<{ status: number; date: string | undefined } | string> {
   const http = process.getBuiltinModule(url.startsWith('https:') ? 'node:https' : 'node:http');
   return new Promise((resolve) => {
     const request = http.request(url, { method, agent: false, timeout: networkTimeoutMs }, (response) => {

@@ -52,7 +52,7 @@ export function filtersBody(options: FilterOptions): Record<string, string | num
 /** The provider word, checked; an unknown one gets the nearest that is known. */
 export function providerWord(word: string): string {
   if (providerWords.includes(word.toLowerCase())) return word.toLowerCase();
-  const near = nearest(word, providerWords);
+  const near = nearest(word, ['vast.ai', 'io.net']);
   throw usageError(`unknown provider "${word}"${near === undefined ? '' : `; did you mean ${near}?`}`, {
     hint: 'one of vast.ai, io.net',
   });

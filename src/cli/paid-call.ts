@@ -1,6 +1,7 @@
 import type { Answer } from './client.ts';
 import { CliError, exitCodes } from './exit.ts';
 import { fieldsOf, textOf } from './fields.ts';
+import { onInterrupt } from './interrupts.ts';
 import type { Session } from './session.ts';
 
 /** Renting goes through slow provider calls one after the other. */
@@ -26,7 +27,7 @@ export async function callPaid(session: Session, path: string, body: unknown, id
       'cancelled: waiting for the answer of the server, to give back what was rented; Ctrl-C again leaves at once\n',
     );
   };
-  process.on('SIGINT', onSignal);
+  const restore = onInterrupt(onSignal);
   try {
     let answer: Answer;
     try {
@@ -59,7 +60,7 @@ export async function callPaid(session: Session, path: string, body: unknown, id
       hint: '"gpuproxy reservations" shows that nothing is left',
     });
   } finally {
-    process.off('SIGINT', onSignal);
+    restore();
   }
 }
 

@@ -9,11 +9,19 @@ export async function run(argv: readonly string[]): Promise<number> {
   const json = rest.includes('--json') || rest.includes('--raw');
   try {
     if (name === undefined) {
-      if (rest.includes('--version') || rest.includes('-V')) return await runCommand('version', ['--short']);
-      return await runCommand(
-        'help',
-        rest.filter((word) => word !== '--help' && word !== '-h'),
-      );
+      // Both without commander: they are the first that people and scripts try.
+      if (rest.includes('--version') || rest.includes('-V')) {
+        const { programVersion } = await import('./version.ts');
+        process.stdout.write(`${programVersion()}\n`);
+        return exitCodes.done;
+      }
+      const stray = rest.find((word) => word !== '--help' && word !== '-h');
+      if (stray !== undefined) {
+        throw usageError(`no command beside ${stray}`, { hint: '"gpuproxy help" lists the commands' });
+      }
+      const { overview } = await import('./overview.ts');
+      process.stdout.write(overview());
+      return exitCodes.done;
     }
     if (name === '__complete') {
       const { complete } = await import('./complete.ts');

@@ -4,6 +4,7 @@ import { type Answer, type Call, type Client, createClient, type Method } from '
 import { type ColorChoice, colorWanted } from './color.ts';
 import { findConnection } from './connection.ts';
 import { CliError, exitCodes, usageError } from './exit.ts';
+import { exitOnInterrupt } from './interrupts.ts';
 
 /** Values of the options that every client command has. */
 export type CommonOptions = Readonly<{
@@ -43,6 +44,7 @@ export type Session = Readonly<{
 export class CurlPrinted extends Error {}
 
 export function openSession(command: Command): Session {
+  exitOnInterrupt();
   const options = command.optsWithGlobals<CommonOptions>();
   const json = options.json === true || options.raw === true;
   const quiet = options.quiet === true;

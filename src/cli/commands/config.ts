@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { loadConfig, type VariableName, variables } from '../../config.ts';
-import { suggest, withExamples } from '../command.ts';
+import { defaultSubcommand, suggest, withExamples } from '../command.ts';
 import { usageError } from '../exit.ts';
 import { nearest } from '../nearest.ts';
 import { tableLines } from '../output.ts';
@@ -85,8 +85,7 @@ export function build(command: Command): void {
     .action(() => {
       print(`${preferencesFile()}\n`, preferencesFile());
     });
-  command
-    .command('show', { isDefault: true })
+  defaultSubcommand(command, 'show')
     .description('Every setting, its value and where it comes from. Secrets are masked.')
     .option('--origin', 'with the origin (always shown)')
     .action(() => {

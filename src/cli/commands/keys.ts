@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
-import { suggest, withConnection, withExamples } from '../command.ts';
+import { defaultSubcommand, suggest, withConnection, withExamples } from '../command.ts';
 import { CliError, usageError } from '../exit.ts';
 import { type Fields, fieldsOf, listOf, textOf } from '../fields.ts';
 import { nearest } from '../nearest.ts';
@@ -28,8 +28,7 @@ export function build(command: Command): void {
     ['gpuproxy keys list', 'all keys, without their secrets'],
     ['gpuproxy keys revoke <id>', 'end one at once'],
   ]);
-  command
-    .command('list', { isDefault: true })
+  defaultSubcommand(command, 'list')
     .description('All keys, without their secrets.')
     .action(async (_options: unknown, self: Command) => {
       const session = openSession(self);

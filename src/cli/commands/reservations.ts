@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { suggest, watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
+import { defaultSubcommand, suggest, watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
 import { CliError, exitCodes } from '../exit.ts';
 import { type Fields, fieldsOf, linesOf, listOf, numberOf, textOf } from '../fields.ts';
 import { nearest } from '../nearest.ts';
@@ -26,8 +26,7 @@ export function build(command: Command): void {
     ['gpuproxy reservations show <id>', 'one with its instances and errors'],
     ['gpuproxy reservations release <id>', 'destroy all that it rented'],
   ]);
-  command
-    .command('list', { isDefault: true })
+  defaultSubcommand(command, 'list')
     .description('All reservations.')
     .action(async (_options: unknown, self: Command) => {
       const session = openSession(self);

@@ -1,0 +1,437 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { commands } from '../../src/cli/index.ts';
+import { guideLoads, guideProviders, guideReserved, problem, startGuideServer } from './guide-server.ts';
+import { buildProgram, type Program, type RunOptions, until } from './program.ts';
+
+let program: Program;
+let server: Awaited<ReturnType<typeof startGuideServer>>;
+beforeAll(async () => {
+  [program, server] = await Promise.all([buildProgram(), startGuideServer()]);
+});
+afterEach(() => server.reset());
+afterAll(async () => {
+  await server.close();
+  program.remove();
+});
+
+const at = (line: string, options: RunOptions = {}) =>
+  program.run([...line.split(' '), '-u', server.url, '-key', 'YOUR_KEY'], options);
+const reserve = 'POST /api/v1/gpu/instances/reserve';
+
+describe('the output of the guide', () => {
+  const loadServer = `Load Balancing Strategy: least_connections
+Tracked Instances: 5
+
+INSTANCE     PROVIDER  ACTIVE  TOTAL  AVG RT   WEIGHT
+vast-12345   vast.ai   3       150    250ms    1.50
+vast-67890   vast.ai   2       120    230ms    1.50
+ionet-abc    io.net    1       80     180ms    2.00
+`;
+  const loadProvider = `Provider Load:
+  vast.ai: 42 available instances
+  io.net:  28 available instances
+  Total:   70 instances
+`;
+
+  it('is that of load server, load provider and load, to the byte', async () => {
+    const key = ['-key', 'YOUR_KEY', '-url', server.url];
+    const outcomes = await Promise.all([
+      program.run([...key, 'load', 'server']),
+      program.run([...key, 'load', 'provider']),
+      program.run([...key, 'load']),
+    ]);
+    expect(outcomes.map(({ stdout }) => stdout)).toEqual([loadServer, loadProvider, `${loadServer}\n${loadProvider}`]);
+    expect(outcomes.map(({ code, stderr }) => [code, stderr])).toEqual([
+      [0, ''],
+      [0, ''],
+      [0, ''],
+    ]);
+    expect(server.seen.every(({ headers }) => headers['x-api-key'] === 'YOUR_KEY')).toBe(true);
+  });
+
+  it('is that of reserve, to the byte, and needs no terminal and no --yes', async () => {
+    const { stdout, code } = await program.run(['-key', 'YOUR_KEY', '-url', server.url, 'reserve', '16']);
+    expect(stdout).toBe(`Reserved 16 GPUs (requested: 16)
+INSTANCE     CONTRACT  PROVIDER  GPU         VRAM  PRICE
+vast-12345   54321     vast.ai   RTX 4090    24GB  $0.79
+vast-67890   54322     vast.ai   RTX 4090    24GB  $0.79
+ionet-abc    xyz789    io.net    A100        80GB  $1.99
+`);
+    expect(code).toBe(0);
+    expect(server.seen.map(({ method, path }) => `${method} ${path}`)).toEqual([reserve]);
+    expect(server.seen[0]?.body).toEqual({ count: 16, filters: {}, config: {} });
+    expect(server.seen[0]?.headers['idempotency-key']).toMatch(/^[0-9a-f-]{36}$/);
+  });
+
+  it('is the name of the strategy for lb-strategy, and a switch sends the body of the guide', async () => {
+    server.on('PUT /api/v1/loadbalancer/strategy', {
+      body: { strategy: 'least_response_time', message: 'Load balancing strategy updated' },
+    });
+    expect((await at('lb-strategy')).stdout).toBe('round_robin\n');
+    const { stdout, stderr } = await at('lb-strategy least_response_time');
+    expect(stdout).toBe('least_response_time\n');
+    expect(stderr).toBe('Strategy: round_robin -> least_response_time. Undo: gpuproxy lb-strategy round_robin\n');
+    expect(server.seen.at(-1)?.body).toEqual({ strategy: 'least_response_time' });
+  });
+});
+
+describe('--json', () => {
+  it('prints exactly the body of the answer and nothing else', async () => {
+    const [loads, providers, both, reserved] = await Promise.all(
+      ['load server --json', 'load provider --json', 'load --json', 'reserve 16 --json'].map((line) => at(line)),
+    );
+    expect(loads?.stdout).toBe(`${JSON.stringify(guideLoads)}\n`);
+    expect(providers?.stdout).toBe(`${JSON.stringify(guideProviders)}\n`);
+    expect(JSON.parse(both?.stdout ?? '')).toEqual({ ...guideLoads, ...guideProviders });
+    expect(reserved?.stdout).toBe(`${JSON.stringify(guideReserved)}\n`);
+  });
+
+  it('puts errors as one document on stderr and leaves stdout empty', async () => {
+    server.on('GET /api/v1/loadbalancer/loads', problem(401, 'unauthorized', 'no'));
+    const { stdout, stderr, code } = await at('load server --json');
+    expect([stdout, code]).toEqual(['', 4]);
+    expect(JSON.parse(stderr).error).toMatchObject({ code: 'unauthorized', status: 401 });
+  });
+
+  it('with --watch prints one document a line until it is interrupted', async () => {
+    let lines = 0;
+    const outcome = at('load server --json --watch 0.1', {
+      onStart: (child) =>
+        child.stdout?.on('data', (text: string) => {
+          lines += text.split('\n').length - 1;
+          if (lines >= 3) child.kill('SIGINT');
+        }),
+    });
+    const { stdout, code } = await outcome;
+    for (const line of stdout.trimEnd().split('\n')) expect(JSON.parse(line)).toEqual(guideLoads);
+    expect(code).toBe(130);
+  });
+});
+
+describe('exit codes', () => {
+  it.each([
+    ['a used-up budget', problem(409, 'budget_exceeded', 'it would cost $12 of $10'), 7],
+    ['no offer', problem(409, 'no_offers', 'nothing matches'), 5],
+    ['all or nothing that was not met', problem(409, 'incomplete', '3 of 4'), 5],
+    ['a provider that failed', problem(502, 'provider_failed', 'vast.ai: 500'), 1],
+    ['a key that is not known', problem(401, 'unauthorized', 'no'), 4],
+    ['a key without the scope', problem(403, 'forbidden', 'no'), 4],
+    ['a server that only reads', problem(403, 'read_only', 'no'), 7],
+    [
+      'a field that is not accepted',
+      problem(400, 'invalid', 'no', { errors: [{ path: 'count', message: '1 to 16' }] }),
+      2,
+    ],
+    ['fewer than requested', { status: 201, body: { ...guideReserved, count: 3, requested: 4, errors: ['gone'] } }, 6],
+  ] as const)('tell of %s', async (_what, reply, exitCode) => {
+    server.on(reserve, reply);
+    const { code, stderr } = await at('reserve 4');
+    expect(code).toBe(exitCode);
+    expect(stderr).not.toMatch(/\n\s+at /);
+  });
+
+  it('tell that nothing listens, in three lines', async () => {
+    const { code, stdout, stderr } = await program.run(['load', '-u', 'http://127.0.0.1:1']);
+    expect([code, stdout]).toEqual([3, '']);
+    expect(stderr).toBe(
+      'error: could not reach http://127.0.0.1:1 (ECONNREFUSED)\n' +
+        'cause: nothing listens on port 1\n' +
+        'hint: start it with "gpuproxy serve", or set --url / GPUPROXY_URL\n',
+    );
+  });
+
+  it('tell of a server that does not answer in time', async () => {
+    server.on('GET /api/v1/loadbalancer/loads', () => new Promise(() => {}));
+    const { code, stderr } = await at('load server --timeout 200ms');
+    expect(code).toBe(3);
+    expect(stderr).toContain('no answer within 0.2 s');
+  });
+
+  it('tell of a server that is something else', async () => {
+    server.on('GET /api/v1/loadbalancer/loads', { body: '<html>', type: 'text/html' });
+    const { code, stderr } = await at('load server');
+    expect(code).toBe(1);
+    expect(stderr).toContain('does not speak the API of gpuproxy');
+  });
+
+  it('are listed by help exit-codes', async () => {
+    const { stdout } = await program.run(['help', 'exit-codes']);
+    for (const code of [0, 1, 2, 3, 4, 5, 6, 7, 130, 143]) expect(stdout).toMatch(new RegExp(`^ +${code} {2}\\S`, 'm'));
+  });
+});
+
+describe('wrong words', () => {
+  it.concurrent.each([
+    [['laod'], 'unknown command "laod"; did you mean load?'],
+    [['load', '--jsn'], "unknown option '--jsn'; did you mean --json?"],
+    [['lb-strategy', 'least_conn'], 'unknown strategy "least_conn"; did you mean least_connections?'],
+    [['load', 'sever'], 'unknown part "sever"; did you mean server?'],
+    [['list', 'vastia'], 'unknown provider "vastia"; did you mean vast.ai?'],
+    [['reserve', '17'], 'count: got "17", accepts a whole number from 1 to 16'],
+    [['reserve', '0'], 'count: got "0", accepts a whole number from 1 to 16'],
+    [['reserve', '4.5'], 'count: got "4.5", accepts a whole number from 1 to 16'],
+    [['reserve'], "missing required argument 'count'"],
+    [['batch', '--vastai', '9'], '--vastai: got "9", accepts a whole number from 0 to 8'],
+    [['batch'], 'nothing to rent: --vastai and --ionet are both 0'],
+    [['completion', 'bsh'], 'unknown shell "bsh"; did you mean bash?'],
+    [['keys', 'crate'], 'unknown subcommand "crate"; did you mean create?'],
+    [['load', '--timeout', 'soon'], '"soon" is not a time'],
+    [['load', '-u', 'nowhere'], '--url: got "nowhere", accepts an http:// or https:// URL'],
+    [['help', 'relaod'], 'no help on "relaod"'],
+    [['config', 'set', 'url', 'x'], 'url: got "x", accepts an http:// or https:// URL'],
+    [['weight', 'a', 'heavy'], 'weight: got "heavy", accepts a number from 0 to 1000, or auto'],
+  ])('%j is exit 2 with a way out', async (args, message) => {
+    const { code, stdout, stderr } = await program.run(args);
+    expect([code, stdout]).toEqual([2, '']);
+    expect(stderr).toContain(`error: ${message}`);
+  });
+
+  it('an instance that is not known gets the nearest that is', async () => {
+    server.on('GET /api/v1/fleet', { body: { upstreams: [{ instance_id: 'vast-12345' }], count: 1, foreign: [] } });
+    const { code, stderr } = await at('drain vast-12354');
+    expect(code).toBe(1);
+    expect(stderr).toContain('unknown instance "vast-12354"; did you mean vast-12345?');
+  });
+});
+
+describe('configuration', () => {
+  it('is flag before environment before .env before the conf file', async () => {
+    const folder = mkdtempSync(join(program.folder, 'cwd-'));
+    const conf = mkdtempSync(join(program.folder, 'conf-'));
+    const keyAt = async (args: string[], env: Record<string, string>) => {
+      await program.run(['lb-strategy', '-u', server.url, ...args], {
+        cwd: folder,
+        env: { GPUPROXY_CONFIG_DIR: conf, ...env },
+      });
+      return server.seen.at(-1)?.headers['x-api-key'];
+    };
+    expect(await keyAt([], {})).toBeUndefined();
+    expect(
+      (await program.run(['config', 'set', 'apiKey', 'conf-key'], { env: { GPUPROXY_CONFIG_DIR: conf } })).code,
+    ).toBe(0);
+    expect(await keyAt([], {})).toBe('conf-key');
+    expect(statSync(join(conf, 'config.json')).mode & 0o777).toBe(0o600);
+    writeFileSync(join(folder, '.env'), 'GPUPROXY_API_KEY=dotenv-key\n');
+    expect(await keyAt([], {})).toBe('dotenv-key');
+    expect(await keyAt([], { GPUPROXY_API_KEY: 'env-key-1' })).toBe('env-key-1');
+    expect(await keyAt(['-key', 'flag-key'], { GPUPROXY_API_KEY: 'env-key-1' })).toBe('flag-key');
+    expect(await keyAt(['--key-file', join(folder, 'key')], {})).toBe('flag-key');
+    writeFileSync(join(folder, 'key'), 'file-key\n');
+    expect(await keyAt(['--key-file', join(folder, 'key')], {})).toBe('file-key');
+  });
+
+  it('is shown with the origin of each value and without secrets', async () => {
+    const { stdout } = await program.run(['config', 'show'], {
+      env: { GPUPROXY_API_KEY: 'a-very-secret-key', LB_STRATEGY: 'least_connections' },
+    });
+    expect(stdout).toMatch(/^LB_STRATEGY +environment +least_connections$/m);
+    expect(stdout).toMatch(/^HEALTH_PATH +default +\/health$/m);
+    expect(stdout).not.toContain('a-very-secret-key');
+  });
+
+  it('that is wrong stops doctor and show with the name of the variable', async () => {
+    const env = { LB_STRATEGY: 'fastest' };
+    expect((await program.run(['doctor'], { env })).stdout).toContain('LB_STRATEGY: got "fastest", accepts one of');
+    const { code, stderr } = await program.run(['config', 'show'], { env });
+    expect(code).toBe(2);
+    expect(stderr).toContain('LB_STRATEGY: got "fastest"');
+  });
+
+  it('with a conf file that is no JSON says so and not what is in it', async () => {
+    const conf = mkdtempSync(join(program.folder, 'conf-'));
+    writeFileSync(join(conf, 'config.json'), '{"apiKey":"planted-secret"');
+    const { code, stderr } = await program.run(['load'], { env: { GPUPROXY_CONFIG_DIR: conf } });
+    expect(code).toBe(2);
+    expect(stderr).toContain('config.json is not a JSON object');
+    expect(stderr).not.toContain('planted-secret');
+  });
+});
+
+describe('a reservation', () => {
+  it('that is interrupted waits for the answer, gives back what was rented, and says so', async () => {
+    let answer: (() => void) | undefined;
+    server.on(reserve, async () => {
+      await new Promise<void>((resolve) => {
+        answer = resolve;
+      });
+      return { status: 201, body: guideReserved };
+    });
+    server.on('DELETE /api/v1/reservations/res-1', { body: { reservation_id: 'res-1', released: ['a'], failed: [] } });
+    const { code, stdout, stderr } = await at('reserve 4', {
+      onStart: (child) => {
+        child.stderr?.on('data', () => answer?.());
+        void until(() => answer !== undefined, 'the request').then(() => child.kill('SIGINT'));
+      },
+    });
+    expect([code, stdout]).toEqual([130, '']);
+    expect(stderr).toContain('cancelled: what was rented was given back');
+    expect(server.seen.map(({ method }) => method)).toEqual(['POST', 'DELETE']);
+  });
+
+  it('that is interrupted twice leaves at once and says how to look', async () => {
+    let asked = false;
+    server.on(reserve, () => {
+      asked = true;
+      return new Promise(() => {});
+    });
+    const { code, stderr } = await at('reserve 4 --idempotency-key my-key-1', {
+      onStart: (child) => {
+        child.stderr?.once('data', () => child.kill('SIGINT'));
+        void until(() => asked, 'the request').then(() => child.kill('SIGINT'));
+      },
+    });
+    expect(code).toBe(130);
+    expect(stderr).toContain('the server may still finish the reservation');
+    expect(stderr).toContain('--idempotency-key my-key-1');
+  });
+
+  it('whose connection breaks says how to look, and is not sent again', async () => {
+    server.on(reserve, (_request, response) => {
+      response.socket?.destroy();
+      return undefined;
+    });
+    const { code, stderr } = await at('reserve 4');
+    expect(code).toBe(3);
+    expect(stderr).toContain('gpuproxy reservations');
+    expect(server.seen).toHaveLength(1);
+  });
+
+  it('on a terminal asks with the total price per hour, and no is exit 7 and rents nothing', async () => {
+    server.on('POST /api/v1/gpu/instances/plan', {
+      body: {
+        instances: [
+          {
+            id: '1',
+            provider: 'vast.ai',
+            gpu_name: 'RTX 4090',
+            gpu_count: 1,
+            vram_gb: 24,
+            price_per_hour: 0.79,
+            available: 1,
+            location: null,
+          },
+        ],
+        count: 1,
+        requested: 1,
+        price_per_hour: 0.79,
+        prepaid_usd: 0,
+        errors: [],
+      },
+    });
+    const onTerminal = (answer: string) =>
+      new Promise<string>((resolve) => {
+        // script(1) gives the program a terminal of its own.
+        void import('node:child_process').then(({ spawn }) => {
+          const child = spawn(
+            'script',
+            ['-qec', `${process.execPath} ${program.main} reserve 1 -u ${server.url}; echo rc=$?`, '/dev/null'],
+            { env: { ...program.environment(), TERM: 'xterm', SHELL: '/bin/sh' }, cwd: join(program.folder, 'empty') },
+          );
+          let screen = '';
+          child.stdout.setEncoding('utf8').on('data', (text: string) => {
+            const before = screen.includes('[y/N]');
+            screen += text;
+            if (!before && screen.includes('[y/N]')) child.stdin.write(`${answer}\n`);
+            if (screen.includes('rc=')) child.stdin.end();
+          });
+          child.on('close', () => resolve(screen));
+        });
+      });
+    const no = await onTerminal('n');
+    expect(no).toContain('Rent 1 instance for $0.79 per hour in total? [y/N]');
+    expect(no).toContain('rc=7');
+    expect(server.seen.filter(({ path }) => path.endsWith('/reserve'))).toEqual([]);
+    const yes = await onTerminal('y');
+    expect(yes).toContain('rc=0');
+    expect(server.seen.filter(({ path }) => path.endsWith('/reserve'))).toHaveLength(1);
+  });
+});
+
+describe('the program', () => {
+  it('ends quietly when its reader leaves', async () => {
+    const command = `${process.execPath} ${program.main} --help | head -n 1; echo "\${PIPESTATUS[0]}"`;
+    const { stdout, stderr } = spawnSync('bash', ['-c', command], { encoding: 'utf8', env: program.environment() });
+    expect(stdout).toBe('Usage: gpuproxy <command> [options]\n0\n');
+    expect(stderr).toBe('');
+  });
+
+  it('has help with examples for every command', async () => {
+    const outcomes = await Promise.all(
+      commands
+        .filter(({ name }) => name !== 'help')
+        .map(async ({ name }) => [name, await program.run([name, '--help'])] as const),
+    );
+    for (const [name, { code, stdout }] of outcomes) {
+      expect([name, code]).toEqual([name, 0]);
+      expect(stdout).toContain(`Usage: gpuproxy ${name}`);
+      expect(stdout, name).toContain('Examples:');
+    }
+    const { stdout } = await program.run(['help', 'reserve']);
+    expect(stdout).toBe(outcomes.find(([name]) => name === 'reserve')?.[1].stdout);
+  });
+
+  it('lists every command in its help', async () => {
+    const { stdout, code } = await program.run([]);
+    expect(code).toBe(0);
+    for (const { name } of commands) expect(stdout).toMatch(new RegExp(`^ {2}${name}\\b`, 'm'));
+  });
+
+  it('says its version in one line', async () => {
+    const { version } = JSON.parse(readFileSync(join(program.folder, 'package.json'), 'utf8')) as { version: string };
+    expect((await program.run(['--version'])).stdout).toBe(`${version}\n`);
+  });
+
+  it('prints the request as curl with --curl, without the key, and sends nothing', async () => {
+    const { stdout } = await at('reserve 2 --min-vram 24 --curl');
+    expect(stdout).toContain(`-d '{"count":2,"filters":{"min_vram":24},"config":{}}'`);
+    expect(stdout).not.toContain('YOUR_KEY');
+    expect(server.seen).toEqual([]);
+  });
+
+  const old = ['/usr/bin/node', '/usr/local/bin/node'].find(
+    (node) =>
+      existsSync(node) &&
+      Number.parseInt(execFileSync(node, ['-p', 'process.versions.node'], { encoding: 'utf8' }), 10) < 24,
+  );
+  it.skipIf(old === undefined)('started by an old Node goes on with the pinned one beside it', async () => {
+    const { stdout, code } = await at('lb-strategy', { node: old ?? '' });
+    expect([stdout, code]).toEqual(['round_robin\n', 0]);
+    const failed = await program.run(['laod'], { node: old ?? '' });
+    expect(failed.code).toBe(2);
+  });
+
+  it.skipIf(old === undefined)('started by an old Node alone says which one it needs', async () => {
+    const alone = mkdtempSync(join(program.folder, 'alone-'));
+    execFileSync('cp', ['-r', join(program.folder, 'dist'), alone]);
+    const { status, stderr } = spawnSync(old ?? '', [join(alone, 'dist', 'main.js'), 'load'], {
+      encoding: 'utf8',
+      env: program.environment(),
+    });
+    expect(status).toBe(2);
+    expect(stderr).toContain('gpuproxy needs Node 24 or newer');
+  });
+
+  it('loads neither the dashboard nor the server for a client command', async () => {
+    const loaded = spawnSync(
+      process.execPath,
+      [
+        '--input-type=module',
+        '--eval',
+        `import { registerHooks } from 'node:module';
+         const seen = [];
+         registerHooks({ load(url, context, next) { seen.push(url); return next(url, context); } });
+         process.argv.push('load', '--json', '-u', 'http://127.0.0.1:1');
+         process.on('exit', () => console.log(JSON.stringify(seen.filter((url) => url.startsWith('file:')))));
+         await import(process.env.MAIN);`,
+      ],
+      { encoding: 'utf8', env: program.environment({ MAIN: program.main }) },
+    );
+    const files = (JSON.parse(loaded.stdout) as string[]).map((url) => readFileSync(new URL(url), 'utf8'));
+    expect(files.length).toBeGreaterThan(3);
+    const all = files.join('');
+    for (const heavy of ['react-reconciler', 'ZodObject', 'FST_ERR_', 'DatabaseSync']) expect(all).not.toContain(heavy);
+  });
+});

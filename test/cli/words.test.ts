@@ -1,0 +1,216 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { route } from '../../src/cli/arguments.ts';
+import { parseEvents } from '../../src/cli/client.ts';
+import { colorWanted } from '../../src/cli/color.ts';
+import { findConnection } from '../../src/cli/connection.ts';
+import { CliError, describeError, exitCodeMeanings, exitCodes } from '../../src/cli/exit.ts';
+import { commands } from '../../src/cli/index.ts';
+import { nearest } from '../../src/cli/nearest.ts';
+import { tableLines, usd } from '../../src/cli/output.ts';
+
+describe('the router', () => {
+  it('finds the command wherever the common options stand', () => {
+    const expected = { command: 'load', rest: ['--key', 'K', 'server'] };
+    expect(route(['-key', 'K', 'load', 'server'])).toEqual(expected);
+    expect(route(['--key', 'K', 'load', 'server'])).toEqual(expected);
+    expect(route(['load', '-key', 'K', 'server'])).toEqual(expected);
+  });
+
+  it('turns single-dash long forms into the usual ones and leaves short ones alone', () => {
+    expect(route(['-url=http://h', '-json', 'list', '-q', '-k', 'K']).rest).toEqual([
+      '--url=http://h',
+      '--json',
+      '-q',
+      '-k',
+      'K',
+    ]);
+  });
+
+  it('takes a value that begins with a dash or is a command word for what it is', () => {
+    expect(route(['-key', '-secret', 'load'])).toEqual({ command: 'load', rest: ['--key', '-secret'] });
+    expect(route(['-key', 'load', 'list'])).toEqual({ command: 'list', rest: ['--key', 'load'] });
+  });
+
+  it('gives --watch its default unless a number follows', () => {
+    expect(route(['load', '--watch', 'server']).rest).toEqual(['--watch=2', 'server']);
+    expect(route(['--watch', '5', 'load']).rest).toEqual(['--watch=5']);
+    expect(route(['load', '-w']).rest).toEqual(['--watch=2']);
+  });
+
+  it('takes nothing behind -- for an option', () => {
+    expect(route(['logs', '--', '-key'])).toEqual({ command: 'logs', rest: ['--', '-key'] });
+  });
+
+  it('loses no word', () => {
+    fc.assert(
+      fc.property(fc.array(fc.stringMatching(/^[a-z-]{1,8}$/)), (words) => {
+        const { command, rest } = route(words.filter((word) => word !== '--watch' && word !== '-w' && word !== '--'));
+        const kept = words.filter((word) => word !== '--watch' && word !== '-w' && word !== '--');
+        expect(rest.length + (command === undefined ? 0 : 1)).toBe(kept.length);
+      }),
+    );
+  });
+});
+
+describe('the nearest word', () => {
+  it.each([
+    ['least_conn', 'least_connections'],
+    ['least-conections', 'least_connections'],
+    ['roundrobin', 'round_robin'],
+    ['weigthed_round_robin', 'weighted_round_robin'],
+  ])('takes %s for %s', (typed, meant) => {
+    expect(
+      nearest(typed, [
+        'round_robin',
+        'equal_weighted',
+        'weighted_round_robin',
+        'least_connections',
+        'least_response_time',
+      ]),
+    ).toBe(meant);
+  });
+
+  it('does not guess at what is far from everything', () => {
+    expect(
+      nearest(
+        'bogus',
+        commands.map(({ name }) => name),
+      ),
+    ).toBeUndefined();
+    expect(nearest('', ['load'])).toBeUndefined();
+  });
+});
+
+describe('a table', () => {
+  const columns = [
+    { title: 'NAME', width: 6, value: (row: { name: string; note: string }) => row.name, cut: true },
+    { title: 'NOTE', value: (row: { name: string; note: string }) => row.note, cut: true },
+  ];
+
+  it('fits the width it is given by cutting what may be cut', () => {
+    fc.assert(
+      fc.property(
+        fc.string({ maxLength: 60 }),
+        fc.string({ maxLength: 200 }),
+        fc.integer({ min: 20, max: 120 }),
+        (name, note, width) => {
+          for (const line of tableLines(columns, [{ name, note }], width))
+            expect(line.length).toBeLessThanOrEqual(width);
+        },
+      ),
+    );
+  });
+
+  it('cuts nothing without a width, and leaves no blanks at the ends of lines', () => {
+    const note = 'x'.repeat(300);
+    const lines = tableLines(columns, [{ name: 'a', note }]);
+    expect(lines).toEqual(['NAME    NOTE', `a       ${note}`]);
+    for (const line of lines) expect(line).toBe(line.trimEnd());
+  });
+
+  it('does not let the text of others move the cursor or break the line', () => {
+    const [, line] = tableLines(columns, [{ name: 'a\u001b[2J\nb', note: '\u009b31m' }]);
+    expect(line).not.toMatch(/[\u0000-\u001f\u007f-\u009f]/);
+  });
+});
+
+describe('money', () => {
+  it('has two digits, and four where two would make it nothing', () => {
+    expect([usd(0.79), usd(1.99), usd(0), usd(0.0123), usd(null)]).toEqual(['$0.79', '$1.99', '$0.00', '$0.0123', '-']);
+  });
+});
+
+describe('colour', () => {
+  it.each([
+    ['auto', {}, true, true],
+    ['auto', {}, false, false],
+    ['auto', { NO_COLOR: '1' }, true, false],
+    ['auto', { NO_COLOR: '' }, true, true],
+    ['always', { NO_COLOR: '1' }, false, true],
+    ['never', { FORCE_COLOR: '1' }, true, false],
+    ['auto', { NO_COLOR: '1', FORCE_COLOR: '1' }, true, false],
+    ['auto', { GPUPROXY_COLOR: 'always', NO_COLOR: '1' }, false, true],
+    ['auto', { FORCE_COLOR: '1' }, false, true],
+    ['auto', { CLICOLOR: '0' }, true, false],
+    ['auto', { TERM: 'dumb' }, true, false],
+  ] as const)('with --color=%s, %j and terminal %s is %s', (choice, environment, terminal, wanted) => {
+    expect(colorWanted(choice, environment, terminal)).toBe(wanted);
+  });
+});
+
+describe('server-sent events', () => {
+  const collect = async (chunks: readonly Buffer[]) => {
+    const found = [];
+    for await (const event of parseEvents(
+      (async function* () {
+        yield* chunks;
+      })(),
+    ))
+      found.push(event);
+    return found;
+  };
+  const text =
+    ': hello\r\nid: 7\r\nevent: rental\r\ndata: {"a":\r\ndata: "ü"}\r\n\r\nid: 8\ndata: x\n\ndata: unfinished';
+
+  it('come out the same however the bytes are cut', async () => {
+    const bytes = Buffer.from(text);
+    const whole = await collect([bytes]);
+    expect(whole).toEqual([
+      { id: '7', event: 'rental', data: '{"a":\n"ü"}' },
+      { id: '8', event: 'message', data: 'x' },
+    ]);
+    for (let at = 1; at < bytes.length; at += 1) {
+      expect(await collect([bytes.subarray(0, at), bytes.subarray(at)])).toEqual(whole);
+    }
+  });
+});
+
+describe('the connection of a client command', () => {
+  const nowhere = { GPUPROXY_CONFIG_DIR: '/nonexistent' };
+
+  it('takes an URL with the API path as that of the server', () => {
+    expect(findConnection({ url: 'http://h:1/api/v1/' }, nowhere, '/').url).toBe('http://h:1');
+  });
+
+  it('names the variable of a wrong value and never shows a key', () => {
+    expect(() => findConnection({}, { ...nowhere, GPUPROXY_URL: 'ftp://x' }, '/')).toThrow(
+      'GPUPROXY_URL: got "ftp://x", accepts an http:// or https:// URL',
+    );
+    try {
+      findConnection({}, { ...nowhere, GPUPROXY_API_KEY: 'sec ret' }, '/');
+      expect.unreachable();
+    } catch (error) {
+      expect((error as Error).message).toContain('GPUPROXY_API_KEY');
+      expect((error as Error).message).not.toContain('sec ret');
+    }
+  });
+});
+
+describe('an error', () => {
+  const error = new CliError(exitCodes.unreachable, 'unreachable', 'could not reach it', {
+    why: 'nobody',
+    hint: 'start it',
+  });
+
+  it('is three lines for people', () => {
+    expect(describeError(error, false)).toBe('error: could not reach it\ncause: nobody\nhint: start it\n');
+  });
+
+  it('is one document for programs', () => {
+    expect(JSON.parse(describeError(error, true))).toEqual({
+      error: {
+        code: 'unreachable',
+        message: 'could not reach it',
+        cause: 'nobody',
+        hint: 'start it',
+        status: null,
+        request_id: null,
+      },
+    });
+  });
+
+  it('has a meaning for each exit code', () => {
+    expect(Object.keys(exitCodeMeanings).map(Number)).toEqual(Object.values(exitCodes).toSorted((a, b) => a - b));
+  });
+});
