@@ -80,8 +80,8 @@ export interface JsonClient {
   lines(call: Call, limits: LineLimits): Promise<readonly string[]>;
   /** Text made fit for a message: one line, no control characters, no secret, bounded. */
   clean(text: string): string;
-  /** True when a call to the endpoint would go out at once and leave `spare` more of its burst. */
-  isFree(endpoint: Endpoint, spare?: number): boolean;
+  /** Milliseconds until a call to the endpoint would go out and leave `spare` more of its burst; 0: now. */
+  freeIn(endpoint: Endpoint, spare?: number): number;
   readonly counters: { calls: number; retries: number; rateLimited: number; skippedRows: number };
   stats(): ProviderStats;
   close(): Promise<void>;
@@ -103,6 +103,7 @@ const defaultTimeoutMs = 20_000;
 const connectTimeoutMs = 10_000;
 const maxAnswerBytes = 16 * 1024 * 1024;
 const maxBackoffMs = 60_000;
+const strictMs = 600_000;
 const maxMessage = 300;
 
 /**
@@ -181,7 +182,7 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
       const wait = slot - now;
       if (wait <= 0) return;
       if (slot >= call.until) {
-        own.giveBack(slot);
+        own.giveBack(monotonicMs(), slot);
         throw error('rate_limited', `calls to ${call.endpoint.name} wait for their turn, ${seconds(wait)} more`, {
           retryAfterMs: Math.ceil(wait),
           sent: false,
@@ -190,7 +191,7 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
       try {
         await sleep(wait, undefined, { signal: call.signal });
       } catch (cause) {
-        own.giveBack(slot);
+        own.giveBack(monotonicMs(), slot);
         call.signal?.throwIfAborted();
         throw cause;
       }
@@ -395,8 +396,8 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
         return lastLines(response.body, { ...limits, maxMs });
       });
     },
-    isFree(endpoint, spare = 0) {
-      return turnsOf(endpoint).isFree(monotonicMs(), spare);
+    freeIn(endpoint, spare = 0) {
+      return turnsOf(endpoint).freeIn(monotonicMs(), spare);
     },
     stats: () => ({ ...counters }),
     close: () => pool.destroy(),
@@ -405,7 +406,8 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
 
 /**
  * Turns at one endpoint: a generic cell rate algorithm (`burst` at once, then one every `spacingMs`), moved back by
- * refusals that double from one spacing up to a minute and are forgotten at the first answer that is none.
+ * refusals that double from one spacing up to a minute and are forgotten at the first answer that is none. A refusal
+ * also says that bursts are not welcome: for ten minutes there are none.
  */
 class Turns {
   readonly #spacingMs: number;
@@ -413,6 +415,7 @@ class Turns {
   /** When the bucket would be full again. */
   #full = Number.NEGATIVE_INFINITY;
   #backoffMs = 0;
+  #strictUntil = Number.NEGATIVE_INFINITY;
   blockedUntil = Number.NEGATIVE_INFINITY;
 
   constructor(spacingMs: number, burst: number) {
@@ -420,25 +423,26 @@ class Turns {
     this.#burst = burst;
   }
 
-  #next(now: number): number {
-    return Math.max(now, this.#full - (this.#burst - 1) * this.#spacingMs, this.blockedUntil);
+  /** How much of the bucket a call may find used, with `spare` more left in it. */
+  #usable(now: number, spare = 0): number {
+    return ((now < this.#strictUntil ? 1 : this.#burst) - 1 - spare) * this.#spacingMs;
+  }
+
+  freeIn(now: number, spare: number): number {
+    return Math.max(0, this.#full - this.#usable(now, spare) - now, this.blockedUntil - now);
   }
 
   /** The earliest time for one more call, now or later; it is taken. */
   reserve(now: number): number {
-    const slot = this.#next(now);
+    const slot = now + this.freeIn(now, 0);
     this.#full = Math.max(this.#full, slot) + this.#spacingMs;
     return slot;
   }
 
   /** Returns a slot that was not used. Only the last one can go back: a hole before others stays. */
-  giveBack(slot: number): void {
-    const last = this.#full - this.#burst * this.#spacingMs;
+  giveBack(now: number, slot: number): void {
+    const last = this.#full - this.#spacingMs - this.#usable(now);
     if (slot >= last - 0.001) this.#full -= this.#spacingMs;
-  }
-
-  isFree(now: number, spare: number): boolean {
-    return this.blockedUntil <= now && this.#full - (this.#burst - 1 - spare) * this.#spacingMs <= now;
   }
 
   refused(now: number, retryAfterMs: number | null, pace: number): void {
@@ -446,7 +450,8 @@ class Turns {
     this.#backoffMs = Math.min(maxBackoffMs, this.#backoffMs === 0 ? first : this.#backoffMs * 2);
     const wait = retryAfterMs === null ? this.#backoffMs : Math.min(maxBackoffMs, retryAfterMs);
     this.blockedUntil = Math.max(this.blockedUntil, now + wait);
-    this.#full = Math.max(this.#full, this.blockedUntil + (this.#burst - 1) * this.#spacingMs);
+    this.#strictUntil = now + strictMs;
+    this.#full = Math.max(Math.min(this.#full, now + wait), this.blockedUntil);
   }
 
   accepted(): void {

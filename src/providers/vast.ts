@@ -29,6 +29,8 @@ const pageCap = 64;
 const listPage = 25;
 /** Turns of the search endpoint that further pages leave to the next search. */
 const spareSearches = 2;
+/** A class of cards seen so long ago is no longer shown. */
+const bandKeptMs = 180_000;
 const gpuNamesKeptMs = 3_600_000;
 /** Hours in a month of storage, for prices given by GB and month. */
 const monthHours = 30 * 24;
@@ -108,6 +110,8 @@ export function createVast(options: ProviderOptions): Provider {
     classify,
   });
   const seen = createOfferMemory();
+  /** What an unfiltered search last saw in each class of cards, by its lower edge. */
+  const bandsKept = new Map<number, { at: number; rows: Map<string, OfferRow> }>();
   let gpuNames: { at: number; names: readonly string[] } | null = null;
 
   /** Marketing names as the service writes them; empty when they cannot be had, which only costs a wider search. */
@@ -153,19 +157,17 @@ export function createVast(options: ProviderOptions): Provider {
       if (names.length > 0) query.gpu_name = { in: names };
     }
     const floorMb = filter.minVramGb === undefined ? 0 : slackMb(filter.minVramGb);
-    if (wanted !== '' && query.gpu_name !== undefined) return [newBand(query, floorMb, null)];
-    // The cheapest 64 of everything would be small cards alone, so each class of card has its own pages.
-    const lower = [floorMb, ...[24, 40, 80].map(slackMb).filter((edge) => edge > floorMb)];
-    return lower.map((from, index) => newBand(query, from, lower[index + 1] ?? null));
+    if (!isUnfiltered(filter)) return [newBand(query, floorMb, null)];
+    // The cheapest 64 of everything would be small cards alone, so each class of card has its own pages; the class that
+    // was not asked for longest goes first.
+    const edges = [0, ...[24, 40, 80].map(slackMb)];
+    return edges
+      .map((from, index) => newBand(query, from, edges[index + 1] ?? null))
+      .sort((x, y) => (bandsKept.get(x.fromMb)?.at ?? 0) - (bandsKept.get(y.fromMb)?.at ?? 0));
   }
 
   /** One page of a band; true when there may be more. */
-  async function searchPage(
-    band: Band,
-    rows: Map<string, OfferRow>,
-    until: number,
-    signal: AbortSignal | undefined,
-  ): Promise<boolean> {
+  async function searchPage(band: Band, until: number, signal: AbortSignal | undefined): Promise<boolean> {
     const dph = { ...(band.query.dph_total as object | undefined), ...(band.after === null ? {} : band.after) };
     const ram = {
       ...(band.fromMb > 0 ? { gte: band.fromMb } : {}),
@@ -197,8 +199,8 @@ export function createVast(options: ProviderOptions): Provider {
     let last = Number.NEGATIVE_INFINITY;
     for (const row of decoded) {
       last = Math.max(last, row.dph_total);
-      if (!rows.has(row.id)) fresh++;
-      rows.set(row.id, row);
+      if (!band.rows.has(row.id)) fresh++;
+      band.rows.set(row.id, row);
     }
     if (answer.offers.length < pageCap || !Number.isFinite(last)) return false;
     // No cursor exists: the next page begins at the last price, whose offers come again. When nothing new came, more
@@ -213,21 +215,38 @@ export function createVast(options: ProviderOptions): Provider {
   async function offers(filter: OfferFilter, signal?: AbortSignal): Promise<readonly Offer[]> {
     if (filter.provider !== undefined && filter.provider !== name) return [];
     const until = http.within(45_000);
-    const rows = new Map<string, OfferRow>();
-    let open = await searchBands(filter, until, signal);
-    for (let first = true; open.length > 0; first = false) {
+    const patientUntil = http.within(10_000);
+    const bands = await searchBands(filter, until, signal);
+    const kept = isUnfiltered(filter) ? bandsKept : new Map<number, { at: number; rows: Map<string, OfferRow> }>();
+    let open: Band[] = [];
+    let asked = 0;
+    for (const band of bands) {
+      // When turns are rare, a class of cards that was seen lately can wait for the next search.
+      const late = asked > 0 && monotonicMs() + http.freeIn(endpoints.search) > patientUntil;
+      const known = kept.get(band.fromMb);
+      if (late && isUnfiltered(filter)) {
+        if (known && monotonicMs() - known.at > bandKeptMs) kept.delete(band.fromMb);
+        continue;
+      }
+      asked++;
+      if (await searchPage(band, until, signal)) open.push(band);
+      kept.set(band.fromMb, { at: monotonicMs(), rows: band.rows });
+    }
+    const count = () => bands.reduce((sum, band) => sum + band.rows.size, 0);
+    while (open.length > 0) {
       const more: Band[] = [];
       for (const band of open) {
-        if (!first && (rows.size >= maxOffers || !http.isFree(endpoints.search, spareSearches))) break;
+        if (count() >= maxOffers || http.freeIn(endpoints.search, spareSearches) > 0) break;
         try {
-          if (await searchPage(band, rows, until, signal)) more.push(band);
+          if (await searchPage(band, until, signal)) more.push(band);
         } catch (error) {
           // What is missing from a later page is dearer than what is there.
-          if (first || !(error instanceof ProviderError)) throw error;
+          if (!(error instanceof ProviderError)) throw error;
         }
       }
       open = more;
     }
+    const rows = new Map([...kept.values()].flatMap((band) => [...band.rows]));
     const found: Offer[] = [];
     for (const row of rows.values()) {
       const offer = offerOf(row);
@@ -381,11 +400,17 @@ type Band = {
   readonly query: Readonly<Record<string, unknown>>;
   readonly fromMb: number;
   readonly toMb: number | null;
+  readonly rows: Map<string, OfferRow>;
   after: { gte: number } | { gt: number } | null;
 };
 
 function newBand(query: Record<string, unknown>, fromMb: number, toMb: number | null): Band {
-  return { query, fromMb, toMb, after: null };
+  return { query, fromMb, toMb, rows: new Map(), after: null };
+}
+
+/** The background's question: what is there at all? */
+function isUnfiltered(filter: OfferFilter): boolean {
+  return Object.entries(filter).every(([key, value]) => key === 'provider' || value === undefined);
 }
 
 /** Lower edge in MB of cards with this nominal memory: drivers report up to 7.5 % less than what is printed on the card. */

@@ -210,11 +210,30 @@ describe('spacing', () => {
   it('lets a burst through first', async () => {
     await using it = await clientOf(() => ({ body: { a: 1 } }), { pace: 1 });
     const bursty = { name: 'bursty', spacingMs: 60_000, burst: 3 };
-    expect(it.client.isFree(bursty, 2)).toBe(true);
+    expect(it.client.freeIn(bursty, 2)).toBe(0);
     await Promise.all([1, 2, 3].map(() => get(it.client, { endpoint: bursty })));
-    expect(it.client.isFree(bursty)).toBe(false);
+    expect(it.client.freeIn(bursty)).toBeGreaterThan(50_000);
     expect(await errorOf(get(it.client, { endpoint: bursty }))).toMatchObject({ code: 'rate_limited', sent: false });
     expect(it.server.requests).toHaveLength(3);
+  });
+
+  it('has no bursts any more once one was refused', async () => {
+    let calls = 0;
+    await using it = await clientOf(
+      () => (++calls === 2 ? { status: 429, body: 'too frequent' } : { body: { a: 1 } }),
+      {
+        pace: 0.1,
+      },
+    );
+    const bursty = { name: 'bursty', spacingMs: 2000, burst: 10 };
+    await get(it.client, { endpoint: bursty });
+    await get(it.client, { endpoint: bursty, attempts: 2 });
+    await get(it.client, { endpoint: bursty });
+    await get(it.client, { endpoint: bursty });
+    const times = it.server.requests.map((request) => request.at);
+    const gaps = times.slice(1).map((at, index) => at - (times[index] ?? 0));
+    expect(gaps).toHaveLength(4);
+    expect(Math.min(...gaps.slice(1))).toBeGreaterThan(150);
   });
 
   it('refuses at once what cannot have its turn in time', async () => {
