@@ -89,7 +89,8 @@ export function operation<P = None, Q = None, B = undefined>(definition: Definit
     async run(raw, context) {
       const errors: FieldError[] = [];
       const parsedParams = check('path', params, raw.params, errors);
-      const parsedQuery = checkQuery(query, raw.query, errors);
+      // Probes and scrapers add parameters of their own to what is outside of the API.
+      const parsedQuery = rest.root ? {} : checkQuery(query, raw.query, errors);
       const parsedBody = body === null ? undefined : check('body', body, raw.body, errors);
       const idempotencyKey = rest.idempotent ? readIdempotencyKey(raw.headers['idempotency-key'], errors) : null;
       const lastEventId = rest.resumable ? readLastEventId(raw.headers['last-event-id'], errors) : null;
@@ -160,7 +161,7 @@ function kindOf(schema: z.ZodType): string {
 
 /** Text of a query → value. What does not look like the kind stays text, so that the schema can say what came. */
 function decode(text: string, kind: string): unknown {
-  if (kind === 'number') return /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text;
+  if (kind === 'number') return /^-?\d+(\.\d+)?(e[+-]?\d{1,3})?$/i.test(text) ? Number(text) : text;
   if (kind === 'boolean') {
     if (text === 'true' || text === '1' || text === '') return true;
     if (text === 'false' || text === '0') return false;

@@ -83,6 +83,12 @@ export function send(base: string, method: string, path: string, options: CallOp
       },
     },
     (incoming) => {
+      if (method !== 'HEAD' && incoming.headers['content-type']?.startsWith('text/event-stream')) {
+        // A stream has no end to wait for.
+        resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, text: '', body: undefined });
+        outgoing.destroy();
+        return;
+      }
       const parts: Buffer[] = [];
       incoming.on('data', (part: Buffer) => parts.push(part));
       incoming.on('error', reject);

@@ -1,0 +1,113 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { operations } from '../../src/rest/operations/index.ts';
+import { createFakeApp } from '../helpers/fake-app.ts';
+import { createChecker, type OpenApi, type Rest, startRest } from './harness.ts';
+
+let rest: Rest;
+let document: OpenApi;
+
+beforeAll(async () => {
+  rest = await startRest(createFakeApp());
+  document = rest.document;
+});
+afterAll(() => rest[Symbol.asyncDispose]());
+
+const all = () =>
+  Object.entries(document.paths).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, operation]) => ({ path, method, operation })),
+  );
+
+function walk(node: unknown, visit: (object: Record<string, unknown>) => void): void {
+  if (Array.isArray(node)) for (const item of node) walk(item, visit);
+  else if (typeof node === 'object' && node !== null) {
+    visit(node as Record<string, unknown>);
+    for (const value of Object.values(node)) walk(value, visit);
+  }
+}
+
+describe('the OpenAPI document', () => {
+  test('is 3.1 and describes every operation once', () => {
+    expect(document.openapi).toBe('3.1.0');
+    const ids = all().map(({ operation }) => operation.operationId);
+    expect(new Set(ids).size).toBe(ids.length);
+    expect(ids.sort()).toEqual(operations.map((operation) => operation.id).sort());
+  });
+
+  test('has the paths of the guide', () => {
+    const paths = all().map(({ method, path }) => `${method} ${path}`);
+    for (const known of [
+      'get /api/v1/loadbalancer/strategy',
+      'put /api/v1/loadbalancer/strategy',
+      'get /api/v1/loadbalancer/loads',
+      'get /api/v1/loadbalancer/load',
+      'post /api/v1/gpu/instances/reserve',
+      'post /api/v1/gpu/instances/batch',
+    ]) {
+      expect(paths).toContain(known);
+    }
+  });
+
+  test('every reference leads somewhere and every component is used', () => {
+    const used = new Set<string>();
+    walk(document, (object) => {
+      const ref = object.$ref;
+      if (typeof ref === 'string') used.add(ref);
+    });
+    const components = Object.keys(document.components.schemas).map((name) => `#/components/schemas/${name}`);
+    expect([...used].sort()).toEqual(components.sort());
+  });
+
+  test('path parameters are those in the path, required; no schema is empty', () => {
+    for (const { path, operation } of all()) {
+      const named = [...path.matchAll(/\{(\w+)\}/g)].map((match) => match[1]);
+      const declared = operation.parameters.filter((parameter) => parameter.in === 'path');
+      expect(declared.map((parameter) => parameter.name)).toEqual(named);
+      expect(declared.every((parameter) => parameter.required)).toBe(true);
+      for (const { name, schema } of operation.parameters) {
+        expect(Object.keys(schema), `${operation.operationId} ${name}`).not.toEqual([]);
+      }
+    }
+  });
+
+  test('every object that may come in or go out is closed', () => {
+    const open: string[] = [];
+    for (const [name, schema] of Object.entries(document.components.schemas)) {
+      walk(schema, (object) => {
+        if (object.type === 'object' && object.additionalProperties === undefined) open.push(name);
+      });
+    }
+    expect(open).toEqual([]);
+  });
+
+  test('bodies that money depends on are required, others may be left out', () => {
+    const required = (id: string) =>
+      all().find(({ operation }) => operation.operationId === id)?.operation.requestBody?.required;
+    expect(required('reserve')).toBe(true);
+    expect(required('createBatch')).toBe(true);
+    expect(required('rentOffer')).toBe(false);
+    expect(required('drainUpstream')).toBe(false);
+    expect(required('getStrategy')).toBeUndefined();
+  });
+});
+
+describe('the check of answers', () => {
+  const reply = (body: unknown, status = 200) => ({
+    status,
+    headers: { 'content-type': 'application/json; charset=utf-8' },
+    text: JSON.stringify(body),
+    body,
+  });
+  const strategy = '/api/v1/loadbalancer/strategy';
+
+  test('lets a described answer pass and refuses every other', () => {
+    const check = createChecker(document);
+    check('GET', strategy, reply({ strategy: 'round_robin' }));
+    expect(() => check('GET', strategy, reply({ strategy: 'round_robin', extra: 1 }))).toThrow(/not as described/);
+    expect(() => check('GET', strategy, reply({ strategy: 'nonsense' }))).toThrow(/not as described/);
+    expect(() => check('GET', strategy, reply({}))).toThrow(/not as described/);
+    expect(() => check('GET', strategy, reply({ strategy: 'round_robin' }, 201))).toThrow(/not described/);
+    expect(() =>
+      check('GET', '/api/v1/loadbalancer/loads', reply({ strategy: 'round_robin', count: 1, loads: { a: {} } })),
+    ).toThrow(/not as described/);
+  });
+});
