@@ -35,6 +35,8 @@ export async function mapBounded<A, B>(
     while (next < items.length && !failed) {
       const index = next++;
       try {
+        // What is answered from a cache never gives the event loop a turn by itself.
+        if (index > 0 && index % batch === 0) await nextTurn();
         results[index] = await work(items[index] as A);
       } catch (error) {
         failed = true;

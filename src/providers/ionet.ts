@@ -69,7 +69,8 @@ const priceAnswer = wrapped(
   z.object({ total_cost_usdc: number, available_replica_count: z.array(number).nullish().catch(null) }),
 );
 const publicRow = z.object({ name: z.string().min(1), vram_per_card: number, interconnect: maybeText });
-type PublicHardware = z.output<typeof publicRow>;
+/** One card of the public list, its names compacted for comparison. */
+type PublicCard = Readonly<{ name: string; interconnect: string; vramGb: number }>;
 
 const deployAnswer = wrapped(z.object({ deployment_id: id.nullish(), id: id.nullish() }));
 const deploymentsAnswer = wrapped(z.object({ deployments: z.array(z.unknown()), total: maybeNumber }));
@@ -136,7 +137,7 @@ export function createIonet(options: ProviderOptions): Provider {
   const hardwareKept = new Kept<readonly Hardware[]>(1);
   const stockKept = new Kept<readonly Stock[]>(1000);
   const priceKept = new Kept<number>(10_000);
-  const vramKept = new Kept<readonly PublicHardware[]>(1);
+  const vramKept = new Kept<readonly PublicCard[]>(1);
   const detailKept = new Map<string, Detail>();
   const workersKept = new Kept<readonly Worker[]>(10_000);
   /** USD per hour of what this client rented, until the details say it. */
@@ -226,7 +227,7 @@ export function createIonet(options: ProviderOptions): Provider {
   }
 
   /** Memory by card from the public list; empty when it cannot be had, then the table of names decides. */
-  async function publicHardware(until: number, signal: AbortSignal | undefined): Promise<readonly PublicHardware[]> {
+  async function publicHardware(until: number, signal: AbortSignal | undefined): Promise<readonly PublicCard[]> {
     try {
       return await vramKept.get(
         '',
@@ -242,7 +243,7 @@ export function createIonet(options: ProviderOptions): Provider {
             },
             hardwareAnswer,
           );
-          return rowsOf(answer.hardware, publicRow);
+          return cardsOf(await rowsOf(answer.hardware, publicRow));
         },
         Number.POSITIVE_INFINITY,
       );
@@ -282,6 +283,7 @@ export function createIonet(options: ProviderOptions): Provider {
     const places = (
       await mapBounded(usable, width, async (card) => {
         const rows = (await tolerate(stock(card.hardware_id, gpus, until, signal))) ?? [];
+        const vramGb = vramOf(card.hardware_name, sizes);
         return rows
           .filter((row) => row.available_replicas >= 1)
           .map((row): Offer => {
@@ -291,7 +293,7 @@ export function createIonet(options: ProviderOptions): Provider {
               id: offerIdOf({ hardwareId: card.hardware_id, locationId: row.id, gpus }),
               gpuModel: card.hardware_name.trim(),
               gpuCount: gpus,
-              vramGb: vramOf(card.hardware_name, sizes),
+              vramGb,
               usdPerHour: 0,
               location: [row.name?.trim() || null, country].filter((part) => part !== null).join(', ') || null,
               countryCode: country,
@@ -647,19 +649,34 @@ const knownVramGb: readonly (readonly [RegExp, number])[] = [
 ];
 
 /** Nominal GB of one card; 0 when nothing tells, so that a wish for memory never gets a card that may lack it. */
-function vramOf(hardwareName: string, sizes: readonly PublicHardware[]): number {
+function vramOf(hardwareName: string, sizes: readonly PublicCard[]): number {
   const upper = hardwareName.toUpperCase();
   const said = /(\d+)\s*GB/.exec(upper)?.[1];
   if (said !== undefined) return Number(said);
   const key = compact(upper);
-  const same = sizes.filter((row) => row.vram_per_card > 0 && key.startsWith(compact(row.name)));
-  const longest = Math.max(...same.map((row) => compact(row.name).length));
-  const nearest = same.filter((row) => compact(row.name).length === longest);
-  const exact = nearest.filter((row) => row.interconnect && key.includes(compact(row.interconnect)));
+  const same = sizes.filter((card) => key.startsWith(card.name));
+  const longest = Math.max(...same.map((card) => card.name.length));
+  const nearest = same.filter((card) => card.name.length === longest);
+  const exact = nearest.filter((card) => card.interconnect !== '' && key.includes(card.interconnect));
   const candidates = exact.length > 0 ? exact : nearest;
   // Of several sizes under one name the smallest is the one that is certain.
-  if (candidates.length > 0) return printedVramGb(Math.min(...candidates.map((row) => row.vram_per_card)));
+  if (candidates.length > 0) return Math.min(...candidates.map((card) => card.vramGb));
   return knownVramGb.find(([pattern]) => pattern.test(upper))?.[1] ?? 0;
+}
+
+/** The list has a row for every configuration in every place: each card once is enough. */
+function cardsOf(rows: readonly z.output<typeof publicRow>[]): PublicCard[] {
+  const found = new Map<string, PublicCard>();
+  for (const row of rows) {
+    if (row.vram_per_card <= 0) continue;
+    const card = {
+      name: compact(row.name),
+      interconnect: compact(row.interconnect ?? ''),
+      vramGb: printedVramGb(row.vram_per_card),
+    };
+    if (card.name !== '') found.set(JSON.stringify(card), card);
+  }
+  return [...found.values()];
 }
 
 function compact(text: string): string {

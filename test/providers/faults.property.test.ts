@@ -1,0 +1,170 @@
+import fc from 'fast-check';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import type { Offer, RentResult } from '../../src/core/domain.ts';
+import { createIonet } from '../../src/providers/ionet.ts';
+import { type Provider, ProviderError } from '../../src/providers/provider.ts';
+import { createVast } from '../../src/providers/vast.ts';
+import { type FaultInput, type Simulator, startSimulator } from '../../src/sim/simulator.ts';
+
+/** With bounds 200 times shorter than in use: the longest, a rental's, is 0.75 s. */
+const patience = 0.005;
+/** Far above every bound, for a busy machine. */
+const hungMs = 8000;
+
+let sim: Simulator;
+let providers: Record<'vast' | 'ionet', Provider>;
+let offers: Record<'vast' | 'ionet', readonly Offer[]>;
+const outcomes = new Map<string, number>();
+let labels = 0;
+
+beforeAll(async () => {
+  const pool = { vast: 400, ionet: 400 };
+  sim = await startSimulator({
+    seed: 3,
+    offers: pool,
+    // Nothing boots in this time: it is about the calls, not about machines.
+    bootMs: { min: 600_000, max: 600_000 },
+    credit: { vast: 1e6, ionet: 1e6 },
+  });
+  const options = { instancePort: 8000, pace: 0, patience, maxOffers: 1000 };
+  providers = {
+    vast: createVast({ ...options, apiKey: sim.vastKey, baseUrl: sim.vastUrl }),
+    ionet: createIonet({ ...options, apiKey: sim.ionetKey, baseUrl: sim.ionetUrl }),
+  };
+  const patient = {
+    vast: createVast({ ...options, patience: 1, apiKey: sim.vastKey, baseUrl: sim.vastUrl }),
+    ionet: createIonet({ ...options, patience: 1, apiKey: sim.ionetKey, baseUrl: sim.ionetUrl }),
+  };
+  offers = { vast: await patient.vast.offers({}), ionet: await patient.ionet.offers({}) };
+  await Promise.all([patient.vast.close?.(), patient.ionet.close?.()]);
+});
+afterAll(async () => {
+  await Promise.all(Object.values(providers).map((provider) => provider.close?.()));
+  await sim.close();
+});
+
+const when = fc.constantFrom('before', 'after');
+const often = {
+  probability: fc.constantFrom(0.2, 0.6, 1),
+  times: fc.option(fc.integer({ min: 1, max: 3 }), { nil: undefined }),
+};
+const route = fc.constantFrom(undefined, 'paid', 'list', 'search', 'destroy', 'read', 'write', 'logs', 'price');
+const fault = fc.oneof(
+  fc.record({ kind: fc.constant('latency'), ms: fc.integer({ min: 0, max: 150 }), route, ...often }),
+  fc.record({ kind: fc.constant('rate_limit'), route, ...often }),
+  fc.record({
+    kind: fc.constant('error'),
+    status: fc.constantFrom(400, 403, 404, 408, 500, 502, 503, 504),
+    when,
+    route,
+    ...often,
+  }),
+  fc.record({ kind: fc.constant('reset'), when, route, ...often }),
+  fc.record({ kind: fc.constant('hang'), when, route, ...often }),
+  fc.record({
+    kind: fc.constant('garbage'),
+    how: fc.constantFrom('html', 'empty', 'truncate', 'wrong_shape'),
+    when,
+    route,
+    ...often,
+  }),
+  fc.record({
+    kind: fc.constant('lose_answer'),
+    how: fc.constantFrom('reset', 'hang', 'error', 'truncate'),
+    when,
+    ...often,
+  }),
+  fc.record({ kind: fc.constant('stale_offers'), ...often }),
+);
+const call = fc.record({
+  on: fc.constantFrom('vast' as const, 'ionet' as const),
+  what: fc.constantFrom('rent', 'rent', 'rent', 'bid', 'offers', 'list', 'destroy', 'balance', 'logs', 'extend'),
+  /** Which offer or contract. */
+  pick: fc.nat(10_000),
+  abortAfterMs: fc.option(fc.integer({ min: 0, max: 200 }), { nil: undefined, freq: 3 }),
+});
+
+function bounded<T>(what: string, work: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what} hangs`)), hungMs);
+  });
+  return Promise.race([work, late]).finally(() => clearTimeout(timer));
+}
+
+it('whatever the network does, a client throws only its own errors, hangs never and rents at most once', async () => {
+  const run = async (
+    schedule: readonly object[],
+    calls: readonly (typeof call extends fc.Arbitrary<infer C> ? C : never)[],
+  ) => {
+    sim.faults.clear();
+    for (const one of schedule) sim.faults.add(JSON.parse(JSON.stringify(one)) as FaultInput);
+    const rentals: { label: string; on: 'vast' | 'ionet'; result: RentResult | null }[] = [];
+    await Promise.all(
+      calls.map(async ({ on, what, pick, abortAfterMs }) => {
+        const provider = providers[on];
+        const signal = abortAfterMs === undefined ? undefined : AbortSignal.timeout(abortAfterMs);
+        const contracts = sim.ledger().filter((entry) => entry.provider === on);
+        const contract = contracts[pick % Math.max(1, contracts.length)]?.contract ?? '31000001';
+        try {
+          if (what === 'rent' || what === 'bid') {
+            const offer = offers[on][pick % offers[on].length] as Offer;
+            const rental = { label: `label-${++labels}`, on, result: null as RentResult | null };
+            rentals.push(rental);
+            rental.result = await bounded(
+              what,
+              provider.rent(
+                offer,
+                {
+                  label: rental.label,
+                  image: 'x:y',
+                  diskGb: 10,
+                  env: {},
+                  onstart: null,
+                  args: null,
+                  ports: [8000],
+                  maxBidUsdPerHour: what === 'bid' ? (pick % 2 === 0 ? 0.001 : 5) : null,
+                  durationHours: 1,
+                  maxUsdPerHour: 100,
+                },
+                signal,
+              ),
+            );
+            const { result } = rental;
+            const name = result.ok ? 'ok' : `${result.reason}${result.leaked ? ' leaked' : ''}`;
+            outcomes.set(name, (outcomes.get(name) ?? 0) + 1);
+          } else if (what === 'offers') await bounded(what, provider.offers({}, signal));
+          else if (what === 'list') await bounded(what, provider.list(signal));
+          else if (what === 'destroy') await bounded(what, provider.destroy(contract, signal));
+          else if (what === 'balance') await bounded<unknown>(what, provider.balance?.(signal) ?? Promise.resolve());
+          else if (what === 'logs')
+            await bounded<unknown>(what, provider.logs?.(contract, { tail: 5 }, signal) ?? Promise.resolve());
+          else await bounded(what, provider.extend?.(contract, 1, signal) ?? Promise.resolve());
+        } catch (error) {
+          const aborted = signal?.aborted === true && error === signal.reason;
+          const own = error instanceof ProviderError && what !== 'rent' && what !== 'bid';
+          if (!aborted && !own) throw error;
+        }
+      }),
+    );
+    // What was on its way when the client gave up may still arrive.
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    const made = sim.ledger();
+    for (const { label, on, result } of rentals) {
+      const contracts = made.filter((entry) => entry.provider === on && entry.label === label);
+      expect(contracts.length, `${label} rented more than once`).toBeLessThanOrEqual(1);
+      if (result?.ok) expect(contracts.map((entry) => entry.contract)).toEqual([result.contract]);
+      else if (result?.leaked) expect(contracts.map((entry) => entry.contract)).toEqual([result.leaked]);
+      else if (result?.reason !== 'unknown') {
+        expect(contracts, `${label}: ${JSON.stringify(result)} but it was rented`).toEqual([]);
+      }
+    }
+  };
+  await fc.assert(
+    fc.asyncProperty(fc.array(fault, { maxLength: 4 }), fc.array(call, { minLength: 4, maxLength: 10 }), run),
+    { numRuns: 25, endOnFailure: true, interruptAfterTimeLimit: 25_000 },
+  );
+  // The schedules were neither all fatal nor all harmless.
+  expect(outcomes.get('ok') ?? 0).toBeGreaterThan(0);
+  expect(outcomes.get('unknown') ?? 0).toBeGreaterThan(0);
+}, 60_000);
