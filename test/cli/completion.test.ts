@@ -1,0 +1,110 @@
+import { spawnSync } from 'node:child_process';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { buildProgram, type Program } from './program.ts';
+
+let program: Program;
+let bin: string;
+beforeAll(async () => {
+  program = await buildProgram();
+  bin = join(program.folder, 'bin');
+  mkdirSync(bin);
+  for (const name of ['gpuproxy', 'aiserve-gpuproxy-client']) {
+    writeFileSync(join(bin, name), `#!/bin/sh\nexec '${process.execPath}' '${program.main}' "$@"\n`);
+    chmodSync(join(bin, name), 0o755);
+  }
+});
+afterAll(() => program.remove());
+
+function inShell(shell: string, args: readonly string[], script: string): string[] {
+  const { stdout, stderr } = spawnSync(shell, [...args, script], {
+    encoding: 'utf8',
+    env: { ...program.environment(), PATH: `${bin}:${process.env.PATH}`, TERM: 'dumb' },
+  });
+  expect(stderr).toBe('');
+  return stdout.split('\n').filter((line) => line !== '');
+}
+
+const has = (shell: string) => spawnSync(shell, ['--version']).status === 0;
+
+/** Lines of a person at the keyboard, and what Tab must offer among others. */
+const cases: readonly (readonly [line: string, offered: readonly string[], never: readonly string[]])[] = [
+  ['gpuproxy lo', ['load', 'logs'], ['list']],
+  ['gpuproxy lb-strategy least', ['least_connections', 'least_response_time'], ['round_robin']],
+  ['gpuproxy load ', ['server', 'provider'], []],
+  ['gpuproxy -key K load ser', ['server'], ['provider']],
+  ['gpuproxy keys ', ['create', 'list', 'revoke'], []],
+  ['gpuproxy keys create --scope ', ['admin', 'read', 'proxy'], []],
+  ['gpuproxy reserve 4 --min', ['--min-vram'], ['--max-price']],
+  ['aiserve-gpuproxy-client completion ', ['bash', 'zsh', 'fish'], []],
+];
+
+describe('completion', () => {
+  it.each(cases)('in bash of "%s" offers %j', (line, offered, never) => {
+    const words = inShell(
+      'bash',
+      ['--norc', '-c'],
+      `source <(gpuproxy completion bash)
+       COMP_LINE='${line}'; COMP_POINT=\${#COMP_LINE}
+       read -ra COMP_WORDS <<< "$COMP_LINE"; [[ $COMP_LINE == *' ' ]] && COMP_WORDS+=('')
+       COMP_CWORD=$(( \${#COMP_WORDS[@]} - 1 ))
+       complete -p gpuproxy aiserve-gpuproxy-client >/dev/null || exit 1
+       _gpuproxy "\${COMP_WORDS[0]}"; printf '%s\\n' "\${COMPREPLY[@]}"`,
+    );
+    expect(words).toEqual(expect.arrayContaining([...offered]));
+    for (const word of never) expect(words).not.toContain(word);
+  });
+
+  it.skipIf(!has('fish')).each(cases.slice(0, 5))('in fish of "%s" offers %j', (line, offered, never) => {
+    const lines = inShell('fish', ['--no-config', '-c'], `gpuproxy completion fish | source; complete -C '${line}'`);
+    const words = lines.map((each) => each.split('\t')[0]);
+    expect(words).toEqual(expect.arrayContaining([...offered]));
+    for (const word of never) expect(words).not.toContain(word);
+  });
+
+  it.skipIf(!has('zsh')).each(cases.slice(0, 3))('in zsh of "%s" offers %j', (line, offered, never) => {
+    // zsh completes only in its line editor: a shell on a terminal of its own gets the line and a Tab.
+    const words = inShell(
+      'zsh',
+      ['-f', '-c'],
+      `zmodload zsh/zpty
+       zpty shell zsh -f -i
+       ask() { zpty -w shell "$1"; }
+       ask 'PS1=READY; stty -echo; autoload -Uz compinit; compinit -D -u; source <(gpuproxy completion zsh)'
+       ask 'compadd() { local -a out; builtin compadd -O out "$@"; print -l -- "OFFER:"\${^out} >> "$OFFERS"; builtin compadd "$@"; }'
+       ask 'OFFERS=${join(program.folder, 'zsh-offers')}; : > $OFFERS; print -r DO""NE'
+       zpty -r shell seen '*DONE*'
+       zpty -w -n shell $'${line}\\t'
+       for i in {1..100}; do sleep 0.1; [[ -s ${join(program.folder, 'zsh-offers')} ]] && break; done
+       sleep 0.2
+       zpty -d shell
+       cat ${join(program.folder, 'zsh-offers')}`,
+    ).map((each) => each.replace('OFFER:', ''));
+    expect(words).toEqual(expect.arrayContaining([...offered]));
+    for (const word of never) expect(words).not.toContain(word);
+  });
+
+  it.each(['zsh', 'fish'])('says aloud when %s is not here to be tested', (shell) => {
+    if (!has(shell)) console.warn(`completion is NOT tested in ${shell}: it is not installed`);
+  });
+
+  it('never fails in the middle of a line', async () => {
+    for (const words of [['drain', ''], ['bogus', ''], ['reserve', '4', '--gpu', ''], []]) {
+      const { code, stdout, stderr } = await program.run(['__complete', '--', ...words]);
+      expect([code, stderr]).toEqual([0, '']);
+      expect(stdout).not.toContain('error');
+    }
+  });
+
+  it('offers the instances that the server knows', async () => {
+    const { startGuideServer } = await import('./guide-server.ts');
+    const server = await startGuideServer();
+    server.on('GET /api/v1/fleet', {
+      body: { upstreams: [{ instance_id: 'vast-12345', state: 'OK', gpu_model: 'RTX 4090' }], count: 1, foreign: [] },
+    });
+    const { stdout } = await program.run(['__complete', '--', 'drain', '-u', server.url, 'va']);
+    expect(stdout).toBe('vast-12345\tOK RTX 4090\n');
+    await server.close();
+  });
+});
