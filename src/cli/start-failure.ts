@@ -4,18 +4,24 @@ import { CliError, exitCodes } from './exit.ts';
 /** A start that failed, in words of the person who typed the command. */
 export function startFailure(error: unknown): unknown {
   if (error instanceof ConfigError) return error;
-  const { code, message } = error as { code?: string; message: string };
+  const { code, port, address, message } = error as { code?: string; port?: number; address?: string; message: string };
+  const where = port === undefined ? null : `${address}:${port}`;
   if (code === 'EADDRINUSE') {
-    return new CliError(exitCodes.failed, 'port_in_use', message, {
+    return new CliError(exitCodes.failed, 'port_in_use', where === null ? message : `${where} is in use`, {
       why: 'another program listens there',
       hint: 'stop it, or choose other ports with GPUPROXY_PORT and GPUPROXY_PROXY_PORT (0 takes a free one)',
     });
   }
   if (code === 'EACCES' || code === 'EADDRNOTAVAIL') {
-    return new CliError(exitCodes.usage, 'cannot_listen', message, {
-      why: code === 'EACCES' ? 'ports below 1024 need a privilege' : 'no interface of this machine has that address',
-      hint: 'set GPUPROXY_HOST, GPUPROXY_PORT and GPUPROXY_PROXY_PORT',
-    });
+    return new CliError(
+      exitCodes.usage,
+      'cannot_listen',
+      where === null ? message : `cannot listen on ${where} (${code})`,
+      {
+        why: code === 'EACCES' ? 'ports below 1024 need a privilege' : 'no interface of this machine has that address',
+        hint: 'set GPUPROXY_HOST, GPUPROXY_PORT and GPUPROXY_PROXY_PORT',
+      },
+    );
   }
   return error;
 }

@@ -36,6 +36,15 @@ export async function run(options: TuiOptions): Promise<number> {
     ...(theme === undefined ? {} : { theme }),
   };
 
+  if (options.url !== null) {
+    const { findConnection } = await import('./connection.ts');
+    const { connectApp } = await import('./remote-app.ts');
+    const { url, key } = findConnection({ key: options.key, url: options.url });
+    await using app = await connectApp({ url, key });
+    const { runDashboard } = await loading;
+    return await runDashboard({ ...common, app, label: url, connection: app.connection });
+  }
+
   const config = serverConfig(options);
   const demo = options.demo || nothingConfigured(config) ? { seed: options.seed ?? 1 } : null;
   const system = await startSystem({ config, demo }).catch((error: unknown) => {
