@@ -2,40 +2,12 @@ import { cards, vastStaples } from './cards.ts';
 import { html, json, pathPattern, type Reply, type Request, type Route } from './http.ts';
 import { Machine } from './machine.ts';
 import { createRandom, seedOf } from './random.ts';
-import { type Ask, askRow, diskUsdPerHour, drawAsk } from './vast-offers.ts';
-import { compare, type Query, QueryError, searchAsks, toNumber } from './vast-search.ts';
-import { bootPlan, type InstanceFault, type LedgerEntry, type Market, simulatedHours, type World } from './world.ts';
+import { type Contract, chargedUsd, instanceRow, portsOf, serverLines, setPrice, statusOf } from './vast-contract.ts';
+import { listPage, parameter } from './vast-list.ts';
+import { type Ask, diskUsdPerHour, drawAsk } from './vast-offers.ts';
+import { fields, type Query, QueryError, searchAsks, toNumber } from './vast-search.ts';
+import { bootPlan, type InstanceFault, type LedgerEntry, type Market, type World } from './world.ts';
 
-type Contract = {
-  readonly id: number;
-  readonly ask: Ask;
-  readonly machine: Machine;
-  readonly createdAt: number;
-  readonly diskGb: number;
-  readonly image: string;
-  readonly runtype: string;
-  readonly args: readonly string[] | null;
-  readonly onstart: string | null;
-  readonly env: readonly (readonly [string, string])[];
-  /** Published container ports, `8000/tcp`. */
-  readonly ports: readonly string[];
-  label: string | null;
-  /** USD per hour bid; null on demand. */
-  bid: number | null;
-  intended: 'running' | 'stopped';
-  outbid: boolean;
-  destroyedAt: number | null;
-  usdPerHour: number;
-  /** GPU time charged at earlier prices, and how much of it that was. */
-  charged: Readonly<{ usd: number; poweredMs: number }>;
-  /** Waits for its GPU after a start that was refused. */
-  queued: boolean;
-  rebooting: boolean;
-  readonly log: string[];
-};
-
-const object = (value: unknown): Query | null =>
-  typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Query) : null;
 const stringOr = <T>(value: unknown, other: T): string | T => (typeof value === 'string' ? value : other);
 
 const fail = (status: number, error: string, msg: string, rest: object = {}): Reply =>
@@ -66,7 +38,7 @@ export function createVastMarket(world: World): Market {
 
   const body = (request: Request): Query => {
     try {
-      const value = object(JSON.parse(request.raw === '' ? '{}' : request.raw));
+      const value = fields(JSON.parse(request.raw === '' ? '{}' : request.raw));
       if (value) return value;
     } catch {
       // Told below, as for any other body that is no object.
@@ -74,25 +46,11 @@ export function createVastMarket(world: World): Market {
     throw new QueryError('Invalid json body');
   };
 
-  const chargedUsd = (contract: Contract): number => {
-    // The GPU costs while the container runs, the disk from renting to destruction.
-    const diskUsd = diskUsdPerHour(contract.ask, contract.diskGb);
-    const { machine, charged, usdPerHour } = contract;
-    return (
-      charged.usd +
-      simulatedHours(world, machine.poweredMs - charged.poweredMs) * (usdPerHour - diskUsd) +
-      simulatedHours(world, machine.ageMs) * diskUsd
-    );
-  };
-  const setPrice = (contract: Contract, gpuUsdPerHour: number): void => {
-    const diskUsd = diskUsdPerHour(contract.ask, contract.diskGb);
-    const { poweredMs } = contract.machine;
-    const usd = simulatedHours(world, poweredMs - contract.charged.poweredMs) * (contract.usdPerHour - diskUsd);
-    contract.charged = { usd: contract.charged.usd + usd, poweredMs };
-    contract.usdPerHour = Number((gpuUsdPerHour + diskUsd).toFixed(6));
-  };
-  const spentUsd = (): number => [...contracts.values()].reduce((sum, contract) => sum + chargedUsd(contract), 0);
+  const spentUsd = (): number =>
+    [...contracts.values()].reduce((sum, contract) => sum + chargedUsd(world, contract), 0);
   const creditLeft = (): number => credit - spentUsd();
+
+  const row = (contract: Contract) => instanceRow(contract, settings.host);
 
   const search = (query: Query): Reply => {
     const sloppy = world.faults.strike(['sloppy_filters'], () => true).length > 0;
@@ -138,7 +96,7 @@ export function createVastMarket(world: World): Market {
       return fail(400, 'insufficient_credit', 'Your balance is too low to rent this instance; please add credit.');
     }
 
-    const env = object(spec.env);
+    const env = fields(spec.env);
     const pairs = Object.entries(env ?? {}).map(([key, value]): [string, string] => [key, String(value)]);
     const tooLong = pairs.some(([key, value]) => key.length > 256 || value.length > 32_768);
     if (tooLong) return fail(400, 'invalid_args', 'error 400/3471: Invalid args: env too long');
@@ -223,170 +181,6 @@ export function createVastMarket(world: World): Market {
   const living = (id: string | undefined): Contract | undefined => {
     const contract = contracts.get(Number(id));
     return contract?.destroyedAt === null ? contract : undefined;
-  };
-
-  const statusOf = (contract: Contract): string | null => {
-    const { machine } = contract;
-    if (contract.destroyedAt !== null) return 'exited';
-    if (contract.rebooting && machine.booted < 0.5) return 'rebooting';
-    if (machine.power === 'offline') return 'offline';
-    if (machine.power === 'exited' || machine.power === 'off') return 'exited';
-    if (machine.failure === 'oci_error' && machine.booted > 0.3) return 'created';
-    // A restarted one goes on reading exited for a while.
-    if (machine.booted < 0.15) return machine.restarted ? 'exited' : null;
-    if (machine.booted < 0.3) return 'created';
-    return machine.booted < 1 ? 'loading' : 'running';
-  };
-
-  const messageOf = (contract: Contract, status: string | null): string | null => {
-    const { failure } = contract.machine;
-    if (failure === 'oci_error' && status === 'created') {
-      return 'Error response from daemon: failed to create task for container: OCI runtime create failed: runc create failed\n';
-    }
-    if (failure === 'pull_error' && status === 'loading') {
-      return `Error response from daemon: manifest for ${contract.image} not found: manifest unknown\n`;
-    }
-    if (status === 'loading') return `${contract.image}: Pulling from library\n`;
-    return status === 'running' ? `success, running ${contract.image}/${contract.runtype}\n` : null;
-  };
-
-  const row = (contract: Contract): Record<string, unknown> => {
-    const { ask, machine } = contract;
-    const status = statusOf(contract);
-    const unloaded = contract.destroyedAt !== null;
-    const port = machine.port;
-    const priced = askRow(ask, { bid: contract.bid !== null, diskGb: contract.diskGb });
-    const total = contract.usdPerHour;
-    const state = unloaded ? 'unloaded' : contract.queued ? 'stopped' : contract.intended;
-    const ports =
-      port === null || ask.direct_port_count === 0
-        ? null
-        : Object.fromEntries(
-            [...contract.ports, '22/tcp'].map((key, index) => {
-              const outside = String(key === httpKey(contract) ? port : 40_000 + ((contract.id + index * 13) % 20_000));
-              return [
-                key,
-                [
-                  { HostIp: '0.0.0.0', HostPort: outside },
-                  { HostIp: '::', HostPort: outside },
-                ],
-              ];
-            }),
-          );
-    return {
-      id: contract.id,
-      machine_id: ask.machine_id,
-      host_id: ask.host_id,
-      bundle_id: ask.bundle_id,
-      label: contract.label,
-      actual_status: status,
-      intended_status: unloaded ? 'stopped' : contract.intended,
-      cur_state: state,
-      next_state: contract.queued ? 'running' : state,
-      status_msg: messageOf(contract, status),
-      image_uuid: contract.image,
-      image_runtype: contract.runtype,
-      image_args: contract.args ?? [],
-      onstart: contract.onstart,
-      extra_env: contract.env,
-      // The real one often comes with a newline.
-      public_ipaddr: status === null ? null : `${settings.host}\n`,
-      local_ipaddrs: '172.17.0.2 192.168.1.20 \n',
-      ports,
-      ssh_host: 'ssh5.vast.ai',
-      ssh_port: 10_000 + (contract.id % 30_000),
-      ssh_idx: '5',
-      machine_dir_ssh_port: 20_000 + (contract.id % 30_000),
-      direct_port_count: ask.direct_port_count,
-      direct_port_start: -1,
-      direct_port_end: -1,
-      num_gpus: ask.num_gpus,
-      gpu_name: ask.card.vast,
-      gpu_ram: ask.card.vramMb,
-      gpu_totalram: ask.card.vramMb * ask.num_gpus,
-      gpu_frac: ask.gpu_frac,
-      gpu_util: status === 'running' ? Math.min(100, (machine.server?.stats.active ?? 0) * 12) : null,
-      gpu_temp: status === 'running' ? 58 : null,
-      gpu_arch: 'nvidia',
-      cpu_name: ask.cpu_name,
-      cpu_cores: ask.cpu_cores,
-      cpu_cores_effective: ask.cpu_cores_effective,
-      cpu_ram: ask.cpu_ram,
-      cpu_arch: 'amd64',
-      cpu_util: status === 'running' ? 0.11 : null,
-      mem_limit: status === 'running' ? 15.7 : null,
-      mem_usage: status === 'running' ? 3.2 : null,
-      vmem_usage: status === 'running' ? 0.4 : null,
-      disk_space: contract.diskGb,
-      disk_usage: status === 'running' ? 4.2 : -1,
-      disk_util: status === 'running' ? 4.2 : -1,
-      dph_base: contract.bid ?? ask.dph_base,
-      dph_total: total,
-      min_bid: ask.min_bid,
-      is_bid: contract.bid !== null,
-      storage_cost: ask.storage_cost,
-      inet_up: ask.inet_up,
-      inet_down: ask.inet_down,
-      inet_up_cost: ask.inet_up_cost,
-      inet_down_cost: ask.inet_down_cost,
-      search: priced.search,
-      instance: priced.instance,
-      start_date: contract.createdAt / 1000,
-      end_date: contract.createdAt / 1000 + ask.duration,
-      duration: Math.max(0, ask.duration - machine.ageMs / 1000),
-      uptime_mins: status === 'running' ? Math.floor(machine.poweredMs / 60_000) : null,
-      reliability2: ask.reliability,
-      verification: ask.verification,
-      geolocation: ask.geolocation,
-      static_ip: ask.static_ip,
-      hosting_type: ask.hosting_type,
-      cuda_max_good: ask.cuda_max_good,
-      driver_version: ask.driver_version,
-      os_version: '22.04',
-      jupyter_token: `sim-jupyter-${contract.id}`,
-      template_id: null,
-      template_hash_id: null,
-      template_name: null,
-      credit_balance: null,
-      credit_discount: null,
-      credit_discount_max: 0.4,
-      client_run_time: 1.1,
-      host_run_time: 259_200,
-      time_remaining: '',
-      volume_info: [],
-    };
-  };
-
-  const list = (request: Request): Reply => {
-    const { query } = request;
-    const asked = toNumber(query.get('limit') ?? 25) ?? 25;
-    const limit = asked <= 0 ? 5 : Math.min(25, asked);
-    const filters = query.get('select_filters') ?? '{}';
-    const tests = instanceTests(filters);
-    const matching = listed()
-      .map(row)
-      .filter((it) => tests.every((test) => test(it)));
-    const order = parameter(query.get('order_by'), []) as readonly { col?: unknown; dir?: unknown }[];
-    if (!Array.isArray(order)) throw new QueryError('Error in query parameters: order_by');
-    for (const { col, dir } of [...order].reverse()) {
-      matching.sort((a, b) => compareValues(a[String(col)], b[String(col)]) * (dir === 'desc' ? -1 : 1));
-    }
-    const token = query.get('after_token');
-    const start = token === null ? 0 : startOfPage(token, filters);
-    if (start === null) return fail(400, 'invalid_token', 'Invalid after_token');
-    const rows = matching.slice(start, start + limit);
-    const columns = parameter(query.get('select_cols'), null);
-    const counts: Record<string, number> = {};
-    for (const it of matching) counts[String(it.label ?? '')] = (counts[String(it.label ?? '')] ?? 0) + 1;
-    return ok({
-      instances_found: rows.length,
-      total_instances: matching.length,
-      label_counts: counts,
-      next_token: start + limit < matching.length ? pageToken(start + limit, filters) : null,
-      instances: Array.isArray(columns)
-        ? rows.map((it) => Object.fromEntries(columns.map((column) => [String(column), it[String(column)] ?? null])))
-        : rows,
-    });
   };
 
   const change = async (contract: Contract, fields: Query): Promise<Reply> => {
@@ -492,7 +286,7 @@ export function createVastMarket(world: World): Market {
       'search',
       ['search', 'read'],
       6,
-      (r) => search(object(parameter(r.query.get('q'), {})) ?? {}),
+      (r) => search(fields(parameter(r.query.get('q'), {})) ?? {}),
       'optional',
     ),
     route(
@@ -502,7 +296,7 @@ export function createVastMarket(world: World): Market {
       ['search', 'read'],
       6,
       (r) => {
-        const query = object(body(r).q);
+        const query = fields(body(r).q);
         if (!query) throw new QueryError('Invalid json body');
         return search(query);
       },
@@ -523,10 +317,13 @@ export function createVastMarket(world: World): Market {
     route('PUT', '/api/v0/asks/:/', 'rent', ['paid', 'write'], 4.5, (r) => rent(Number(r.params[0]), body(r))),
     route('PUT', '/api/v0/launch_instance/', 'rent', ['paid', 'write'], 5, (r) => {
       const spec = body(r);
-      const [ask] = searchAsks(asks.values(), object(spec.q) ?? {}, false).asks;
+      const [ask] = searchAsks(asks.values(), fields(spec.q) ?? {}, false).asks;
       return ask ? rent(ask.id, spec) : fail(400, 'no_such_ask', 'error 404/3603: no_such_ask  No matching offer');
     }),
-    route('GET', '/api/v1/instances/', 'list', ['read'], 1, list),
+    route('GET', '/api/v1/instances/', 'list', ['read'], 1, (r) => {
+      const page = listPage(listed().map(row), r.query);
+      return page ? json(200, page) : fail(400, 'invalid_token', 'Invalid after_token');
+    }),
     route('GET', '/api/v0/instances/', 'list', ['read'], 1, () => {
       const rows = listed().map(row);
       return json(200, { instances_found: rows.length, instances: rows });
@@ -577,7 +374,7 @@ export function createVastMarket(world: World): Market {
           return fail(400, 'invalid_price', 'Please set a bid price >= 0.001.');
         }
         contract.bid = price;
-        setPrice(contract, price);
+        setPrice(world, contract, price);
         if (contract.outbid && price >= contract.ask.min_bid) await boot(contract);
         return ok();
       }),
@@ -701,7 +498,7 @@ export function createVastMarket(world: World): Market {
           usdPerHour: contract.usdPerHour,
           createdAt: contract.createdAt,
           destroyedAt: contract.destroyedAt,
-          chargedUsd: chargedUsd(contract),
+          chargedUsd: chargedUsd(world, contract),
         }),
       ),
     rentable: () => free().length,
@@ -757,81 +554,4 @@ export function createVastMarket(world: World): Market {
       await Promise.all([...contracts.values()].map((contract) => contract.machine.stop('gone')));
     },
   };
-}
-
-/** Container ports to publish, from docker's flags among the variables. The outside half of `-p` means nothing. */
-function portsOf(env: readonly (readonly [string, string])[]): string[] {
-  return env.flatMap(([key]) => {
-    const match = /^-p\s+\d+:(\d+)(?:\/(tcp|udp))?$/.exec(key);
-    return match ? [`${match[1]}/${match[2] ?? 'tcp'}`] : [];
-  });
-}
-
-/** The port behind which the GPU server is: the first that is published over TCP. */
-function httpKey(contract: Contract): string | undefined {
-  return contract.ports.find((key) => key.endsWith('/tcp') && key !== '22/tcp');
-}
-
-function serverLines(machine: Machine): string[] {
-  if (machine.port === null || machine.server === null) return [];
-  const { served, active, queued } = machine.server.stats;
-  return [
-    `INFO: Application startup complete, serving ${machine.models.join(', ')}`,
-    `INFO: Uvicorn running on http://0.0.0.0 (Press CTRL+C to quit)`,
-    `INFO: served ${served}, running ${active}, waiting ${queued}`,
-  ];
-}
-
-/** Opaque to clients; belongs to one set of filters. */
-function pageToken(start: number, filters: string): string {
-  return Buffer.from(`${seedOf(start, filters)}.${start}`).toString('base64url');
-}
-
-function startOfPage(token: string, filters: string): number | null {
-  const start = Number(Buffer.from(token, 'base64url').toString().split('.')[1]);
-  return Number.isInteger(start) && pageToken(start, filters) === token ? start : null;
-}
-
-function parameter(value: string | null, other: unknown): unknown {
-  if (value === null || value === '') return other;
-  try {
-    return JSON.parse(value);
-  } catch {
-    throw new QueryError('Error in query parameters: not JSON');
-  }
-}
-
-const filterable = new Set([
-  'actual_status',
-  'intended_status',
-  'cur_state',
-  'gpu_name',
-  'verification',
-  'id',
-  'label',
-  'machine_id',
-  'host_id',
-  'image_uuid',
-  'is_bid',
-]);
-
-function instanceTests(filters: string): ((row: Record<string, unknown>) => boolean)[] {
-  const parsed = object(parameter(filters, {}));
-  if (!parsed) throw new QueryError('Error in query parameters: select_filters');
-  return Object.entries(parsed).flatMap(([field, conditions]) => {
-    // Computed columns cannot be filtered.
-    if (!filterable.has(field)) throw new QueryError(`Error in query parameters: ${field} is not a valid search key`);
-    return Object.entries(object(conditions) ?? {}).map(
-      ([op, want]) =>
-        (it: Record<string, unknown>) =>
-          compare(it[field], op, want),
-    );
-  });
-}
-
-function compareValues(a: unknown, b: unknown): number {
-  if (a === b) return 0;
-  if (a === null || a === undefined) return 1;
-  if (b === null || b === undefined) return -1;
-  return (a as number) < (b as number) ? -1 : 1;
 }

@@ -24,6 +24,11 @@ const controls = new Set([
 
 export type Query = Readonly<Record<string, unknown>>;
 
+/** The value as an object of fields; null for anything else. */
+export function fields(value: unknown): Query | null {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Query) : null;
+}
+
 /** The answer's rows, and the asks behind them. */
 export function searchAsks(asks: Iterable<Ask>, query: Query, sloppy: boolean): { rows: unknown[]; asks: Ask[] } {
   if (query.type !== undefined && !types.has(query.type)) throw new QueryError('Error in query parameters: type');
