@@ -326,6 +326,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     message: `started with ${strategy.name} (${strategy.source}) and ${providers.size} marketplaces`,
     keep: false,
   });
+  flush();
   // The first round at once, in the background: a provider that is down must not keep the rest from starting.
   for (const name of providers.keys()) {
     void reconciler.run(name).catch((error: unknown) => {

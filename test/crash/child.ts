@@ -11,6 +11,13 @@ import type { Action, Message, Plan, Setup } from './protocol.ts';
 const setup = JSON.parse(process.argv[2] ?? '{}') as Setup;
 const send = (message: Message) => process.send?.(message);
 
+process.on('disconnect', () => process.exit(0));
+// The parent starts the next process while this one still lives; it may open the ledger only when that one is dead.
+await new Promise<void>((resolve) => {
+  process.once('message', () => resolve());
+  send({ type: 'loaded' });
+});
+
 let plan: Plan | null = null;
 let countdown = 0;
 const common = { instancePort: 8000, pace: 0, patience: 0.05 };
@@ -23,7 +30,7 @@ const app = await createApp({
   ],
   dataDir: setup.dataDir,
   timing: {
-    reconcileMs: 200,
+    reconcileMs: 100,
     reconcileBusyMs: 40,
     refreshMs: 60_000,
     offersFreshMs: 0,
@@ -31,9 +38,9 @@ const app = await createApp({
     rentTimeoutMs: 500,
     destroyTimeoutMs: 500,
     lookForLabelMs: [10, 30, 60],
-    unknownGraceMs: 250,
-    absentGraceMs: 100,
-    lingerGraceMs: 100,
+    unknownGraceMs: 150,
+    absentGraceMs: 60,
+    lingerGraceMs: 60,
     failedGraceMs: 500,
     destroyRetryMs: 20,
     destroyRetryMaxMs: 100,
@@ -93,5 +100,4 @@ process.on('message', (message: Message) => {
     });
   }
 });
-process.on('disconnect', () => process.exit(0));
 send({ type: 'ready' });

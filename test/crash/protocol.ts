@@ -46,6 +46,8 @@ export type State = Readonly<{
 }>;
 
 export type Message =
+  | Readonly<{ type: 'loaded' }>
+  | Readonly<{ type: 'open' }>
   | Readonly<{ type: 'ready' }>
   | Readonly<{ type: 'plan'; plan: Plan }>
   | Readonly<{ type: 'done'; results: readonly string[] }>

@@ -32,7 +32,7 @@ const deathsOnTheWire = {
     { name: 'during the call', fault: { kind: 'hang', when: 'before', route: 'rent', times: 1 } },
     { name: 'accepted, not answered', fault: { kind: 'hang', when: 'after', route: 'rent', times: 1 } },
     // It goes through after the process is dead, and perhaps after the next one has looked.
-    { name: 'carried out late', fault: { kind: 'latency', ms: 400, route: 'rent', times: 1 } },
+    { name: 'carried out late', fault: { kind: 'latency', ms: 250, route: 'rent', times: 1 } },
   ],
   destroy: [
     { name: 'during destroy', fault: { kind: 'hang', when: 'before', route: 'destroy', times: 1 } },
@@ -107,6 +107,7 @@ export async function runSchedules(options: {
   };
   const deaths: Record<string, number> = {};
   let child: Child | null = null;
+  let next: Child | null = null;
   let schedule = 0;
   let trace: string[] = [];
   try {
@@ -137,13 +138,15 @@ export async function runSchedules(options: {
       if (wire !== null) simulator.faults.add(wire.fault);
       const known = new Set(state.reservations.map((reservation) => reservation.id));
 
+      next = Child.load(setup);
       const death = await child.runToDeath(plan, wire === null ? null : () => struck(simulator, wire.fault));
       const where = death.killed ? (wire?.name ?? plan.dieAt?.step ?? 'idle') : 'alive';
       trace.push(`died: ${where}; results: ${JSON.stringify(death.results)}`);
       deaths[where] = (deaths[where] ?? 0) + 1;
       // Half of the repairs run under what is left of the faults.
       if (random() < 0.5) simulator.faults.clear();
-      child = await Child.start(setup);
+      child = next;
+      await child.open();
       if (faults.length > 0) await sleep(30);
       simulator.faults.clear();
       if (wire?.fault.kind === 'latency') await sleep(wire.fault.ms);
@@ -161,7 +164,7 @@ export async function runSchedules(options: {
     const cause = error instanceof Error ? error.message : String(error);
     throw new Error(`seed ${options.seed}, schedule ${schedule}: ${cause}\n${trace.join('\n')}`, { cause: error });
   } finally {
-    await child?.kill();
+    await Promise.all([child?.kill(), next?.kill()]);
     await simulator.close();
     await rm(dataDir, { recursive: true, force: true });
   }
@@ -301,13 +304,26 @@ async function rentForeign(simulator: Simulator): Promise<string[]> {
 class Child {
   readonly #process: ChildProcess;
   readonly #exited: Promise<void>;
+  readonly #loaded: Promise<void>;
   #listeners = new Set<(message: Message) => void>();
   #output = '';
 
   static async start(setup: Setup): Promise<Child> {
-    const child = new Child(setup);
-    await child.#next('ready');
+    const child = Child.load(setup);
+    await child.open();
     return child;
+  }
+
+  /** A process that has loaded its code and waits for `open`. */
+  static load(setup: Setup): Child {
+    return new Child(setup);
+  }
+
+  async open(): Promise<void> {
+    await this.#loaded;
+    const ready = this.#next('ready');
+    this.#process.send({ type: 'open' } satisfies Message);
+    await ready;
   }
 
   private constructor(setup: Setup) {
@@ -326,6 +342,8 @@ class Child {
       for (const listener of this.#listeners) listener(message);
     });
     this.#exited = new Promise((resolve) => this.#process.once('exit', () => resolve()));
+    this.#loaded = this.#next('loaded').then(() => undefined);
+    this.#loaded.catch(() => undefined);
   }
 
   async look(): Promise<State> {

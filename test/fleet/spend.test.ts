@@ -1,0 +1,109 @@
+import { expect, test } from 'vitest';
+import { createStage, until } from './fixture.ts';
+
+const hour = 3_600_000;
+
+/** A wall clock that a test moves; the monotonic one stays real. */
+function movedClock() {
+  let ahead = 0;
+  return {
+    clock: { now: () => Date.now() + ahead, monotonic: () => performance.now() },
+    move(ms: number) {
+      ahead += ms;
+    },
+  };
+}
+
+test('what is billed by use is charged for the time it runs, over restarts, and stops with the instance', async () => {
+  await using stage = await createStage();
+  const { clock, move } = movedClock();
+  const app = await stage.start({ clock });
+  const { reserved } = await app.reserve({ count: 1, filter: { provider: 'vast.ai' }, config: {} });
+  const rate = reserved[0]?.usdPerHour ?? 0;
+  await until('running', () => app.state.get().upstreams[0]?.lifecycle.phase === 'running');
+  expect(app.state.get().cost.usdPerHour).toBeCloseTo(rate, 3);
+  expect(app.state.get().cost.spentUsd).toBeLessThan(0.01);
+  move(10 * hour);
+  await app.setWeight(reserved[0]?.instanceId ?? '', 1);
+  expect(app.state.get().cost.spentUsd).toBeCloseTo(10 * rate, 1);
+  expect(app.state.get().upstreams[0]?.spentUsd).toBeCloseTo(10 * rate, 1);
+  await app[Symbol.asyncDispose]();
+  move(10 * hour);
+  const next = await stage.start({ clock });
+  expect(next.state.get().cost.spentUsd).toBeCloseTo(20 * rate, 1);
+  await next.destroy(reserved[0]?.instanceId ?? '', { now: true });
+  move(100 * hour);
+  await next.setStrategy('least_connections', 'test');
+  const { cost } = next.state.get();
+  expect(cost.spentUsd).toBeCloseTo(20 * rate, 1);
+  expect(cost.usdPerHour).toBe(0);
+  expect(cost.spentTodayUsd).toBe(0);
+});
+
+test('prepaid time is charged when it is bought, extended for more, and announced before it ends', async () => {
+  await using stage = await createStage();
+  const { clock, move } = movedClock();
+  const app = await stage.start({ clock });
+  const { reserved } = await app.reserve({
+    count: 1,
+    filter: { provider: 'io.net' },
+    config: { durationHours: 2 },
+  });
+  const item = reserved[0];
+  const rate = item?.usdPerHour ?? 0;
+  expect(app.state.get().cost.spentUsd).toBeCloseTo(2 * rate, 2);
+  const view = await until('its end is known', () =>
+    app.state.get().upstreams.find((upstream) => upstream.expiresAt !== null),
+  );
+  const left = (view.expiresAt ?? 0) - Date.now();
+  expect(left).toBeGreaterThan(1.9 * hour);
+  expect(left).toBeLessThan(2.1 * hour);
+  const extended = await app.extend(item?.instanceId ?? '', 3);
+  expect(extended.expiresAt).toBeGreaterThan((view.expiresAt ?? 0) + 2.9 * hour);
+  expect(app.state.get().cost.spentUsd).toBeCloseTo(5 * rate, 2);
+  move((extended.expiresAt ?? 0) - clock.now() - 5 * 60_000);
+  const warning = await until('a warning', () =>
+    app.events.recent().find((event) => event.level === 'warn' && event.message.includes('prepaid time ends')),
+  );
+  expect(warning.subject).toBe(item?.instanceId);
+  expect(app.state.get().cost.spentUsd).toBeCloseTo(5 * rate, 2);
+});
+
+test('what is billed by use cannot be extended', async () => {
+  await using stage = await createStage();
+  const app = await stage.start();
+  const { reserved } = await app.reserve({ count: 1, filter: { provider: 'vast.ai' }, config: {} });
+  const id = reserved[0]?.instanceId ?? '';
+  await expect(app.extend(id, 1)).rejects.toMatchObject({ code: 'unsupported' });
+  await expect(app.extend(id, 0)).rejects.toMatchObject({ code: 'invalid' });
+});
+
+test('prepaid time that runs out ends the instance and says why', async () => {
+  await using stage = await createStage();
+  const app = await stage.start();
+  const { reserved } = await app.reserve({ count: 1, filter: { provider: 'io.net' }, config: {} });
+  await until('running', () => app.state.get().upstreams[0]?.lifecycle.phase === 'running');
+  stage.simulator.faults.add({ kind: 'expire', instance: 'ionet' });
+  const ended = await until('ended', () =>
+    app.state.get().upstreams.find((view) => view.id === reserved[0]?.instanceId && view.state === 'ENDED'),
+  );
+  expect(ended.reason).not.toBe('');
+});
+
+test('the budget counts what is being destroyed, because it is billed until it is gone', async () => {
+  await using stage = await createStage();
+  const app = await stage.start({ timing: { destroyWaitMs: 100 } });
+  const { reserved } = await app.reserve({ count: 1, filter: { provider: 'vast.ai' }, config: {} });
+  const rate = reserved[0]?.usdPerHour ?? 0;
+  await app[Symbol.asyncDispose]();
+  const tight = await stage.start({ flags: { MAX_USD_PER_HOUR: rate * 1.2 }, timing: { destroyWaitMs: 100 } });
+  const more = () => tight.reserve({ count: 1, filter: { provider: 'vast.ai' }, config: {} });
+  await expect(more()).rejects.toMatchObject({ code: 'budget_exceeded' });
+  const broken = stage.simulator.faults.add({ kind: 'error', status: 503, route: 'destroy' });
+  expect(await tight.destroy(reserved[0]?.instanceId ?? '', { now: true })).toMatchObject({ status: 'destroying' });
+  await expect(more()).rejects.toMatchObject({ code: 'budget_exceeded' });
+  stage.simulator.faults.remove(broken.id);
+  await until('gone', () => tight.state.get().cost.usdPerHour === 0);
+  expect((await more()).count).toBe(1);
+  expect(tight.state.get().cost.maxUsdPerHour).toBeCloseTo(rate * 1.2, 6);
+});
