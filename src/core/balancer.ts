@@ -14,7 +14,7 @@ import {
   ttfbBucket,
 } from './load-table.ts';
 import { strategies } from './strategies/index.ts';
-import type { Pick, PickContext } from './strategies/strategy.ts';
+import type { Pick, PickContext, Strategy } from './strategies/strategy.ts';
 
 export type BalancerSettings = HealthSettings &
   Readonly<{
@@ -78,11 +78,14 @@ const histogramWidth = ttfbBoundsMs.length + 1;
 const noRow = -1;
 const allFull = -2;
 
-/** `thread` (0 to 63) says whose leases these are, for `table.releaseThread`; one balancer a thread. */
+/**
+ * `thread` (0 to 63) says whose leases these are, for `table.releaseThread`; one balancer a thread. `traced` is the size of
+ * the trace. `strategies` stands in for the registry, in the order of `strategyNames`.
+ */
 export function createBalancer(
   table: LoadTable,
   settings: Partial<BalancerSettings> = {},
-  options: { thread?: number; traced?: number } = {},
+  options: { thread?: number; traced?: number; strategies?: readonly Strategy[] } = {},
 ): Balancer {
   const set: BalancerSettings = { ...defaultBalancerSettings, ...settings };
   for (const [name, value] of Object.entries(set)) {
@@ -97,7 +100,7 @@ export function createBalancer(
   const trace = new DecisionTrace(options.traced ?? 1000);
   const scores = new Float64Array(table.capacity);
   const context: PickContext = { table, tauMs: set.ewmaTauMs, tieFraction: set.tieFraction, slow: false, scores };
-  const picks = strategies.map((strategy) => strategy.create(context));
+  const picks = (options.strategies ?? strategies).map((strategy) => strategy.create(context));
   const c = table.columns;
   const { flags, generation: generations, serving, active, ceiling, health: state, joined } = c;
   const { numbers } = table;
