@@ -121,12 +121,15 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
     });
   }
 
-  const description = JSON.stringify(describeApi(operations, proxyUrl));
+  let description: string | null = null;
   const page = docsPage();
   server.route({
     method: ['GET', 'HEAD'],
     url: '/api/v1/openapi.json',
-    handler: (_request, reply) => reply.type('application/json; charset=utf-8').send(description),
+    handler: (_request, reply) => {
+      description ??= JSON.stringify(describeApi(operations, proxyUrl));
+      return reply.type('application/json; charset=utf-8').send(description);
+    },
   });
   server.route({
     method: ['GET', 'HEAD'],

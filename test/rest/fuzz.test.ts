@@ -222,7 +222,7 @@ test('no request makes a 500, and every answer is one that the document describe
           if (reply.status !== 400) deep++;
           if (reply.status >= 400) expect(reply.headers['content-type']).toMatch(/^application\/problem\+json/);
         }),
-        { numRuns: 25 },
+        { numRuns: 15 },
       );
     }
   }
@@ -245,7 +245,7 @@ test('what the document accepts is accepted', { timeout: 60_000 }, async () => {
           });
           expect(reply.status, `${path} ${JSON.stringify(body)} ${reply.text}`).toBeLessThan(300);
         }),
-        { numRuns: 40 },
+        { numRuns: 20 },
       );
     }
   }
