@@ -130,6 +130,11 @@ export function send(response: ServerResponse, reply: Reply): void {
   response.end(body);
 }
 
+/** Base URL of a port; IPv6 addresses in brackets. */
+export function originOf(host: string, port: number): string {
+  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+}
+
 export type Listening = Readonly<{ server: Server; url: string; port: number; close(): Promise<void> }>;
 
 /** Starts a server on a loopback address; closing it cuts every open connection. */
@@ -147,7 +152,7 @@ export async function listen(
   return {
     server,
     port: address.port,
-    url: `http://${host.includes(':') ? `[${host}]` : host}:${address.port}`,
+    url: originOf(host, address.port),
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());

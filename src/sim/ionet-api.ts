@@ -1,89 +1,37 @@
 import { z } from 'zod';
-import { type Card, cards, ionetStaples, places } from './cards.ts';
-import { json, pathPattern, type Reply, type Request, type Route } from './http.ts';
+import { cards, ionetStaples, places } from './cards.ts';
+import { json, originOf, pathPattern, type Reply, type Request, type Route } from './http.ts';
+import {
+  data,
+  deployBody,
+  detail,
+  extendBody,
+  integer,
+  parseBody,
+  parseJson,
+  patchBody,
+  renameBody,
+  unprocessable,
+} from './ionet-bodies.ts';
+import {
+  chargedUsd,
+  type Deployment,
+  details,
+  type Hardware,
+  hoursServed,
+  type Location,
+  naive,
+  type Pool,
+  type Replica,
+  statuses,
+  statusOf,
+  summary,
+  usd,
+  workers,
+} from './ionet-deployment.ts';
 import { Machine } from './machine.ts';
 import { createRandom, seedOf } from './random.ts';
-import { bootPlan, type InstanceFault, type LedgerEntry, type Market, simulatedHours, type World } from './world.ts';
-
-/** GPUs of one model in one place, shared by every size of container. */
-type Pool = { readonly hardware: Hardware; readonly place: Location; free: number };
-type Hardware = {
-  readonly id: number;
-  readonly card: Card;
-  readonly name: string;
-  readonly largest: number;
-  usdPerGpuHour: number;
-};
-type Location = Readonly<{ id: number; iso2: string; name: string; region: string }>;
-
-type Replica = Readonly<{ containerId: string; deviceId: string; machine: Machine; pool: Pool }>;
-type Deployment = {
-  readonly id: string;
-  readonly number: number;
-  readonly replicas: readonly Replica[];
-  readonly hardware: Hardware;
-  readonly gpusPerContainer: number;
-  readonly createdAt: number;
-  readonly createdMono: number;
-  readonly locations: readonly Location[];
-  config: ContainerConfig;
-  imageUrl: string;
-  name: string;
-  hours: number;
-  amountPaid: number;
-  /** Set once it is on its way out. */
-  ending: Readonly<{ as: 'completed' | 'destroyed' | 'failed'; at: number; mono: number }> | null;
-};
-
-const containerConfig = z.strictObject({
-  replica_count: z.number().int().min(1),
-  env_variables: z.record(z.string(), z.string()).nullish(),
-  secret_env_variables: z.record(z.string(), z.string()).nullish(),
-  entrypoint: z.array(z.string()).nullish(),
-  args: z.array(z.string()).nullish(),
-  command: z.string().nullish(),
-  traffic_port: z.number().int().min(1).max(65_535).nullish(),
-});
-type ContainerConfig = z.output<typeof containerConfig>;
-const deployBody = z.strictObject({
-  resource_private_name: z.string().min(1),
-  duration_hours: z.number().int().min(1),
-  gpus_per_container: z.number().int().min(1),
-  hardware_id: z.number().int(),
-  location_ids: z.array(z.number().int()).min(1),
-  container_config: containerConfig,
-  registry_config: z.strictObject({
-    image_url: z.string().min(1),
-    registry_username: z.string().nullish(),
-    registry_secret: z.string().nullish(),
-  }),
-});
-const patchBody = z.strictObject({
-  env_variables: z.record(z.string(), z.string()).nullish(),
-  secret_env_variables: z.record(z.string(), z.string()).nullish(),
-  entrypoint: z.array(z.string()).nullish(),
-  args: z.array(z.string()).nullish(),
-  command: z.string().nullish(),
-  traffic_port: z.number().int().min(1).max(65_535).nullish(),
-  image_url: z.string().min(1).nullish(),
-  registry_username: z.string().nullish(),
-  registry_secret: z.string().nullish(),
-});
-const extendBody = z.strictObject({ duration_hours: z.number().int().min(1) });
-const renameBody = z.strictObject({ cluster_name: z.string().min(1) });
-
-const statuses = ['running', 'completed', 'failed', 'deployment requested', 'termination requested', 'destroyed'];
-const terminationMs = 400;
-/** The endpoint is known this part of the boot after the deployment reads running. */
-const runningAt = 0.6;
-
-const detail = (status: number, message: string): Reply => json(status, { detail: message });
-const data = (value: unknown): Reply => json(200, { data: value });
-/** Without a zone, in microseconds; UTC. */
-const naive = (at: number): string => `${new Date(at).toISOString().slice(0, -1)}000`;
-
-type Problem = Readonly<{ loc: readonly (string | number)[]; msg: string; type: string }>;
-const unprocessable = (problems: readonly Problem[]): Reply => json(422, { detail: problems });
+import { bootPlan, type InstanceFault, type LedgerEntry, type Market, type World } from './world.ts';
 
 /** io.net's CaaS API (and its public lists) over simulated machines. */
 export function createIonetMarket(world: World): Market {
@@ -125,35 +73,8 @@ export function createIonetMarket(world: World): Market {
     left -= part;
   }
 
-  /** What is offered, and what a card costs, in dollars for the whole configuration. */
-  const usd = (hard: Hardware, gpus: number, hours: number): number =>
-    Number((hard.usdPerGpuHour * gpus * hours).toFixed(4));
-
-  /** Monotonic milliseconds at which it began to run; null before. */
-  const startedMono = (it: Deployment): number | null => {
-    const until = it.ending?.mono ?? performance.now();
-    const starts = it.replicas.map(({ machine }) => machine.bootedAt(runningAt) ?? Infinity);
-    const first = Math.min(...starts);
-    return first <= until ? first : null;
-  };
-  /** Prepaid time passes from the moment it runs. */
-  const hoursServed = (it: Deployment): number => {
-    const start = startedMono(it);
-    if (start === null) return 0;
-    return Math.min(it.hours, simulatedHours(world, (it.ending?.mono ?? performance.now()) - start));
-  };
-  /** The first hour is not refundable, the rest is pro rata. */
-  const chargedUsd = (it: Deployment): number =>
-    it.ending?.as === 'destroyed' ? (it.amountPaid * Math.max(1, hoursServed(it))) / it.hours : it.amountPaid;
-  const creditLeft = (): number => credit - [...deployments.values()].reduce((sum, it) => sum + chargedUsd(it), 0);
-
-  const statusOf = (it: Deployment): string => {
-    if (it.ending) {
-      if (it.ending.as !== 'destroyed') return it.ending.as;
-      return performance.now() - it.ending.mono < terminationMs ? 'termination requested' : 'destroyed';
-    }
-    return startedMono(it) === null ? 'deployment requested' : 'running';
-  };
+  const creditLeft = (): number =>
+    credit - [...deployments.values()].reduce((sum, it) => sum + chargedUsd(world, it), 0);
 
   const end = async (it: Deployment, as: 'completed' | 'destroyed' | 'failed'): Promise<void> => {
     if (it.ending) return;
@@ -236,105 +157,9 @@ export function createIonetMarket(world: World): Market {
     return json(200, { status: 'deployment requested', deployment_id: id });
   };
 
-  const minutes = (it: Deployment) => {
-    const served = hoursServed(it) * 60;
-    return { served: Math.floor(served), remaining: Math.max(0, Math.ceil(it.hours * 60 - served)) };
-  };
-  const span = (total: number): string => `${Math.floor(total / 1440)}d ${Math.floor((total % 1440) / 60)}h`;
-
-  const summary = (it: Deployment) => {
-    const { served, remaining } = minutes(it);
-    return {
-      id: it.id,
-      status: statusOf(it),
-      name: it.name,
-      completed_percent: Number(((100 * hoursServed(it)) / it.hours).toFixed(2)),
-      hardware_quantity: it.gpusPerContainer * it.replicas.length,
-      brand_name: 'NVIDIA',
-      hardware_name: it.hardware.name,
-      served: span(served),
-      remaining: span(remaining),
-      compute_minutes_served: served,
-      compute_minutes_remaining: remaining,
-      created_at: naive(it.createdAt),
-    };
-  };
-
-  const details = (it: Deployment) => {
-    const { served, remaining } = minutes(it);
-    const start = startedMono(it);
-    return {
-      id: it.id,
-      status: statusOf(it),
-      created_at: naive(it.createdAt),
-      started_at: start === null ? null : naive(it.createdAt + start - it.createdMono),
-      finished_at: it.ending ? naive(it.ending.at) : null,
-      amount_paid: it.amountPaid,
-      completed_percent: Number(((100 * hoursServed(it)) / it.hours).toFixed(2)),
-      total_gpus: it.gpusPerContainer * it.replicas.length,
-      gpus_per_container: it.gpusPerContainer,
-      total_containers: it.replicas.length,
-      hardware_name: it.hardware.name,
-      hardware_id: it.hardware.id,
-      locations: it.locations.map(({ id, iso2, name }) => ({ id, iso2, name })),
-      brand_name: 'NVIDIA',
-      compute_minutes_served: served,
-      compute_minutes_remaining: remaining,
-      container_config: {
-        entrypoint: it.config.entrypoint ?? null,
-        env_variables: it.config.env_variables ?? null,
-        traffic_port: it.config.traffic_port ?? 80,
-        image_url: it.imageUrl,
-        secret_env_keys: Object.keys(it.config.secret_env_variables ?? {}),
-      },
-    };
-  };
-
-  const workers = (it: Deployment) => {
-    const rows = it.ending ? [] : it.replicas;
-    return {
-      total: rows.length,
-      workers: rows.map(({ containerId, deviceId, machine }) => {
-        const { port } = machine;
-        const events = [
-          { time: naive(it.createdAt), message: `Pulling image ${it.imageUrl}` },
-          ...(machine.failure === 'pull_error' ? [{ time: naive(it.createdAt), message: 'Image pull failed' }] : []),
-          ...(port === null ? [] : [{ time: naive(Date.now()), message: 'Container started' }]),
-        ];
-        return {
-          device_id: deviceId,
-          container_id: containerId,
-          hardware: it.hardware.name,
-          brand_name: 'NVIDIA',
-          created_at: naive(it.createdAt),
-          uptime_percent: machine.power === 'on' ? 100 : 0,
-          gpus_per_container: it.gpusPerContainer,
-          status: machine.power === 'on' ? (port === null ? 'pending' : 'running') : 'failed',
-          container_events: machine.booted < 0.2 ? null : events,
-          public_url: port === null ? null : `http://${settings.host}:${port}`,
-        };
-      }),
-    };
-  };
-
   const byId = (handle: (it: Deployment, request: Request) => Reply | Promise<Reply>) => (request: Request) => {
     const it = deployments.get(request.params[0] ?? '');
     return it ? handle(it, request) : detail(404, 'Not found');
-  };
-
-  const integer = (request: Request, name: string, min: number): number | Reply => {
-    const raw = request.query.get(name);
-    if (raw === null) return unprocessable([{ loc: ['query', name], msg: 'Field required', type: 'missing' }]);
-    const value = Number(raw);
-    if (raw.trim() === '' || !Number.isInteger(value)) {
-      return unprocessable([{ loc: ['query', name], msg: 'Input should be a valid integer', type: 'int_parsing' }]);
-    }
-    if (value < min) {
-      return unprocessable([
-        { loc: ['query', name], msg: `Input should be greater than or equal to ${min}`, type: 'greater_than_equal' },
-      ]);
-    }
-    return value;
   };
 
   const replicas = (request: Request): Reply => {
@@ -459,7 +284,7 @@ export function createIonetMarket(world: World): Market {
       .reverse()
       .filter((it) => status === null || statusOf(it) === status.toLowerCase());
     return data({
-      deployments: rows.slice(page * size, (page + 1) * size).map(summary),
+      deployments: rows.slice(page * size, (page + 1) * size).map((it) => summary(world, it)),
       total: rows.length,
       statuses,
     });
@@ -558,7 +383,7 @@ export function createIonetMarket(world: World): Market {
         `${prefix}/deployment/:/containers`,
         'containers',
         ['read'],
-        byId((it) => data(workers(it))),
+        byId((it) => data(workers(world, it))),
       ),
     ]),
     route(
@@ -566,7 +391,7 @@ export function createIonetMarket(world: World): Market {
       `${enterprise}/deployment/:/containers-jobs/:`,
       'containers',
       ['read'],
-      byId((it) => data(workers(it))),
+      byId((it) => data(workers(world, it))),
     ),
     route(
       'GET',
@@ -574,7 +399,7 @@ export function createIonetMarket(world: World): Market {
       'containers',
       ['read'],
       byId((it, request) => {
-        const found = workers(it).workers.find((worker) => worker.container_id === request.params[1]);
+        const found = workers(world, it).workers.find((worker) => worker.container_id === request.params[1]);
         return found ? data(found) : detail(404, 'Not found');
       }),
     ),
@@ -591,7 +416,7 @@ export function createIonetMarket(world: World): Market {
         if (creditLeft() < amount) return detail(402, 'Insufficient IO credits for this deployment');
         it.hours += parsed.value.duration_hours;
         it.amountPaid = Number((it.amountPaid + amount).toFixed(4));
-        return data(details(it));
+        return data(details(world, it));
       }),
     ),
     route(
@@ -599,7 +424,7 @@ export function createIonetMarket(world: World): Market {
       `${enterprise}/deployment/:`,
       'get',
       ['read'],
-      byId((it) => data(details(it))),
+      byId((it) => data(details(world, it))),
     ),
     route(
       'PATCH',
@@ -655,7 +480,7 @@ export function createIonetMarket(world: World): Market {
             gpuModel: it.hardware.name,
             gpuCount: it.gpusPerContainer * it.replicas.length,
             usdPerHour: usd(it.hardware, it.gpusPerContainer * it.replicas.length, 1),
-            url: port === null ? null : `http://${settings.host}:${port}`,
+            url: port === null ? null : originOf(settings.host, port),
             interruptible: false,
             active: sum('active'),
             queued: sum('queued'),
@@ -676,7 +501,7 @@ export function createIonetMarket(world: World): Market {
           usdPerHour: usd(it.hardware, it.gpusPerContainer * it.replicas.length, 1),
           createdAt: it.createdAt,
           destroyedAt: it.ending?.at ?? null,
-          chargedUsd: chargedUsd(it),
+          chargedUsd: chargedUsd(world, it),
         }),
       ),
     rentable: free,
@@ -708,7 +533,7 @@ export function createIonetMarket(world: World): Market {
     },
     async tick() {
       for (const it of deployments.values()) {
-        if (!it.ending && hoursServed(it) >= it.hours) await end(it, 'completed');
+        if (!it.ending && hoursServed(world, it) >= it.hours) await end(it, 'completed');
       }
     },
     async close() {
@@ -717,34 +542,6 @@ export function createIonetMarket(world: World): Market {
       );
     },
   };
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-}
-
-/** The value, or the 422 that says what is wrong with it. */
-function parseBody<S extends z.ZodType>(request: Request, schema: S): { value: z.output<S> } | Reply {
-  const parsed = schema.safeParse(parseJson(request.raw));
-  if (parsed.success) return { value: parsed.data };
-  return unprocessable(
-    parsed.error.issues.flatMap((issue): Problem[] => {
-      const loc = ['body', ...issue.path.map((part) => (typeof part === 'symbol' ? String(part) : part))];
-      if (issue.code === 'unrecognized_keys') {
-        return issue.keys.map((key) => ({
-          loc: [...loc, key],
-          msg: 'Extra inputs are not permitted',
-          type: 'extra_forbidden',
-        }));
-      }
-      const missing = issue.code === 'invalid_type' && issue.input === undefined;
-      return [{ loc, msg: missing ? 'Field required' : issue.message, type: missing ? 'missing' : issue.code }];
-    }),
-  );
 }
 
 /** The same seed names the same deployments. */

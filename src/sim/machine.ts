@@ -37,6 +37,7 @@ export class Machine {
   #bootAt = 0;
   #bootMs = 0;
   #poweredBefore = 0;
+  #poweredSince = 0;
   #boots = 0;
   #goneAt: number | null = null;
   #vanished = false;
@@ -53,6 +54,7 @@ export class Machine {
     this.failure = failure;
     this.power = 'on';
     this.#bootAt = now;
+    this.#poweredSince = now;
     this.#bootMs = endless ? Infinity : bootMs;
     this.#boots++;
     const { contract, provider, card, gpuCount, seed, speed, slots, host, faults } = this.options;
@@ -119,7 +121,7 @@ export class Machine {
 
   #poweredNow(): number {
     if (this.power !== 'on' || this.booted < 1) return 0;
-    return performance.now() - this.#bootAt - this.#bootMs;
+    return performance.now() - Math.max(this.#poweredSince, this.#bootAt + this.#bootMs);
   }
 
   /** Stops the container; its next start has another port. */
@@ -136,10 +138,7 @@ export class Machine {
   setOffline(offline: boolean): void {
     if (this.power !== (offline ? 'on' : 'offline')) return;
     if (offline) this.#poweredBefore = this.poweredMs;
-    else {
-      this.#bootAt = performance.now();
-      this.#bootMs = 0;
-    }
+    else this.#poweredSince = performance.now();
     this.power = offline ? 'offline' : 'on';
     this.#server?.silence(offline);
   }

@@ -1,5 +1,5 @@
 import { cards, vastStaples } from './cards.ts';
-import { html, json, pathPattern, type Reply, type Request, type Route } from './http.ts';
+import { html, json, originOf, pathPattern, type Reply, type Request, type Route } from './http.ts';
 import { Machine } from './machine.ts';
 import { createRandom, seedOf } from './random.ts';
 import { type Contract, chargedUsd, instanceRow, portsOf, serverLines, setPrice, statusOf } from './vast-contract.ts';
@@ -477,7 +477,7 @@ export function createVastMarket(world: World): Market {
             gpuModel: contract.ask.card.vast,
             gpuCount: contract.ask.num_gpus,
             usdPerHour: contract.usdPerHour,
-            url: port === null ? null : `http://${settings.host}:${port}`,
+            url: port === null ? null : originOf(settings.host, port),
             interruptible: contract.bid !== null,
             active: server?.stats.active ?? 0,
             queued: server?.stats.queued ?? 0,
