@@ -60,9 +60,20 @@ export const number = z.union([
     .transform(Number),
 ]);
 
+/** One line without control characters: what a marketplace says ends up in terminals and logs. */
+export function plain(text: string): string {
+  return text
+    .replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, ' ')
+    .replace(/ {2,}/g, ' ')
+    .trim();
+}
+
+/** Text that must be there. */
+export const text = z.string().transform(plain).pipe(z.string().min(1));
+
 /** Optional fields: null whenever they are absent, null or of another type than documented. */
 export const maybeNumber = number.nullish().catch(null);
-export const maybeText = z.string().nullish().catch(null);
+export const maybeText = z.string().transform(plain).nullish().catch(null);
 export const maybeFlag = z.boolean().nullish().catch(null);
 
 /** An id, as text, whether it comes as a number or as text. */

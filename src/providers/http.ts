@@ -3,6 +3,7 @@ import { Client, type Dispatcher, Pool } from 'undici';
 import type { z } from 'zod';
 import { monotonicMs } from '../clock.ts';
 import type { ProviderName, RentResult } from '../core/domain.ts';
+import { plain } from './decode-rows.ts';
 import { ProviderError, type ProviderErrorCode, type ProviderStats } from './provider.ts';
 
 /**
@@ -161,15 +162,12 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
     message: string,
     rest: { status?: number; retryAfterMs?: number | null; sent?: boolean; cause?: unknown } = {},
   ): ProviderError {
-    return new ProviderError(provider, code, `${provider}: ${clean(message)}`, rest);
+    return new ProviderError(provider, code, clean(message), rest);
   }
 
   function clean(text: string): string {
     // The provider's words reach terminals and logs: no escape sequences, no key.
-    const line = (secret === '' ? text : text.replaceAll(secret, '[key]'))
-      .replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, ' ')
-      .replace(/ {2,}/g, ' ')
-      .trim();
+    const line = plain(secret === '' ? text : text.replaceAll(secret, '[key]'));
     return line.length > maxMessage ? `${line.slice(0, maxMessage - 1)}…` : line;
   }
 
@@ -528,9 +526,7 @@ function faultOf(cause: unknown): { code: ProviderErrorCode; text: string; sent:
   if (/^(HPE_|UND_ERR_HEADERS_OVERFLOW|UND_ERR_RES_)/.test(code)) return { code: 'bad_answer', text, sent: true };
   const before =
     ('syscall' in cause && (cause.syscall === 'connect' || cause.syscall === 'getaddrinfo')) ||
-    /^(ECONNREFUSED|ENOTFOUND|EAI_|EHOSTUNREACH|ENETUNREACH|UND_ERR_CONNECT_TIMEOUT|UND_ERR_DESTROYED|UND_ERR_CLOSED)/.test(
-      code,
-    ) ||
+    /^(ECONNREFUSED|ENOTFOUND|EAI_|EHOSTUNREACH|ENETUNREACH|UND_ERR_CONNECT_TIMEOUT|UND_ERR_CLOSED)/.test(code) ||
     /^(ERR_TLS_|CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_)/.test(code) ||
     cause.message.includes('before secure TLS connection');
   return { code: 'unreachable', text, sent: !before };

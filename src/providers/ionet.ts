@@ -2,11 +2,11 @@ import { z } from 'zod';
 import { monotonicMs } from '../clock.ts';
 import type { ContractId, Offer, OfferFilter, ProviderInstance, RentResult, RentSpec } from '../core/domain.ts';
 import { matchesFilter } from '../core/offers.ts';
-import { decodeRows, id, mapBounded, maybeNumber, maybeText, number } from './decode-rows.ts';
+import { decodeRows, id, mapBounded, maybeNumber, maybeText, number, text } from './decode-rows.ts';
 import { type Answer, createJsonClient, type Endpoint, messageOf, sendPaid } from './http.ts';
 import type { ProviderOptions } from './index.ts';
 import { type Provider, ProviderError } from './provider.ts';
-import { printedVramGb } from './vram.ts';
+import { cardsOf, type PublicCard, vramOf } from './vram.ts';
 
 /**
  * io.net sells containers by the prepaid hour (CaaS). Its API has no search: offers are put together from hardware,
@@ -56,7 +56,7 @@ function wrapped<T extends z.ZodType>(schema: T) {
 const hardwareAnswer = wrapped(z.object({ hardware: z.array(z.unknown()) }));
 const hardwareRow = z.object({
   hardware_id: id,
-  hardware_name: z.string().min(1),
+  hardware_name: text,
   brand_name: maybeText,
   max_gpus_per_container: maybeNumber,
   available: maybeNumber,
@@ -68,9 +68,7 @@ type Stock = z.output<typeof stockRow>;
 const priceAnswer = wrapped(
   z.object({ total_cost_usdc: number, available_replica_count: z.array(number).nullish().catch(null) }),
 );
-const publicRow = z.object({ name: z.string().min(1), vram_per_card: number, interconnect: maybeText });
-/** One card of the public list, its names compacted for comparison. */
-type PublicCard = Readonly<{ name: string; interconnect: string; vramGb: number }>;
+const publicRow = z.object({ name: text, vram_per_card: number, interconnect: maybeText });
 
 const deployAnswer = wrapped(z.object({ deployment_id: id.nullish(), id: id.nullish() }));
 const deploymentsAnswer = wrapped(z.object({ deployments: z.array(z.unknown()), total: maybeNumber }));
@@ -287,15 +285,15 @@ export function createIonet(options: ProviderOptions): Provider {
         return rows
           .filter((row) => row.available_replicas >= 1)
           .map((row): Offer => {
-            const country = row.iso2?.trim().toUpperCase() || null;
+            const country = row.iso2?.toUpperCase() || null;
             return {
               provider: name,
               id: offerIdOf({ hardwareId: card.hardware_id, locationId: row.id, gpus }),
-              gpuModel: card.hardware_name.trim(),
+              gpuModel: card.hardware_name,
               gpuCount: gpus,
               vramGb,
               usdPerHour: 0,
-              location: [row.name?.trim() || null, country].filter((part) => part !== null).join(', ') || null,
+              location: [row.name || null, country].filter((part) => part !== null).join(', ') || null,
               countryCode: country,
               reliability: null,
               verified: null,
@@ -399,7 +397,7 @@ export function createIonet(options: ProviderOptions): Provider {
         );
         const { decoded, skipped } = await decodeRows(answer.deployments, deploymentRow);
         if (skipped > 0) {
-          throw new ProviderError(name, 'bad_answer', `${name}: list: ${skipped} deployments without a readable id`);
+          throw new ProviderError(name, 'bad_answer', `list: ${skipped} deployments without a readable id`);
         }
         for (const row of decoded) found.set(row.id, row);
         total = answer.total ?? 0;
@@ -465,10 +463,7 @@ export function createIonet(options: ProviderOptions): Provider {
     const until = http.within(60_000);
     const rows = await deployments(until, signal);
     const there = new Set(rows.map((row) => row.id));
-    for (const gone of [...detailKept.keys(), ...rentedAt.keys()].filter((key) => !there.has(key))) {
-      detailKept.delete(gone);
-      workersKept.drop(gone);
-    }
+    for (const gone of [...detailKept.keys()].filter((key) => !there.has(key))) forget(gone);
     return mapBounded(rows, width, async (row): Promise<ProviderInstance> => {
       const state = stateOf(row);
       const live = state === 'booting' || state === 'running';
@@ -489,7 +484,7 @@ export function createIonet(options: ProviderOptions): Provider {
         phase,
         origin: phase === 'running' ? origin : null,
         detail: http.clean(event ? `${status}: ${event}` : status),
-        gpuModel: (detail?.hardware_name ?? row.hardware_name)?.trim() || 'unknown',
+        gpuModel: (detail?.hardware_name ?? row.hardware_name) || 'unknown',
         gpuCount: detail?.gpus_per_container ?? row.hardware_quantity ?? 1,
         vramGb: vramOf(detail?.hardware_name ?? row.hardware_name ?? '', vramKept.peek('') ?? []),
         usdPerHour: paidPerHour(detail) ?? rentedAt.get(row.id) ?? 0,
@@ -529,7 +524,7 @@ export function createIonet(options: ProviderOptions): Provider {
 
   async function extend(contract: ContractId, more: number, signal?: AbortSignal): Promise<void> {
     if (!Number.isInteger(more) || more < 1) {
-      throw new ProviderError(name, 'rejected', `${name}: hours: got ${more}, accepts a whole number from 1`, {
+      throw new ProviderError(name, 'rejected', `hours: got ${more}, accepts a whole number from 1`, {
         sent: false,
       });
     }
@@ -622,65 +617,7 @@ function isPathSafe(value: string): boolean {
 
 function safe(value: string): string {
   if (isPathSafe(value)) return value;
-  throw new ProviderError(name, 'rejected', `${name}: ${JSON.stringify(value)} is not an id`, { sent: false });
-}
-
-// --- hardware ---
-
-/** When neither the name nor the public list tells. More special names first. */
-const knownVramGb: readonly (readonly [RegExp, number])[] = [
-  [/MI300X/, 192],
-  [/B300/, 288],
-  [/B200/, 180],
-  [/H200/, 141],
-  [/H100\s*NVL/, 94],
-  [/H100|H800|A800/, 80],
-  [/A100/, 80],
-  [/PRO\s*6000/, 96],
-  [/L40|A6000|A40\b|6000\s*ADA|RTX\s*8000/, 48],
-  [/5090/, 32],
-  [/4090|3090|A5000|A10\b|A10G|A30\b|L4\b|TITAN\s*RTX/, 24],
-  [/4000\s*ADA|A4500/, 20],
-  [/V100|5080|5070\s*TI|4080|4070\s*TI\s*SUPER|4060\s*TI|A4000|T4\b/, 16],
-  [/5070|4070|3080\s*TI|3060/, 12],
-  [/2080\s*TI/, 11],
-  [/3080/, 10],
-  [/3070|4060|2080|2070/, 8],
-];
-
-/** Nominal GB of one card; 0 when nothing tells, so that a wish for memory never gets a card that may lack it. */
-function vramOf(hardwareName: string, sizes: readonly PublicCard[]): number {
-  const upper = hardwareName.toUpperCase();
-  const said = /(\d+)\s*GB/.exec(upper)?.[1];
-  if (said !== undefined) return Number(said);
-  const key = compact(upper);
-  const same = sizes.filter((card) => key.startsWith(card.name));
-  const longest = Math.max(...same.map((card) => card.name.length));
-  const nearest = same.filter((card) => card.name.length === longest);
-  const exact = nearest.filter((card) => card.interconnect !== '' && key.includes(card.interconnect));
-  const candidates = exact.length > 0 ? exact : nearest;
-  // Of several sizes under one name the smallest is the one that is certain.
-  if (candidates.length > 0) return Math.min(...candidates.map((card) => card.vramGb));
-  return knownVramGb.find(([pattern]) => pattern.test(upper))?.[1] ?? 0;
-}
-
-/** The list has a row for every configuration in every place: each card once is enough. */
-function cardsOf(rows: readonly z.output<typeof publicRow>[]): PublicCard[] {
-  const found = new Map<string, PublicCard>();
-  for (const row of rows) {
-    if (row.vram_per_card <= 0) continue;
-    const card = {
-      name: compact(row.name),
-      interconnect: compact(row.interconnect ?? ''),
-      vramGb: printedVramGb(row.vram_per_card),
-    };
-    if (card.name !== '') found.set(JSON.stringify(card), card);
-  }
-  return [...found.values()];
-}
-
-function compact(text: string): string {
-  return text.toUpperCase().replace(/NVIDIA|GEFORCE|[^A-Z0-9]/g, '');
+  throw new ProviderError(name, 'rejected', `${JSON.stringify(value)} is not an id`, { sent: false });
 }
 
 // --- rent ---

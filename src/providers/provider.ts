@@ -64,6 +64,7 @@ export type ProviderErrorCode =
   | 'rejected' // 4xx other than the above
   | 'not_found';
 
+/** A call of a marketplace that failed. The message is one line without the provider's name and without any secret. */
 export class ProviderError extends Error {
   override readonly name = 'ProviderError';
   readonly code: ProviderErrorCode;

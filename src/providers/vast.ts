@@ -5,7 +5,7 @@ import { monotonicMs } from '../clock.ts';
 import type { ContractId, Offer, OfferFilter, ProviderInstance, RentResult, RentSpec } from '../core/domain.ts';
 import { matchesFilter } from '../core/offers.ts';
 import { nominalVramGb } from '../core/weight.ts';
-import { decodeRows, id, maybeFlag, maybeNumber, maybeText, number } from './decode-rows.ts';
+import { decodeRows, id, maybeFlag, maybeNumber, maybeText, number, text } from './decode-rows.ts';
 import { type Answer, createJsonClient, type Endpoint, type JsonClient, messageOf, sendPaid } from './http.ts';
 import type { ProviderOptions } from './index.ts';
 import { type Provider, ProviderError } from './provider.ts';
@@ -44,7 +44,7 @@ const offersAnswer = z.object({ offers: z.array(z.unknown()) });
 const offerRow = z.object({
   id,
   num_gpus: number,
-  gpu_name: z.string().min(1),
+  gpu_name: text,
   gpu_ram: number,
   dph_total: number,
   dph_base: maybeNumber,
@@ -224,7 +224,7 @@ export function createVast(options: ProviderOptions): Provider {
       // When turns are rare, a class of cards that was seen lately can wait for the next search.
       const late = asked > 0 && monotonicMs() + http.freeIn(endpoints.search) > patientUntil;
       const known = kept.get(band.fromMb);
-      if (late && isUnfiltered(filter)) {
+      if (late) {
         if (known && monotonicMs() - known.at > bandKeptMs) kept.delete(band.fromMb);
         continue;
       }
@@ -315,13 +315,13 @@ export function createVast(options: ProviderOptions): Provider {
       const page = http.decode(answer, endpoints.list, listAnswer);
       const { decoded, skipped } = await decodeRows(page.instances, instanceRow);
       if (skipped > 0) {
-        throw new ProviderError(name, 'bad_answer', `${name}: list: ${skipped} instances without a readable id`);
+        throw new ProviderError(name, 'bad_answer', `list: ${skipped} instances without a readable id`);
       }
       for (const row of decoded) found.set(row.id, instanceOf(row, options.instancePort, http));
       if (typeof page.next_token !== 'string' || page.next_token === '') return [...found.values()];
       token = page.next_token;
       if (tokens.has(token)) {
-        throw new ProviderError(name, 'bad_answer', `${name}: list: a page token came twice, the list does not end`);
+        throw new ProviderError(name, 'bad_answer', 'list: a page token came twice, the list does not end');
       }
       tokens.add(token);
     }
@@ -437,11 +437,11 @@ function offerOf(row: OfferRow): Offer | null {
   return {
     provider: name,
     id: row.id,
-    gpuModel: row.gpu_name.trim(),
+    gpuModel: row.gpu_name,
     gpuCount: row.num_gpus,
     vramGb: printedVramGb(nominalVramGb(row.gpu_ram)),
     usdPerHour: row.dph_total,
-    location: row.geolocation?.trim() || null,
+    location: row.geolocation || null,
     countryCode: countryOf(row.geolocation),
     reliability: row.reliability ?? row.reliability2 ?? null,
     verified: row.verification == null ? null : row.verification === 'verified',
@@ -617,7 +617,7 @@ class StaleToken extends Error {
 /** Contract ids are numbers: anything else would be another path. */
 function contractNumber(contract: ContractId): string {
   if (/^\d+$/.test(contract)) return contract;
-  throw new ProviderError(name, 'rejected', `${name}: contract id ${JSON.stringify(contract)} is not a number`, {
+  throw new ProviderError(name, 'rejected', `contract id ${JSON.stringify(contract)} is not a number`, {
     sent: false,
   });
 }
@@ -637,11 +637,11 @@ function instanceOf(row: InstanceRow, instancePort: number, http: JsonClient): P
     phase,
     origin: phase === 'running' ? origin : null,
     detail: words === '' ? status : `${status}: ${words}`,
-    gpuModel: row.gpu_name?.trim() || 'unknown',
+    gpuModel: row.gpu_name || 'unknown',
     gpuCount: row.num_gpus ?? 1,
     vramGb: row.gpu_ram == null ? 0 : printedVramGb(nominalVramGb(row.gpu_ram)),
     usdPerHour: row.dph_total ?? 0,
-    location: row.geolocation?.trim() || null,
+    location: row.geolocation || null,
     startedAt: row.start_date == null ? null : Math.round(row.start_date * 1000),
     expiresAt: null,
     interruptible: row.is_bid === true,
@@ -687,8 +687,8 @@ function phaseOf(row: InstanceRow, origin: string | null): ProviderInstance['pha
 
 /** `http://ip:port` of the port that serves HTTP; null before it is mapped. */
 function originOf(row: InstanceRow, instancePort: number): string | null {
-  // Comes with blanks or a newline at its end.
-  const ip = row.public_ipaddr?.trim() ?? '';
+  // Comes with blanks or a newline at its end, which decoding has removed.
+  const ip = row.public_ipaddr ?? '';
   const family = isIP(ip);
   if (family === 0 || !row.ports) return null;
   const asked = (row.extra_env ?? []).flatMap(([key]) => {
@@ -721,7 +721,7 @@ function resultUrl(text: string, baseUrl: string): URL {
     isIP(url.hostname.replace(/^\[|\]$/g, '')) === 0 &&
     !/\.(local|internal|localhost|lan|home\.arpa)$/i.test(url.hostname);
   if (url !== null && (own || named)) return url;
-  throw new ProviderError(name, 'bad_answer', `${name}: logs: the address of the log is not a public https URL`);
+  throw new ProviderError(name, 'bad_answer', 'logs: the address of the log is not a public https URL');
 }
 
 /** Waits until the log is there: 403 or 404 until it was written. */
@@ -750,7 +750,7 @@ async function fetchLog(
       if (answer.status !== 403 && answer.status !== 404) throw store.failure(answer);
       const pause = Math.max(20, 300 * Math.min(1, pace));
       if (monotonicMs() + pause >= until) {
-        throw new ProviderError(name, 'timeout', `${name}: logs: the log was not written in time`);
+        throw new ProviderError(name, 'timeout', 'logs: the log was not written in time');
       }
       await sleep(pause, undefined, { signal });
     }
