@@ -1,10 +1,13 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { request } from 'undici';
+import type { Config } from '../config.ts';
 import type { LocalApp } from '../fleet/app.ts';
 import type { ThemeName } from '../tui/theme.ts';
-import { exitCodes, usageError } from './exit.ts';
+import { CliError, exitCodes, usageError } from './exit.ts';
 import { openPreferences } from './preferences.ts';
 import { serverConfig, type TuiOptions } from './server-options.ts';
+import { confirm } from './session.ts';
 import { startFailure } from './start-failure.ts';
 import { defaultDataDir, nothingConfigured, startSystem } from './system.ts';
 
@@ -36,20 +39,32 @@ export async function run(options: TuiOptions): Promise<number> {
     ...(theme === undefined ? {} : { theme }),
   };
 
-  if (options.url !== null) {
+  const attach = async (to: string): Promise<number> => {
     const { findConnection } = await import('./connection.ts');
     const { connectApp } = await import('./remote-app.ts');
-    const { url, key } = findConnection({ key: options.key, url: options.url });
+    const { url, key } = findConnection({ key: options.key, url: to });
     await using app = await connectApp({ url, key });
     const { runDashboard } = await loading;
     return await runDashboard({ ...common, app, label: url, connection: app.connection });
-  }
+  };
+  if (options.url !== null) return attach(options.url);
 
   const config = serverConfig(options);
   const demo = options.demo || nothingConfigured(config) ? { seed: options.seed ?? 1 } : null;
-  const system = await startSystem({ config, demo }).catch((error: unknown) => {
-    throw startFailure(error);
+  const system = await startSystem({ config, demo }).catch(async (error: unknown) => {
+    const running = await serverAt(config);
+    if (running === null) throw startFailure(error);
+    return running;
   });
+  if (typeof system === 'string') {
+    process.stderr.write(`a gpuproxy already runs at ${system}\n`);
+    if (process.stdin.isTTY !== true || !(await confirm('follow it?'))) {
+      throw new CliError(exitCodes.failed, 'already_running', `a gpuproxy already runs at ${system}`, {
+        hint: `gpuproxy tui --url ${system}`,
+      });
+    }
+    return attach(system);
+  }
   let exitCode: number;
   try {
     const { runDashboard } = await loading;
@@ -65,6 +80,20 @@ export async function run(options: TuiOptions): Promise<number> {
     process.stderr.write(`api key  ${system.newKey}  (shown once, stored for this user's commands)\n`);
   }
   return exitCode;
+}
+
+/** Address of the gpuproxy that already serves the configured control plane; null when there is none. */
+async function serverAt(config: Config): Promise<string | null> {
+  const url = `http://${config.GPUPROXY_HOST}:${config.GPUPROXY_PORT}`;
+  try {
+    const answer = await request(`${url}/healthz`, { headersTimeout: 1000, bodyTimeout: 1000 });
+    const body = (await answer.body.text()).slice(0, 200);
+    return answer.statusCode === 200 && body.includes('"status":"ok"') ? url : null;
+  } catch (error) {
+    // Nothing there, or no HTTP: not one of ours. Without a code it is a bug of ours.
+    if ((error as { code?: string }).code === undefined) throw error;
+    return null;
+  }
 }
 
 function dashboardEnvironment(options: TuiOptions): NodeJS.ProcessEnv {
