@@ -375,7 +375,12 @@ export const commands: readonly Command[] = [
           return error;
         },
         submit: (text) => {
-          if (parseFilter(text).error === null) d.update({ filter: text.trim() });
+          const { error } = parseFilter(text);
+          if (error === null) d.update({ filter: text.trim() });
+          else {
+            d.update({ filter: before });
+            d.toast('warn', `filter: ${error}`);
+          }
         },
         cancel: () => d.update({ filter: before }),
       });

@@ -48,6 +48,8 @@ export type DashboardSettings = Readonly<{
   save?: (name: string, content: string) => Promise<string>;
   /** Asks the terminal to be drawn anew. */
   onRedraw?: () => void;
+  /** Called once when a frame cannot be made at all; nothing is drawn after it. Without it the error is thrown. */
+  onFailure?: (error: unknown) => void;
 }>;
 
 /** A dialog or page: it gets every key while it is open. */
@@ -305,11 +307,24 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     return { ...base, hints };
   }
 
+  /** What cannot be shown at all ends the dashboard in an orderly way; null then. */
+  function guarded<T>(make: () => T): T | null {
+    try {
+      return make();
+    } catch (error) {
+      if (settings.onFailure === undefined) throw error;
+      if (!disposed) settings.onFailure(error);
+      disposed = true;
+      return null;
+    }
+  }
+
   function draw(): void {
     if (disposed) return;
     if (toast !== null && now() - toast.at > toastMs[toast.level]) toast = null;
     if (undoable !== null && now() > undoable.until) undoable = null;
-    const next = composeFrame(makeView(), columns, rows, overlays);
+    const next = guarded(() => composeFrame(makeView(), columns, rows, overlays));
+    if (next === null) return;
     // The same reference for an unchanged picture: nothing is committed and nothing is written.
     if (sameLines(next, frameLines) && ui.theme === frameTheme) return;
     frameLines = next;
@@ -318,17 +333,25 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     for (const listener of listeners) listener();
   }
 
-  function flush(): void {
+  /** Takes the newest data. Frozen: the pictures are kept for walking through them. */
+  function take(): void {
     if (flushTimer !== null) clearTimeout(flushTimer);
     flushTimer = null;
     lastFlush = now();
     const next = app.state.get();
-    if (next !== snapshot) {
-      snapshot = next;
-      history.add(next);
-    }
-    // Frozen: the pictures are kept for walking through them, nothing is drawn.
+    if (next === snapshot) return;
+    guarded(() => history.add(next));
+    snapshot = next;
+  }
+
+  function flush(): void {
+    take();
     if (paused === null) draw();
+  }
+
+  function refresh(): void {
+    take();
+    draw();
   }
 
   function schedule(): void {
@@ -423,6 +446,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       draw();
     },
     press(keys) {
+      take();
       for (const key of keys) pressOne(key);
       draw();
     },
@@ -438,7 +462,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       if (looks.some((name) => before[name] !== ui[name])) saveLooks();
       if (patch.focus !== undefined || patch.cursors !== undefined) showPreview();
     },
-    changed: draw,
+    changed: refresh,
     open(overlay) {
       overlays = [...overlays, overlay];
       draw();
@@ -489,7 +513,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
         )
         .finally(() => {
           changingTo = null;
-          flush();
+          refresh();
         });
     },
     async act(label, action, cli = null) {
@@ -501,8 +525,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
         dashboard.toast('error', `${label}: ${reasonOf(error)}`);
         return false;
       } finally {
-        flush();
-        draw();
+        refresh();
       }
     },
     offerUndo(label, run) {
@@ -520,7 +543,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     pause(on = paused === null) {
       if (!on) {
         paused = null;
-        flush();
+        refresh();
         return;
       }
       history.add(snapshot);

@@ -95,7 +95,7 @@ export function layout(columns: number, rows: number, options: LayoutOptions = {
   const left = columns - right - 1;
   const eventsHeight = Math.min(16, Math.max(9, Math.floor(body * 0.24)));
   const upper = body - eventsHeight;
-  const strategyHeight = Math.min(13, Math.max(10, Math.floor(upper * 0.36)));
+  const strategyHeight = Math.min(13, Math.max(11, Math.floor(upper * 0.38)));
   const reservationsHeight = Math.max(5, Math.min(10, Math.floor(upper * 0.22)));
   const providersHeight = upper - strategyHeight - reservationsHeight;
   return {

@@ -84,9 +84,10 @@ async function settled(app: App): Promise<void> {
 async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
   const { app, env, stdin, stdout } = options;
   const stderr = options.stderr ?? process.stderr;
-  const { mountScreen } = await import('./screen.tsx');
+  const { mountScreen } = await import('./screen.ts');
 
   let exitCode = 0;
+  let failure: { error: unknown } | null = null;
   let leave: (() => void) | null = null;
   let suspendTerminal: ReturnType<typeof import('ink').useApp>['suspendTerminal'] | null = null;
   let suspendAskedAt = Number.NEGATIVE_INFINITY;
@@ -123,6 +124,10 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
       return true;
     },
     onRedraw: () => showAll(),
+    onFailure: (error) => {
+      failure = { error };
+      leave?.();
+    },
   };
   const dashboard = createDashboard(settings);
   const painter = createPainter(stdout, settings.color);
@@ -165,7 +170,8 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
       leave = () => terminal.exit();
     },
   });
-  leave = () => instance.unmount();
+  leave ??= () => instance.unmount();
+  if (failure !== null) leave();
 
   const end = (code: number) => () => {
     exitCode = code;
@@ -184,12 +190,8 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
 
   try {
     await instance.waitUntilExit();
-    return exitCode;
   } catch (error) {
-    // The alternate screen is gone by now: what is written here can be read.
-    stderr.write(`gpuproxy: the dashboard failed: ${reasonOf(error)}\n`);
-    if (error instanceof Error && error.stack !== undefined) stderr.write(`${error.stack}\n`);
-    return 1;
+    failure = { error };
   } finally {
     process.off('SIGTERM', onTerm);
     process.off('SIGHUP', onHangup);
@@ -199,4 +201,10 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
     dashboard.dispose();
     instance.cleanup();
   }
+  const failed = failure as { error: unknown } | null;
+  if (failed === null) return exitCode;
+  // The alternate screen is gone by now: what is written here can be read.
+  stderr.write(`gpuproxy: the dashboard failed: ${reasonOf(failed.error)}\n`);
+  if (failed.error instanceof Error && failed.error.stack !== undefined) stderr.write(`${failed.error.stack}\n`);
+  return 1;
 }

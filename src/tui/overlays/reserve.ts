@@ -132,6 +132,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
           if (controller.signal.aborted) return;
           plan = value;
           planFailed = null;
+          refused = null;
           dashboard.changed();
         })
         .catch((error: unknown) => {
@@ -182,8 +183,8 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
         if (answered) attempt = null;
         dashboard.toast('error', `reserve: ${reasonOf(error)}`);
         typed.set('');
-        go({ name: 'form' });
         replan(0);
+        go({ name: 'form' });
       }
     })();
   };

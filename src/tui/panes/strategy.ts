@@ -47,7 +47,8 @@ function previewLines(view: View, width: number): Line[] {
       source === 'LB_STRATEGY' ? 'LB_STRATEGY chose it' : source === 'saved' ? 'your last choice' : 'the default';
     return [[span(`  ${chosen}; s and arrows preview another`, 'dim')]];
   }
-  const title: Line = [span('  PREVIEW ', 'head'), span(`${preview.strategy}, model of the last 60 s`, 'dim')];
+  const error = preview.modelError === null ? '' : `, error ${percent(preview.modelError)}`;
+  const title: Line = [span('  PREVIEW ', 'head'), span(`model of ${preview.requests} requests${error}`, 'dim')];
   if (preview.why !== null) return [title, [span(`  ${preview.why}`, 'warn')]];
   const arrow = view.glyphs.name === 'ascii' ? '->' : view.glyphs.arrow;
   const lines: Line[] = [
@@ -78,9 +79,6 @@ function previewLines(view: View, width: number): Line[] {
         ),
       );
     }
-  }
-  if (preview.modelError !== null) {
-    lines.push([span(`  model error ${percent(preview.modelError)} on ${preview.requests} requests`, 'dim')]);
   }
   return lines;
 }

@@ -1,5 +1,5 @@
 import { Box, type Instance, render, Text, useApp, useInput, usePaste, useWindowSize } from 'ink';
-import { memo, useEffect, useMemo } from 'react';
+import { createElement, memo, type ReactElement, useEffect, useMemo } from 'react';
 import type { Dashboard } from './dashboard.ts';
 import { keysOf } from './keys.ts';
 import type { Painter } from './painter.ts';
@@ -8,7 +8,7 @@ import { type Source, useSnapshot } from './use-snapshot.ts';
 
 /** One row of the terminal, already exactly as wide as it. */
 const Row = memo(function Row({ text }: { text: string }) {
-  return <Text wrap="truncate">{text}</Text>;
+  return createElement(Text, { wrap: 'truncate' }, text);
 });
 
 /** The rows as elements, for where no painter may write: tests, logs, terminals without cursor movement. */
@@ -18,14 +18,9 @@ function Rows({ dashboard, columns, rows }: { dashboard: Dashboard; columns: num
     [dashboard],
   );
   const frame = useSnapshot(source, (value) => value);
-  return (
-    <Box flexDirection="column" width={columns} height={rows} overflow="hidden">
-      {frame.slice(0, rows).map((text, index) => (
-        // biome-ignore lint/suspicious/noArrayIndexKey: a row is its position on the screen
-        <Row key={index} text={text} />
-      ))}
-    </Box>
-  );
+  const elements: ReactElement[] = [];
+  for (const [row, text] of frame.slice(0, rows).entries()) elements.push(createElement(Row, { key: row, text }));
+  return createElement(Box, { flexDirection: 'column', width: columns, height: rows, overflow: 'hidden' }, elements);
 }
 
 export type ScreenProps = Readonly<{
@@ -61,7 +56,7 @@ export function Screen({ dashboard, painter, onReady }: ScreenProps) {
     painter?.show(dashboard.lines(), themes[dashboard.ui.theme]);
   }, [dashboard, painter, columns, rows]);
 
-  return painter === undefined ? <Rows dashboard={dashboard} columns={columns} rows={rows} /> : null;
+  return painter === undefined ? createElement(Rows, { dashboard, columns, rows }) : null;
 }
 
 export type MountOptions = Readonly<{
@@ -73,7 +68,7 @@ export type MountOptions = Readonly<{
 
 /** Puts the dashboard on the alternate screen of a terminal. */
 export function mountScreen(dashboard: Dashboard, { stdin, stdout, painter, onReady }: MountOptions): Instance {
-  return render(<Screen dashboard={dashboard} painter={painter} onReady={onReady} />, {
+  return render(createElement(Screen, { dashboard, painter, onReady }), {
     stdin,
     stdout,
     exitOnCtrlC: false,

@@ -1,0 +1,545 @@
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import { AppError } from '../../src/fleet/app.ts';
+import { commandForKey, commands } from '../../src/tui/commands.ts';
+import {
+  type ConnectionSource,
+  createDashboard,
+  type Dashboard,
+  type DashboardSettings,
+} from '../../src/tui/dashboard.ts';
+import { paneIds } from '../../src/tui/layout.ts';
+import { textOf } from '../../src/tui/line.ts';
+import { fuzzyScore } from '../../src/tui/overlays/palette.ts';
+import { createFakeApp, type FakeApp } from './fake-app.ts';
+
+const open: Dashboard[] = [];
+afterEach(() => {
+  for (const dashboard of open.splice(0)) dashboard.dispose();
+});
+
+function start(settings: Partial<DashboardSettings> = {}): {
+  app: FakeApp;
+  dashboard: Dashboard;
+  screen: () => string;
+  press: (...keys: string[]) => void;
+} {
+  const app = (settings.app as FakeApp | undefined) ?? createFakeApp();
+  const dashboard = createDashboard({ columns: 160, rows: 45, color: 0, now: app.now, ...settings, app });
+  open.push(dashboard);
+  return {
+    app,
+    dashboard,
+    screen: () => dashboard.lines().map(textOf).join('\n'),
+    press: (...keys) => dashboard.press(keys),
+  };
+}
+
+/** Lets answers of the app arrive. */
+const settle = async () => {
+  for (let i = 0; i < 5; i += 1) await new Promise((done) => setImmediate(done));
+};
+const callsOf = (app: FakeApp, name: string) => app.calls.filter(([called]) => called === name);
+
+describe('the strategy', () => {
+  test('is switched at once by the digits of the guide, from any pane', async () => {
+    const { app, press, screen } = start();
+    for (const [digit, name] of [
+      ['2', 'equal_weighted'],
+      ['3', 'weighted_round_robin'],
+      ['4', 'least_connections'],
+      ['5', 'least_response_time'],
+      ['1', 'round_robin'],
+    ] as const) {
+      press('tab', digit);
+      await settle();
+      expect(app.state.get().strategy.name).toBe(name);
+      expect(screen()).toContain(`CLI gpuproxy lb-strategy ${name}`);
+    }
+  });
+
+  test('goes back with u within ten seconds, and not later', async () => {
+    const { app, press, screen } = start();
+    press('4');
+    await settle();
+    expect(screen()).toContain('undo (10 s)');
+    press('u');
+    await settle();
+    expect(app.state.get().strategy.name).toBe('round_robin');
+    press('5');
+    await settle();
+    app.tick(10_001);
+    press('u');
+    await settle();
+    expect(app.state.get().strategy.name).toBe('least_response_time');
+    expect(screen()).toContain('nothing to undo');
+  });
+
+  test('is applied by Enter in the picker and kept by Escape', async () => {
+    const { app, press } = start();
+    press('s', 'j', 'j', 'escape');
+    await settle();
+    expect(callsOf(app, 'setStrategy')).toEqual([]);
+    press('s', 'j', 'j', 'enter');
+    await settle();
+    expect(app.state.get().strategy.name).toBe('weighted_round_robin');
+  });
+
+  test('that cannot be switched says why and stays', async () => {
+    const { app, press, screen } = start();
+    app.fail('setStrategy', new AppError('conflict', 'bob changed it 4 s ago'));
+    press('4');
+    await settle();
+    expect(screen()).toContain('ERROR switching to least_connections: bob changed it 4 s ago');
+    expect(app.state.get().strategy.name).toBe('round_robin');
+  });
+
+  test('is previewed by the model while the cursor moves', async () => {
+    const { app, press, screen } = start({
+      predict: (strategy, _requests, snapshot) => ({
+        p95Ms: strategy === 'least_connections' ? 198 : 220,
+        shares: new Map(snapshot.upstreams.map((row) => [row.id, 1 / snapshot.upstreams.length])),
+      }),
+    });
+    press('s', 'j', 'j', 'j');
+    await settle();
+    expect(screen()).toContain('PREVIEW');
+    expect(screen()).toMatch(/p95 +212ms → 198ms/);
+    expect(screen()).toMatch(/model of 120[01] requests, error 3\.8%/);
+    expect(app.calls.some(([name]) => name === 'setStrategy')).toBe(false);
+  });
+});
+
+describe('the selection', () => {
+  test('follows the instance when rows move', () => {
+    const { app, dashboard, press } = start();
+    press('j', 'j', 'j');
+    const before = dashboard.view().selected?.id;
+    press('o', 'a');
+    expect(dashboard.view().selected?.id).toBe(before);
+    app.show((snapshot) => ({ ...snapshot, upstreams: [...snapshot.upstreams].reverse() }));
+    press('O');
+    expect(dashboard.view().selected?.id).toBe(before);
+  });
+
+  test('counts every key that arrives in one chunk', () => {
+    const { dashboard, press } = start();
+    const { rows } = dashboard.view();
+    press('j', 'j', 'j', 'j');
+    expect(dashboard.view().selected?.id).toBe(rows[4]?.id);
+    press('G');
+    expect(dashboard.view().selected?.id).toBe(rows.at(-1)?.id);
+    press('g', 'k');
+    expect(dashboard.view().selected?.id).toBe(rows[0]?.id);
+  });
+
+  test('moves to a neighbour when its instance is gone', () => {
+    const { app, dashboard, press } = start();
+    press('G');
+    const gone = dashboard.view().selected?.id;
+    app.show((snapshot) => ({ ...snapshot, upstreams: snapshot.upstreams.filter((row) => row.id !== gone) }));
+    press('T');
+    expect(dashboard.view().selected).not.toBeNull();
+    expect(dashboard.view().selected?.id).not.toBe(gone);
+  });
+
+  test('rows keep their place for two seconds although figures change', () => {
+    const { app, dashboard, press } = start();
+    press('o', 'a');
+    const order = dashboard.view().rows.map((row) => row.id);
+    app.show((snapshot) => ({
+      ...snapshot,
+      upstreams: snapshot.upstreams.map((row) => (row.id === order.at(-1) ? { ...row, active: 10_000 } : row)),
+    }));
+    dashboard.changed();
+    app.tick(250);
+    dashboard.changed();
+    expect(dashboard.view().rows.map((row) => row.id)).toEqual(order);
+    app.tick(2500);
+    dashboard.changed();
+    expect(dashboard.view().rows[0]?.id).toBe(order.at(-1));
+  });
+});
+
+describe('the filter', () => {
+  const type = (press: (...keys: string[]) => void, text: string) =>
+    press('/', ...[...text].map((letter) => (letter === ' ' ? 'space' : letter)), 'enter');
+
+  test('understands text, exclusion, fields and comparisons', () => {
+    for (const [query, check] of [
+      ['rtx', (row) => row.gpuModel.includes('RTX')],
+      ['!rtx', (row) => !row.gpuModel.includes('RTX')],
+      ['prov:io', (row) => row.provider === 'io.net'],
+      ['state:ok $<0.5', (row) => row.state === 'OK' && row.usdPerHour < 0.5],
+      ['active>=20', (row) => row.active >= 20],
+    ] as const satisfies readonly (readonly [
+      string,
+      (row: { gpuModel: string; provider: string; state: string; usdPerHour: number; active: number }) => boolean,
+    ])[]) {
+      const { app, dashboard, press } = start();
+      type(press, query);
+      const wanted = app.state.get().upstreams.filter(check);
+      expect(
+        dashboard
+          .view()
+          .rows.map((row) => row.id)
+          .sort(),
+      ).toEqual(wanted.map((row) => row.id).sort());
+    }
+  });
+
+  test('that is not understood keeps the last good result and says what is wrong', () => {
+    const { dashboard, press, screen } = start();
+    press(
+      '/',
+      ...'prov:vast prov'
+        .replace(' ', '\u0000')
+        .split('')
+        .map((key) => (key === '\u0000' ? 'space' : key)),
+    );
+    press(...'iderx>3'.split(''));
+    expect(screen()).toContain('no field "providerx"');
+    press('enter');
+    expect(screen()).toContain('WARN filter: no field "providerx"');
+    expect(dashboard.view().filter).toBe('');
+  });
+
+  test('goes away with Escape', () => {
+    const { app, dashboard, press } = start();
+    type(press, 'state:down');
+    expect(dashboard.view().rows.length).toBe(1);
+    press('escape');
+    expect(dashboard.view().rows.length).toBe(app.state.get().upstreams.length);
+  });
+});
+
+describe('actions', () => {
+  test('d drains, d again resumes, u takes it back', async () => {
+    const { app, dashboard, press } = start();
+    const id = dashboard.view().selected?.id ?? '';
+    press('d');
+    await settle();
+    expect(app.calls.at(-1)).toEqual(['drain', id]);
+    press('d');
+    await settle();
+    expect(app.calls.at(-1)).toEqual(['resume', id]);
+    press('u');
+    await settle();
+    expect(app.calls.at(-1)).toEqual(['drain', id]);
+  });
+
+  test('marks make an action reach all of them', async () => {
+    const { app, dashboard, press } = start();
+    const ids = dashboard
+      .view()
+      .rows.slice(0, 3)
+      .map((row) => row.id);
+    press('space', 'space', 'space', 'd');
+    await settle();
+    expect(callsOf(app, 'drain').map(([, id]) => id)).toEqual(ids);
+  });
+
+  test('destroy needs the last four characters of the id', async () => {
+    const { app, dashboard, press, screen } = start();
+    const id = dashboard.view().selected?.id ?? '';
+    press('x');
+    expect(screen()).toContain('This cannot be undone');
+    app.tick(400);
+    press('enter');
+    expect(screen()).toContain(`type ${id.slice(-4)} first`);
+    press(...'wxyz', 'enter');
+    expect(callsOf(app, 'destroy')).toEqual([]);
+    press('ctrl-u', ...id.slice(-4), 'enter');
+    await settle();
+    expect(callsOf(app, 'destroy')).toEqual([['destroy', id, { now: false }]]);
+  });
+
+  test('a burst of keys that was on its way cannot confirm', async () => {
+    const { app, dashboard, press } = start();
+    const id = dashboard.view().selected?.id ?? '';
+    press('x', ...id.slice(-4), 'enter');
+    await settle();
+    expect(callsOf(app, 'destroy')).toEqual([]);
+    expect(dashboard.overlays.length).toBe(1);
+  });
+
+  test('destroying several needs their number, and says what the rest would carry', async () => {
+    const { app, press, screen } = start();
+    press('*', 'x');
+    expect(screen()).toContain('Nothing would be left to answer requests');
+    expect(screen()).toContain('Type 12, their number');
+    app.tick(400);
+    press('1', '2', 'enter');
+    await settle();
+    // The cursor begins on Cancel when nothing would be left.
+    expect(callsOf(app, 'destroy')).toEqual([]);
+  });
+
+  test('w sets a weight and an empty one gives it back to the formula', async () => {
+    const { app, dashboard, press } = start();
+    const id = dashboard.view().selected?.id ?? '';
+    press('w', '2', '.', '5', 'enter');
+    await settle();
+    expect(app.calls.at(-1)).toEqual(['setWeight', id, 2.5]);
+    press('w', 'enter');
+    await settle();
+    expect(app.calls.at(-1)).toEqual(['setWeight', id, null]);
+    press('w', 'x', 'enter');
+    await settle();
+    expect(callsOf(app, 'setWeight').length).toBe(2);
+  });
+
+  test('nothing is changed in a read-only dashboard, which says so', async () => {
+    const { app, press, screen } = start({ readonly: true });
+    for (const key of ['4', 'd', 'x', 'r', 'w', '>']) {
+      press(key);
+      expect(screen()).toContain('read-only');
+    }
+    await settle();
+    expect(app.calls).toEqual([]);
+    expect(screen()).toContain('[READ-ONLY]');
+  });
+
+  test('nothing is changed while the server is not reachable; what was known stays', async () => {
+    const app = createFakeApp();
+    const connection: ConnectionSource = {
+      get: () => ({ state: 'stale', since: app.now() - 14_000, retryAt: app.now() + 4000, detail: 'ECONNREFUSED' }),
+      subscribe: () => () => undefined,
+    };
+    const { press, screen } = start({ app, connection });
+    expect(screen()).toContain('STALE 14s, retry in 4s (R now)');
+    expect(screen()).toContain(app.state.get().upstreams[0]?.id);
+    press('4');
+    await settle();
+    expect(screen()).toContain('disconnected');
+    expect(app.calls).toEqual([]);
+  });
+
+  test('pasted text never acts; in a field it becomes one line', async () => {
+    const { app, dashboard, press } = start();
+    dashboard.paste('4\nxy\n');
+    await settle();
+    expect(app.calls).toEqual([]);
+    press('/');
+    dashboard.paste('prov:vast\nrm -rf\n');
+    expect(dashboard.view().prompt?.text).toBe('prov:vast rm -rf');
+  });
+});
+
+describe('reserving', () => {
+  test('shows the price, asks for the number, takes the quote again and rents once', async () => {
+    const { app, press, screen } = start();
+    press('r', '4');
+    await vi.waitFor(() => expect(screen()).toContain('4 of 4 GPUs'));
+    expect(screen()).toMatch(/\$\d+\.\d\d\/h, about \$\d+\.\d\d a day/);
+    expect(screen()).toContain('CLI gpuproxy reserve 4 --yes');
+    press('enter');
+    expect(screen()).toContain('Type 4 and enter to spend');
+    app.tick(400);
+    press('enter');
+    expect(screen()).toContain('type 4 to confirm');
+    press('4', 'enter');
+    await settle();
+    expect(callsOf(app, 'reserve').length).toBe(1);
+    const lastPlan = app.calls.findLastIndex(([name]) => name === 'plan');
+    expect(lastPlan).toBe(app.calls.findIndex(([name]) => name === 'reserve') - 1);
+    expect(screen()).toContain('Reserved 4 GPUs (requested: 4)');
+    expect(screen()).toContain('0 of 4 in rotation');
+  });
+
+  test('a plan for other wishes is never confirmed', async () => {
+    const { app, press, screen } = start();
+    press('r');
+    await vi.waitFor(() => expect(screen()).toContain('1 of 1 GPUs'));
+    press('8', 'enter');
+    expect(screen()).toContain('the offers are still being asked for');
+    expect(callsOf(app, 'reserve')).toEqual([]);
+  });
+
+  test('a price that rose stops it and shows both prices', async () => {
+    const { app, press, screen } = start();
+    const plan = app.plan.bind(app);
+    let factor = 1;
+    app.plan = async (request) => {
+      const answer = await plan(request);
+      return { ...answer, usdPerHour: answer.usdPerHour * factor };
+    };
+    press('r', '2');
+    await vi.waitFor(() => expect(screen()).toContain('2 of 2 GPUs'));
+    press('enter');
+    app.tick(400);
+    factor = 1.2;
+    press('2', 'enter');
+    await settle();
+    expect(screen()).toContain('The price rose from');
+    expect(callsOf(app, 'reserve')).toEqual([]);
+  });
+
+  test('a lost answer is asked for again with the same key, an answered refusal with a new one', async () => {
+    const { app, press, screen } = start();
+    const confirm = async () => {
+      await vi.waitFor(() => expect(screen()).toContain('1 of 1 GPUs'));
+      press('enter');
+      app.tick(400);
+      press('1', 'enter');
+      await settle();
+    };
+    press('r');
+    app.fail('reserve', new AppError('disconnected', 'connection reset'));
+    await confirm();
+    app.fail('reserve', new AppError('budget_exceeded', 'MAX_USD_PER_HOUR'));
+    await confirm();
+    await confirm();
+    const keys = callsOf(app, 'reserve').map(([, , key]) => key);
+    expect(keys.length).toBe(3);
+    expect(keys[1]).toBe(keys[0]);
+    expect(keys[2]).not.toBe(keys[1]);
+  });
+
+  test('bad input names the field, what came and what is accepted', async () => {
+    const { press, screen } = start();
+    press('r', '1', '7');
+    expect(screen()).toContain('count: got "17", accepts a whole number from 1 to 16');
+  });
+});
+
+describe('time', () => {
+  test('stands still while frozen, and can be walked back', () => {
+    const { app, dashboard, press, screen } = start();
+    for (let i = 0; i < 20; i += 1) {
+      app.tick(1000);
+      press('T');
+    }
+    press('p');
+    const frozen = screen();
+    expect(frozen).toContain('PAUSED');
+    app.tick(5000);
+    dashboard.changed();
+    expect(screen()).toBe(frozen);
+    const at = dashboard.view().snapshot.at;
+    press('left', 'left', 'left');
+    expect(dashboard.view().snapshot.at).toBeLessThan(at);
+    press('right', 'right', 'right');
+    expect(dashboard.view().snapshot.at).toBe(at);
+    press('p');
+    expect(dashboard.view().snapshot.at).toBe(app.now());
+  });
+});
+
+describe('the registry of commands', () => {
+  test('no key means two things in one pane', () => {
+    for (const pane of paneIds) {
+      for (const scope of [pane, 'list', 'global'] as const) {
+        const keys = commands.filter((command) => command.scope === scope).flatMap((command) => command.keys);
+        expect(new Set(keys).size, `${pane} ${scope}: ${keys.join(' ')}`).toBe(keys.length);
+      }
+    }
+  });
+
+  test('every command can be found by its id, has a title, and does not throw in any pane', async () => {
+    expect(new Set(commands.map((command) => command.id)).size).toBe(commands.length);
+    for (const pane of paneIds) {
+      const { dashboard } = start({ columns: 80, rows: 24 });
+      for (const command of commands) {
+        for (const overlay of dashboard.overlays) dashboard.close(overlay);
+        dashboard.press(['escape']);
+        dashboard.update({ focus: pane });
+        expect(command.title.length).toBeGreaterThan(3);
+        dashboard.run(command);
+        dashboard.changed();
+        command.cli?.(dashboard);
+      }
+      await settle();
+    }
+  });
+
+  test('a pane has its own meaning of a key before that of everywhere', () => {
+    expect(commandForKey('enter', 'instances')?.id).toBe('details');
+    expect(commandForKey('enter', 'strategy')?.id).toBe('apply-strategy');
+    expect(commandForKey('enter', 'providers')?.id).toBe('offers');
+    expect(commandForKey('x', 'reservations')?.id).toBe('release');
+    expect(commandForKey('q', 'events')?.id).toBe('quit');
+  });
+
+  test('the palette finds a command by some of its letters and runs it', async () => {
+    const { app, press, screen } = start();
+    press(':', ...'swleastresp'.split(''));
+    expect(screen()).toContain('CLI gpuproxy lb-strategy least_response_time');
+    press('enter');
+    await settle();
+    expect(app.state.get().strategy.name).toBe('least_response_time');
+    expect(fuzzyScore('xyz', 'Drain')).toBeNull();
+  });
+
+  test('help lists every command and can be searched', () => {
+    const { press, screen } = start();
+    press('?', '/', ...'destroy'.split(''));
+    expect(screen()).toContain('Destroy (asks first)');
+    expect(screen()).not.toContain('Freeze the picture');
+  });
+});
+
+describe('quitting', () => {
+  test('is asked for by q and by Ctrl-C, and closes a dialog first', () => {
+    let quits = 0;
+    const { dashboard, press } = start({ onQuit: () => (quits += 1) });
+    press('?', 'q');
+    expect(quits).toBe(0);
+    expect(dashboard.overlays).toEqual([]);
+    press('q');
+    press('ctrl-c');
+    expect(quits).toBe(2);
+  });
+});
+
+test('preferences are kept, and what cannot be understood falls back', () => {
+  let kept: unknown = { theme: 'no such theme', refreshMs: 1000, sort: { column: 'active', reverse: true } };
+  const preferences = { read: () => kept, write: (value: unknown) => (kept = value) };
+  const { dashboard, press } = start({ preferences });
+  expect(dashboard.ui.theme).toBe('terminal');
+  expect(dashboard.ui.refreshMs).toBe(1000);
+  expect(dashboard.ui.sort).toEqual({ column: 'active', reverse: true });
+  press('t');
+  expect(kept).toMatchObject({ theme: 'dark', refreshMs: 1000 });
+});
+
+test('the detail page shows the three states with their reasons, latency, requests, decisions and logs', async () => {
+  const { app, dashboard, press, screen } = start();
+  const down = app.state.get().upstreams.find((row) => row.state === 'DOWN');
+  dashboard.update({ selectedId: down?.id ?? null });
+  press('enter');
+  await settle();
+  expect(screen()).toMatch(/provider says running/);
+  expect(screen()).toMatch(/operator says ready/);
+  expect(screen()).toMatch(/traffic says ejected +connect ECONNREFUSED; 3 in a row/);
+  expect(screen()).toContain('NOT eligible');
+  expect(screen()).toContain('TIME TO FIRST BYTE');
+  press('tab');
+  expect(screen()).toContain('POST /v1/chat/completions');
+  press('tab');
+  expect(screen()).toMatch(/excluded: at its ceiling/);
+  press('tab');
+  await settle();
+  expect(screen()).toContain('Uvicorn running');
+  press('escape');
+  expect(dashboard.overlays).toEqual([]);
+});
+
+test('offers can be browsed, filtered and rented with a confirmation', async () => {
+  const { app, press, screen } = start();
+  press('P', 'enter');
+  await settle();
+  expect(screen()).toMatch(/\d+ of 20 offers, vast\.ai/);
+  press('/', ...'h100'.split(''), 'enter');
+  expect(screen()).toMatch(/4 of 20 offers/);
+  press('enter');
+  expect(screen()).toContain('Rent H100 SXM');
+  app.tick(400);
+  press('enter');
+  await settle();
+  expect(callsOf(app, 'rentOffer')).toEqual([]);
+  press('enter');
+  app.tick(400);
+  press('up', 'enter');
+  await settle();
+  expect(callsOf(app, 'rentOffer').length).toBe(1);
+});
