@@ -25,6 +25,7 @@ export const commands: readonly CommandEntry[] = [
   { name: 'simulate', group: 'Traffic', usage: '[strategy...]', summary: 'compare the strategies on a model of the fleet', load: () => import('./commands/simulate.ts') },
   { name: 'list', group: 'Renting', usage: '[provider]', summary: 'offers that can be rented now', load: () => import('./commands/list.ts') },
   { name: 'reserve', group: 'Renting', usage: '<count>', summary: 'rent 1 to 16 GPUs, chosen by the strategy', load: () => import('./commands/reserve.ts') },
+  { name: 'rent', group: 'Renting', usage: '<provider> <offer>', summary: 'rent one offer of the list', load: () => import('./commands/rent.ts') },
   { name: 'batch', group: 'Renting', usage: '', summary: 'rent up to 8 instances of each provider', load: () => import('./commands/batch.ts') },
   { name: 'reservations', group: 'Renting', usage: '[list|show|release]', summary: 'what was reserved', load: () => import('./commands/reservations.ts') },
   { name: 'providers', group: 'Renting', usage: '', summary: 'state, stock, prices and credit of the providers', load: () => import('./commands/providers.ts') },

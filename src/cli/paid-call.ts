@@ -1,6 +1,6 @@
 import type { Answer } from './client.ts';
 import { CliError, exitCodes } from './exit.ts';
-import { fieldsOf, textOf } from './fields.ts';
+import { type Fields, fieldsOf, textOf } from './fields.ts';
 import { onInterrupt } from './interrupts.ts';
 import type { Session } from './session.ts';
 
@@ -11,12 +11,20 @@ const paidTimeoutMs = 300_000;
  * A call that spends money. Ctrl-C does not cut it: the server finishes what it began whether somebody waits or not, so
  * the answer is awaited and what was rented is given back. A second Ctrl-C leaves at once and says how to look.
  */
-export async function callPaid(session: Session, path: string, body: unknown, idempotencyKey: string): Promise<Answer> {
+export async function callPaid(
+  session: Session,
+  path: string,
+  body: unknown,
+  /** null: the path knows no idempotency. */
+  idempotencyKey: string | null,
+): Promise<Answer> {
   const quit = new AbortController();
-  let cancelled = false;
   const look =
-    `see what became of it with "gpuproxy reservations", or repeat the command with ` +
-    `--idempotency-key ${idempotencyKey}, which rents nothing twice`;
+    idempotencyKey === null
+      ? 'see what became of it with "gpuproxy fleet"'
+      : 'see what became of it with "gpuproxy reservations", or repeat the command with ' +
+        `--idempotency-key ${idempotencyKey}, which rents nothing twice`;
+  let cancelled = false;
   const onSignal = () => {
     if (cancelled) {
       quit.abort();
@@ -33,18 +41,15 @@ export async function callPaid(session: Session, path: string, body: unknown, id
     try {
       answer = await session.call('POST', path, {
         body,
-        headers: { 'idempotency-key': idempotencyKey },
+        ...(idempotencyKey === null ? {} : { headers: { 'idempotency-key': idempotencyKey } }),
         signal: quit.signal,
         timeoutMs: paidTimeoutMs,
       });
     } catch (error) {
       if (quit.signal.aborted) {
-        throw new CliError(
-          exitCodes.interrupted,
-          'interrupted',
-          'interrupted: the server may still finish the reservation',
-          { hint: look },
-        );
+        throw new CliError(exitCodes.interrupted, 'interrupted', 'interrupted: the server may still rent', {
+          hint: look,
+        });
       }
       if (cancelled && error instanceof CliError && error.status !== null) {
         throw new CliError(exitCodes.interrupted, 'interrupted', `cancelled: nothing was rented (${error.message})`);
@@ -55,27 +60,39 @@ export async function callPaid(session: Session, path: string, body: unknown, id
       throw error;
     }
     if (!cancelled) return answer;
-    await giveBack(session, textOf(fieldsOf(answer.body).reservation_id, ''), look);
+    await giveBack(session, fieldsOf(answer.body), look);
     throw new CliError(exitCodes.interrupted, 'interrupted', 'cancelled: what was rented was given back', {
-      hint: '"gpuproxy reservations" shows that nothing is left',
+      hint: '"gpuproxy fleet" shows what is left',
     });
   } finally {
     restore();
   }
 }
 
-async function giveBack(session: Session, reservation: string, look: string): Promise<void> {
+async function giveBack(session: Session, rented: Fields, look: string): Promise<void> {
+  const reservation = textOf(rented.reservation_id, '');
+  const instance = textOf(rented.instance_id, '');
   try {
-    if (reservation === '') throw new Error('the answer names no reservation');
-    await session.client.call('DELETE', `/reservations/${encodeURIComponent(reservation)}`, { timeoutMs: 60_000 });
+    if (reservation === '' && instance === '') throw new Error('the answer does not name what was rented');
+    const path =
+      reservation === ''
+        ? `/fleet/${encodeURIComponent(instance)}`
+        : `/reservations/${encodeURIComponent(reservation)}`;
+    // Nothing can be open on what nobody has used yet, so there is nothing to drain.
+    await session.client.call('DELETE', path, { query: { now: true }, timeoutMs: 60_000 });
   } catch (error) {
     throw new CliError(
       exitCodes.interrupted,
       'interrupted',
-      'cancelled, but the reservation was made and could not be given back',
+      'cancelled, but it was rented and could not be given back',
       {
         why: error instanceof Error ? error.message : String(error),
-        hint: reservation === '' ? look : `gpuproxy reservations release ${reservation}`,
+        hint:
+          reservation !== ''
+            ? `gpuproxy reservations release ${reservation}`
+            : instance !== ''
+              ? `gpuproxy destroy ${instance}`
+              : look,
       },
     );
   }

@@ -284,7 +284,7 @@ describe('a reservation', () => {
       },
     });
     expect(code).toBe(130);
-    expect(stderr).toContain('the server may still finish the reservation');
+    expect(stderr).toContain('the server may still rent');
     expect(stderr).toContain('--idempotency-key my-key-1');
   });
 

@@ -76,6 +76,15 @@ describe('the client commands against the whole system', () => {
     expect(released.released).toContain(first);
   });
 
+  it('rent one offer of the list', async () => {
+    const { instances } = await json('list', 'vast.ai', '--gpu-count', '1');
+    const { id } = instances.at(-1);
+    expect((await run('rent', 'vast.ai', id, '--dry-run')).stdout).toContain(id);
+    const { instance_id } = await json('rent', 'vastai', id);
+    expect((await run('fleet', '-q')).stdout.split('\n')).toContain(instance_id);
+    expect((await run('destroy', instance_id, '--now')).code).toBe(0);
+  });
+
   it('tell what would be rented and rent nothing with --dry-run', async () => {
     const before = await json('fleet');
     const { code, stdout } = await run('reserve', '3', '--dry-run');
