@@ -36,6 +36,8 @@ const idempotent: Readonly<Record<string, true>> = {
 type ServerResponse = NodeResponse & { readonly expectsContinue: boolean };
 
 const nothingTried: readonly number[] = [];
+/** Pieces up to this size are copied into one write; larger ones are cheaper to gather. */
+const oneWriteBytes = 8_192;
 /** A small body that is on its way is waited for this long, so that it can go out, and go out again, in one piece. */
 const bodyGraceMs = 50;
 /** A directory older than the load table can name a row that this thread does not know yet. */
@@ -340,21 +342,48 @@ export class Exchange implements Waiting {
   /** False when the client takes no more for now; the attempt is resumed when it does. */
   write(chunk: Buffer): boolean {
     const { res } = this;
+    const headOut = this.#headOut;
     this.#headOut = true;
     this.bytesOut += chunk.length;
     if (this.bytesOut === this.#answerLength) {
       this.#ended = true;
       // Before the client can see the end: whoever has its answer must not find the slot still taken.
       this.attempt?.complete();
-      res.end(chunk);
+      // As a string it leaves in one piece with the head: one write instead of a gathered one.
+      if (!headOut && chunk.length <= oneWriteBytes) res.end(chunk.toString('latin1'), 'latin1');
+      else res.end(chunk);
       return true;
     }
-    if (res.write(chunk)) return true;
+    const { socket } = res;
+    if (this.#chunkedAnswer && socket !== null) {
+      if (this.#writeChunk(socket, chunk, headOut)) return true;
+    } else if (res.write(chunk)) return true;
     if (!this.#drainArmed) {
       this.#drainArmed = true;
-      res.on('drain', () => this.attempt?.resume());
+      const resume = () => this.attempt?.resume();
+      res.on('drain', resume);
+      this.socket.on('drain', resume);
+      res.on('close', () => this.socket.off('drain', resume));
     }
     return false;
+  }
+
+  /**
+   * One chunk of a chunked answer, framed here: the bytes are those of `res.write`, but they leave in one write where
+   * node gathers three pieces. All chunks of an answer go this way, because `res.write` may hold some back.
+   */
+  #writeChunk(socket: Socket, chunk: Buffer, headOut: boolean): boolean {
+    const small = chunk.length <= oneWriteBytes;
+    if (headOut && small) {
+      return socket.write(`${chunk.length.toString(16)}\r\n${chunk.toString('latin1')}\r\n`, 'latin1');
+    }
+    socket.cork();
+    if (!headOut) this.res.flushHeaders();
+    socket.write(`${chunk.length.toString(16)}\r\n`, 'latin1');
+    socket.write(chunk);
+    const more = socket.write('\r\n', 'latin1');
+    socket.uncork();
+    return more;
   }
 
   end(trailers: IncomingHttpHeaders): void {
