@@ -142,7 +142,7 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
     connect: { timeout: connectTimeoutMs },
     allowH2: false,
   };
-  const pool = new Pool(base.origin, { ...connection, connections: 8, keepAliveTimeout: 10_000 });
+  const pool = new Pool(base.origin, { ...connection, connections: 16, keepAliveTimeout: 10_000 });
   const counters = { calls: 0, retries: 0, rateLimited: 0, skippedRows: 0 };
   const turns = new Map<string, Turns>();
   const sendable = /^[\x21-\x7e]*$/.test(secret);

@@ -332,7 +332,7 @@ describe('at the documented limits of vast.ai', () => {
   });
 
   it('gets through although the limits are stricter than it knows', async () => {
-    await using strict = await startSimulator({ rateLimit: 0.1, offers: { vast: 20, ionet: 1 }, speed: 20 });
+    await using strict = await startSimulator({ rateLimit: 0.05, offers: { vast: 20, ionet: 1 }, speed: 20 });
     const client = createVast({ apiKey: strict.vastKey, baseUrl: strict.vastUrl, instancePort: 8000, pace: 0.03 });
     for (let n = 0; n < 3; n++) expect(await client.list()).toEqual([]);
     expect(new Set((await client.offers({})).map((offer) => offer.vramGb)).size).toBeGreaterThan(2);
