@@ -102,7 +102,12 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<Running
       auth: auth(),
       directory: app.directory(),
     };
-    const worker = new Worker(workerUrl(), { workerData: start, name: `proxy-${thread}` });
+    const worker = new Worker(workerUrl(), {
+      workerData: start,
+      name: `proxy-${thread}`,
+      // Requests live shorter than the default young generation lasts at full load; a larger one copies less.
+      resourceLimits: { maxYoungGenerationSizeMb: 64 },
+    });
     workers[thread] = worker;
     let listening = false;
     const listens = new Promise<number>((resolve, reject) => {
