@@ -319,7 +319,7 @@ export class GpuServer {
           dueAt = performance.now();
         }
         if (cut && chunks >= cut.afterChunks) {
-          if (cut.kind === 'gpu_reset') response.socket?.resetAndDestroy();
+          breakOff(response, cut);
           return;
         }
         const msPerToken = this.#msPerToken() * slow;
@@ -329,6 +329,11 @@ export class GpuServer {
         sent += burst;
         chunks++;
         this.#tokens += burst;
+        if (sent >= count && cut) {
+          // Shorter than the fault reckons with: broken off all the same, before its end.
+          response.write(out, () => breakOff(response, cut));
+          return;
+        }
         if (sent >= count) {
           response.end(out + frame.closing(body.stream_options?.include_usage === true));
           return;
@@ -436,9 +441,12 @@ function answer(response: ServerResponse, status: number, value: unknown, cut?: 
     response.end(body);
     return;
   }
-  response.write(body.subarray(0, body.length >> 1), () => {
-    if (cut.kind === 'gpu_reset') response.socket?.resetAndDestroy();
-  });
+  response.write(body.subarray(0, body.length >> 1), () => breakOff(response, cut));
+}
+
+/** A hang leaves it open; nothing more comes. */
+function breakOff(response: ServerResponse, cut: Cut): void {
+  if (cut.kind === 'gpu_reset') response.socket?.resetAndDestroy();
 }
 
 function answerError(response: ServerResponse, status: number, type: string, message: string): void {

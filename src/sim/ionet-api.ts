@@ -488,7 +488,7 @@ export function createIonetMarket(world: World): Market {
           };
         }),
     contracts: () => [...deployments.values()].filter((it) => !it.ending).map((it) => it.id),
-    machine: (contract) => deployments.get(contract)?.replicas[0]?.machine,
+    machines: (contract) => (deployments.get(contract)?.replicas ?? []).map(({ machine }) => machine),
     ledger: () =>
       [...deployments.values()].map(
         (it): LedgerEntry => ({

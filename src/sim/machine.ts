@@ -73,13 +73,8 @@ export class Machine {
       sick: failure === 'error',
     });
     this.#server = server;
-    try {
-      await server.open();
-    } catch (error) {
-      // No port is to be had: the container cannot start.
-      if ((error as NodeJS.ErrnoException).syscall !== 'listen') throw error;
-      await this.stop('exited');
-    }
+    this.#vanished = false;
+    await this.#open(server);
     await this.followFaults();
   }
 
@@ -151,6 +146,16 @@ export class Machine {
     if (vanished === this.#vanished) return;
     this.#vanished = vanished;
     if (vanished) await server.close();
-    else await server.open();
+    else await this.#open(server);
+  }
+
+  async #open(server: GpuServer): Promise<void> {
+    try {
+      await server.open();
+    } catch (error) {
+      // No port is to be had: the container cannot run.
+      if ((error as NodeJS.ErrnoException).syscall !== 'listen') throw error;
+      await this.stop('exited');
+    }
   }
 }

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
-import { FaultBook, FaultError, type Faults } from './faults.ts';
+import { FaultBook, FaultError, type Faults, faultSchema } from './faults.ts';
 import {
   findRoute,
   html,
@@ -120,7 +120,9 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
       }
     },
     changed() {
-      for (const { market, contract } of named('*')) void market.machine(contract)?.followFaults();
+      for (const { market, contract } of named('*')) {
+        for (const machine of market.machines(contract)) void machine.followFaults();
+      }
     },
   });
 
@@ -222,6 +224,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
       return json(200, { contracts, chargedUsd: contracts.reduce((sum, entry) => sum + entry.chargedUsd, 0) });
     }
     if (call === 'GET calls') return json(200, { calls });
+    if (call === 'GET faults/schema') return json(200, z.toJSONSchema(faultSchema, { io: 'input' }));
     if (call === 'GET faults') return json(200, { faults: book.list() });
     if (call === 'DELETE faults') {
       book.clear();

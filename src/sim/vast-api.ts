@@ -302,6 +302,7 @@ export function createVastMarket(world: World): Market {
       },
       'optional',
     ),
+    // What it answers is not documented.
     route('POST', '/api/v0/asks/bulk/', 'rent', ['paid', 'write'], 4.5, async (r) => {
       const spec = body(r);
       const ids = Array.isArray(spec.ids) ? spec.ids : [];
@@ -485,7 +486,10 @@ export function createVastMarket(world: World): Market {
           };
         }),
     contracts: () => [...contracts.values()].filter((it) => it.destroyedAt === null).map((it) => String(it.id)),
-    machine: (contract) => living(contract)?.machine,
+    machines: (id) => {
+      const contract = living(id);
+      return contract ? [contract.machine] : [];
+    },
     ledger: () =>
       [...contracts.values()].map(
         (contract): LedgerEntry => ({

@@ -83,7 +83,7 @@ export interface Market {
   instances(): readonly InstanceView[];
   /** Contracts that still exist, in order of rental. */
   contracts(): readonly string[];
-  machine(contract: string): Machine | undefined;
+  machines(contract: string): readonly Machine[];
   ledger(): readonly LedgerEntry[];
   /** Instances rentable now. */
   rentable(): number;

@@ -57,6 +57,15 @@ describe('the REST control', () => {
       expect((await call(sim.controlUrl, 'GET', '/__sim/nothing')).status).toBe(404);
     }));
 
+  test('describes every fault as a JSON schema', () =>
+    withSim(async (sim) => {
+      const { oneOf } = (await call(sim.controlUrl, 'GET', '/__sim/faults/schema')).body as unknown as {
+        oneOf: { properties: { kind: { const: string } } }[];
+      };
+      const kinds = oneOf.map(({ properties }) => properties.kind.const);
+      expect(kinds).toEqual(expect.arrayContaining(['latency', 'lose_answer', 'outbid', 'gpu_reset']));
+    }));
+
   test('says what is wrong with a fault', () =>
     withSim(async (sim) => {
       for (const [body, words] of [
@@ -144,7 +153,7 @@ describe('on an API', () => {
         const lost = async (work: (signal: AbortSignal) => Promise<Response>) => {
           let status = 0;
           try {
-            const answer = await work(AbortSignal.timeout(300));
+            const answer = await work(AbortSignal.timeout(150));
             await answer.text();
             status = answer.status;
           } catch {

@@ -2,13 +2,13 @@ import { once } from 'node:events';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import WebSocket from 'ws';
 import { type Simulator, startSimulator } from '../../src/sim/simulator.ts';
-import { call, fastBoot, one, until, vastClient } from './calls.ts';
+import { call, fastBoot, ionetClient, one, type Row, until, vastClient } from './calls.ts';
 
 let sim: Simulator;
 let url: string;
 let contract: string;
 beforeAll(async () => {
-  sim = await startSimulator({ ...fastBoot, speed: 20, slots: 2 });
+  sim = await startSimulator({ ...fastBoot, speed: 40, slots: 2 });
   contract = String(await vastClient(sim).rent());
   url = one(sim.instances()).url as string;
 });
@@ -218,7 +218,7 @@ describe('faults', () => {
     sim.faults.add({ kind: 'gpu_hang', times: 1 });
     await expect(post('/v1/chat/completions', chat(), AbortSignal.timeout(100))).rejects.toThrow('timeout');
     sim.faults.add({ kind: 'gpu_hang', afterChunks: 1, times: 1 });
-    const answer = await post('/v1/chat/completions', chat({ stream: true }), AbortSignal.timeout(300));
+    const answer = await post('/v1/chat/completions', chat({ stream: true }), AbortSignal.timeout(200));
     await expect(answer.text()).rejects.toThrow();
     await until(
       async () => stats(),
@@ -233,7 +233,7 @@ describe('faults', () => {
       return performance.now() - started;
     };
     const usual = await time();
-    sim.faults.add({ kind: 'gpu_slow', factor: 15 });
+    sim.faults.add({ kind: 'gpu_slow', factor: 20 });
     expect(await time()).toBeGreaterThan(usual * 3);
   });
 
@@ -263,6 +263,30 @@ describe('faults', () => {
         ),
       (status) => status === 200,
     );
+  });
+
+  test('every replica of a deployment vanishes', async () => {
+    await using fleet = await startSimulator({ ...fastBoot, offers: { vast: 0, ionet: 60 } });
+    const ionet = ionetClient(fleet);
+    const { hardware } = await ionet.data<{ hardware: Row[] }>('/hardware/max-gpus-per-container');
+    const most = one(hardware.toSorted((a, b) => b.available - a.available));
+    const places = await ionet.data<Row[]>(`/available-replicas?hardware_id=${most.hardware_id}&hardware_qty=1`);
+    const { body } = await ionet.deploy({
+      hardware_id: most.hardware_id,
+      location_ids: places.map((row) => row.id),
+      container_config: { replica_count: 2 },
+    });
+    fleet.faults.add({ kind: 'gpu_vanish', instance: body.deployment_id });
+    for (const { public_url } of await ionet.workers(body.deployment_id)) {
+      await until(
+        () =>
+          fetch(`${public_url}/health`).then(
+            () => false,
+            () => true,
+          ),
+        (refused) => refused,
+      );
+    }
   });
 
   test.each([
