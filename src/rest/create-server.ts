@@ -40,6 +40,8 @@ export type RestLimits = Readonly<{
   connections: number;
   /** Open event streams. */
   streams: number;
+  /** Between two comments on an event stream. */
+  keepAliveMs: number;
   /** How long `close` waits for answers that are under way. */
   closeMs: number;
 }>;
@@ -51,6 +53,7 @@ export const defaultRestLimits: RestLimits = {
   requestMs: 30_000,
   connections: 1024,
   streams: 64,
+  keepAliveMs: 15_000,
   closeMs: 5_000,
 };
 
@@ -127,7 +130,7 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
     method: ['GET', 'HEAD'],
     url: '/api/v1/openapi.json',
     handler: (_request, reply) => {
-      description ??= JSON.stringify(describeApi(operations, proxyUrl));
+      description ??= JSON.stringify(describeApi(operations, proxyUrl ?? app.state.get().mode.proxyUrl));
       return reply.type('application/json; charset=utf-8').send(description);
     },
   });
@@ -196,7 +199,7 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
     );
     reply.hijack();
     if (reply.raw.destroyed) return reply;
-    const stream = createEventStream(reply.raw, headers);
+    const stream = createEventStream(reply.raw, headers, limits.keepAliveMs);
     streams.add(stream);
     stream.onClose(() => streams.delete(stream));
     result.stream(stream);

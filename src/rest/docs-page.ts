@@ -88,6 +88,7 @@ details.operation[open] > summary { background: var(--soft); border-bottom: 1px 
 .inside { padding: .5rem .75rem .75rem; }
 table { border-collapse: collapse; width: 100%; margin: .4rem 0; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line); }
+h2, details, tr { scroll-margin-top: 3.5rem; }
 tr:target { background: var(--soft); outline: 2px solid var(--accent); }
 input, textarea, button { font-size: 13px; padding: .3rem .45rem; border: 1px solid var(--line); border-radius: 4px;
   background: var(--soft); color: inherit; }
@@ -174,7 +175,7 @@ const tryIt = (method, path, operation) => {
   const media = operation.requestBody && operation.requestBody.content['application/json'];
   const body = media ? el('textarea', { spellcheck: false, value: JSON.stringify(example(media.schema, 0), null, 2) }) : null;
   if (body) body.setAttribute('aria-label', 'body');
-  const changes = method !== 'GET';
+  const changes = operation['x-scope'] === 'admin' && method !== 'GET';
   const send = el('button', { type: 'button', textContent: changes ? 'Send: this changes things' : 'Send', className: changes ? 'danger' : '' });
   const stop = el('button', { type: 'button', textContent: 'Stop', hidden: true });
   const curl = el('pre', { hidden: true });
@@ -231,7 +232,7 @@ const tryIt = (method, path, operation) => {
     ...(inputs.length === 0 ? [] : [table(inputs.map(({ parameter, input }) => el('tr', {},
       el('td', {}, el('code', { textContent: parameter.name }), el('span', { className: 'dim', textContent: ' ' + parameter.in })),
       el('td', {}, input),
-      el('td', { className: 'dim', textContent: kindOf(parameter.schema) + ' ' + (parameter.description || parameter.schema.description || '') }))))]),
+      el('td', { className: 'dim', textContent: [kindOf(parameter.schema), parameter.description || parameter.schema.description].filter(Boolean).join(': ') }))))]),
     ...(media ? [el('p', { className: 'dim', textContent: operation.requestBody.required ? 'Body' : 'Body (may be left out)' }), body,
       el('details', {}, el('summary', { textContent: 'Fields of the body' }), table(fieldRows(media.schema, '', 0)))] : []),
     el('p', {}, send, ' ', stop), curl, result,

@@ -3,7 +3,6 @@ import type { ServerResponse } from 'node:http';
 /** A reader that leaves more than this waiting gets nothing further: it is dropped and comes back with Last-Event-ID. */
 const maxPendingBytes = 1024 * 1024;
 export const eventStreamType = 'text/event-stream; charset=utf-8';
-const keepAliveMs = 15_000;
 /** A reader that takes nothing for this long is dropped. */
 const stalledMs = 60_000;
 
@@ -20,7 +19,12 @@ export interface EventStream {
   close(): void;
 }
 
-export function createEventStream(response: ServerResponse, headers: Readonly<Record<string, string>>): EventStream {
+/** Takes over a response. Every `keepAliveMs` a comment goes out, so that nothing between here and the reader gives up. */
+export function createEventStream(
+  response: ServerResponse,
+  headers: Readonly<Record<string, string>>,
+  keepAliveMs: number,
+): EventStream {
   let closed = false;
   let waitingSince: number | null = null;
   const closeListeners: (() => void)[] = [];

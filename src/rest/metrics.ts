@@ -33,8 +33,10 @@ function sharedProcessRegistry(): Registry {
   if (processRegistry === null) {
     processRegistry = new Registry();
     collectDefaultMetrics({ register: processRegistry });
-    // What runs here in which version is nobody's business.
-    processRegistry.removeSingleMetric('nodejs_version_info');
+    // What runs here in which version is nobody's business; the others are gauges with the name of a counter.
+    for (const name of ['version_info', 'active_handles_total', 'active_requests_total', 'active_resources_total']) {
+      processRegistry.removeSingleMetric(`nodejs_${name}`);
+    }
   }
   return processRegistry;
 }

@@ -126,7 +126,16 @@ export const reserveBody = z
     config: instanceConfig.optional(),
     all_or_nothing: z.boolean().optional().meta({ description: 'true: anything short is rolled back, answer 409' }),
   })
-  .meta({ id: 'Reserve' });
+  .meta({
+    id: 'Reserve',
+    examples: [
+      {
+        count: 8,
+        filters: { min_vram: 24, max_price: 2 },
+        config: { image: 'nvidia/cuda:12.0.0-base-ubuntu22.04' },
+      },
+    ],
+  });
 
 const batchCount = z.int().min(0).max(8);
 export const batchBody = z

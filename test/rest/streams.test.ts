@@ -159,6 +159,13 @@ describe('state stream', () => {
   });
 });
 
+test('a quiet stream is kept alive by comments', async () => {
+  await using lively = await startRest(app, { limits: { keepAliveMs: 50 } });
+  const reader = await openSse(lively.url, '/api/v1/events', { 'x-api-key': lively.adminKey });
+  await expect.poll(() => reader.comments()).toBeGreaterThan(2);
+  reader.close();
+});
+
 test('closing the server ends its streams', async () => {
   const reader = await open('/api/v1/events');
   await rest.server.close();
