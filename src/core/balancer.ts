@@ -183,8 +183,9 @@ export function createBalancer(
 
   function firstInFleetOrder(count: number): number {
     let best = eligible[0] as number;
-    for (let i = 1; i < count; i++) {
+    for (let i = 0; i < count; i++) {
       const row = eligible[i] as number;
+      scores[row] = joined[row] as number;
       if ((joined[row] as number) < (joined[best] as number)) best = row;
     }
     return best;

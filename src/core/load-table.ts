@@ -553,16 +553,17 @@ export class LoadTable {
     this.lock();
     try {
       let orphans = Atomics.exchange(this.#words, hOpen + thread, 0);
-      Atomics.sub(this.#words, hActive, orphans);
+      // Sums are made anew rather than subtracted from: the thread may have died between two of its counts.
+      let active = 0;
+      for (let other = 0; other < maxThreads; other++) active += Atomics.load(this.#words, hOpen + other);
+      Atomics.store(this.#words, hActive, active);
       for (let row = 0; row < this.high; row++) {
         const at = thread * this.capacity + row;
         const mine = this.threadActive[at] as number;
-        if (mine === 0) continue;
         this.threadActive[at] = 0;
-        c.probing[row] = 0;
+        if (mine > 0) c.probing[row] = 0;
         for (let i = 0; i < mine; i++) this.count(row, drained, true);
         orphans -= mine;
-        // Summed anew rather than subtracted: the thread may have died between two of its counts.
         let open = 0;
         for (let other = 0; other < maxThreads; other++) {
           open += this.threadActive[other * this.capacity + row] as number;
@@ -589,7 +590,7 @@ export class LoadTable {
       if (!this.isCurrent(ref)) return null;
       const time = this.time(now);
       const flags = c.flags[row] as number;
-      const state = healthStates[c.health[row] as number] as HealthState;
+      const state = healthStates[this.#presentHealth(row, time)] as HealthState;
       const timed = state === 'ejected' || state === 'backoff';
       const us = (value: number | undefined) => (value === undefined || value < 0 ? null : value / 1000);
       const ramp = this.ramp(row, time);
@@ -632,6 +633,15 @@ export class LoadTable {
     } finally {
       this.unlock();
     }
+  }
+
+  /** The state that the next pick will find: ejections and back-offs end at a pick, and there may be none for hours. */
+  #presentHealth(row: number, now: number): number {
+    const c = this.columns;
+    const state = c.health[row] as number;
+    if (state < health.ejected || now < (c.healthUntil[row] as number)) return state;
+    if (state === health.backoff) return c.afterBackoff[row] as number;
+    return c.probeFailures[row] === 0 ? health.probation : state;
   }
 
   #serve(row: number): void {

@@ -120,10 +120,12 @@ export function matchesFilter(offer: Offer, filter: OfferFilter): boolean {
   if (filter.gpuCount !== undefined && offer.gpuCount !== filter.gpuCount) return false;
   if (filter.verified !== undefined && offer.verified !== filter.verified) return false;
   if (filter.gpuModel !== undefined && !words(offer.gpuModel).includes(words(filter.gpuModel))) return false;
-  if (filter.location !== undefined) {
-    const wanted = words(filter.location);
-    const isCode = offer.countryCode !== null && offer.countryCode.toLowerCase() === wanted;
-    if (!isCode && !(offer.location !== null && words(offer.location).includes(wanted))) return false;
-  }
-  return true;
+  return filter.location === undefined || isIn(offer, words(filter.location));
+}
+
+/** By country code or part of the text. Two letters are a code: "de" is not in "Sweden". */
+function isIn(offer: Offer, wanted: string): boolean {
+  const text = offer.location === null ? '' : words(offer.location);
+  if (wanted.length > 2) return text.includes(wanted);
+  return offer.countryCode?.toLowerCase() === wanted || text.split(/[^a-z]+/).includes(wanted);
 }
