@@ -577,7 +577,7 @@ export function createIonet(options: ProviderOptions): Provider {
           timeoutMs: 30_000,
           signal,
         },
-        { tail: wanted, quietMs: 1500, settledMs: 200, maxMs: 5000, maxBytes: 4 * 1024 * 1024 },
+        { tail: wanted, quietMs: 1500, settledMs: 200, maxMs: 2500, maxBytes: 4 * 1024 * 1024 },
       );
     const [out, err] = await Promise.allSettled([read('stdout'), read('stderr')]);
     if (out.status === 'rejected') throw out.reason;

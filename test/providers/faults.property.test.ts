@@ -176,7 +176,7 @@ it('whatever the network does, a client throws only its own errors, hangs never 
     }
   };
   await fc.assert(fc.asyncProperty(schedule, fc.array(call, { minLength: 4, maxLength: 10 }), run), {
-    numRuns: 16,
+    numRuns: 12,
     endOnFailure: true,
     interruptAfterTimeLimit: 25_000,
   });

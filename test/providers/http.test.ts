@@ -331,7 +331,7 @@ describe('lines of a text without an end', () => {
   const read = (client: JsonClient, limits: object = {}) =>
     client.lines(
       { endpoint, method: 'GET', path: '/log', until: client.within(5000) },
-      { tail: 3, quietMs: 150, settledMs: 50, maxMs: 1000, maxBytes: 100_000, ...limits },
+      { tail: 3, quietMs: 150, settledMs: 50, maxMs: 300, maxBytes: 100_000, ...limits },
     );
 
   it('are read until it is quiet, whole although their bytes come in pieces, the last ones kept', async () => {

@@ -15,7 +15,7 @@ beforeAll(async () => {
   sim = await startSimulator({
     seed: 7,
     offers: { vast: 300, ionet: 60 },
-    bootMs: { min: 150, max: 300 },
+    bootMs: { min: 120, max: 200 },
     credit: { vast: 10_000, ionet: 10_000 },
     speed: 20,
   });
