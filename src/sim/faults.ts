@@ -189,7 +189,7 @@ const immediate = new Set<FaultKind>([
 
 export interface Faults {
   /** Throws FaultError. Immediate ones are carried out and answered with an empty `id`. */
-  add(input: FaultInput | unknown): StandingFault;
+  add(input: FaultInput): StandingFault;
   list(): readonly StandingFault[];
   remove(id: string): boolean;
   clear(): void;
@@ -216,7 +216,7 @@ export class FaultBook implements Faults {
     this.#hooks = hooks;
   }
 
-  add(input: FaultInput | unknown): StandingFault {
+  add(input: FaultInput): StandingFault {
     const fault = this.#hooks.settle(parseFault(input));
     if (immediate.has(fault.kind)) {
       this.#hooks.act(fault);

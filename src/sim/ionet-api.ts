@@ -463,7 +463,6 @@ export function createIonetMarket(world: World): Market {
       return detail(401, 'Invalid API key');
     },
     notFound: (allow) => (allow.length > 0 ? detail(405, 'Method Not Allowed') : detail(404, 'Not Found')),
-    invalidBody: () => unprocessable([{ loc: ['body'], msg: 'JSON decode error', type: 'json_invalid' }]),
     instances: () =>
       [...deployments.values()]
         .filter((it) => !it.ending)

@@ -1,7 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
-import { FaultBook, FaultError, type Faults, faultSchema } from './faults.ts';
+import { FaultBook, FaultError, type FaultInput, type Faults, faultSchema } from './faults.ts';
+import { namesInstance } from './gpu-server.ts';
 import {
   findRoute,
   html,
@@ -57,6 +58,7 @@ export interface Simulator extends AsyncDisposable {
 }
 
 const keptCalls = 1000;
+const keptLogs = 200;
 const tickMs = 250;
 
 /** Starts both marketplaces. Rejects when a port is taken or an option is wrong. */
@@ -79,13 +81,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     markets.flatMap((market) =>
       market
         .contracts()
-        .filter(
-          (contract) =>
-            instance === '*' ||
-            instance === market.name ||
-            instance === contract ||
-            instance === `${market.name}-${contract}`,
-        )
+        .filter((contract) => namesInstance(instance, { contract, provider: market.name }))
         .map((contract) => ({ market, contract })),
     );
 
@@ -133,6 +129,8 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     publishLog(readText) {
       const key = `${chance.int(1e8, 1e9).toString(16)}${chance.int(1e8, 1e9).toString(16)}.log`;
       logs.set(key, { text: readText, reads: 0 });
+      const [oldest] = logs.keys();
+      if (logs.size > keptLogs && oldest !== undefined) logs.delete(oldest);
       return `${controlUrl}/vast.ai/instance_logs/${key}`;
     },
   };
@@ -235,7 +233,8 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     }
     if (call === 'POST faults') {
       try {
-        const input: unknown = JSON.parse(request.raw);
+        // The book checks what it gets.
+        const input = JSON.parse(request.raw) as FaultInput | FaultInput[];
         const added = (Array.isArray(input) ? input : [input]).map((one) => book.add(one));
         return json(201, { faults: added });
       } catch (error) {

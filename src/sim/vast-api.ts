@@ -464,7 +464,6 @@ export function createVastMarket(world: World): Market {
       return fail(found.name === 'search' ? 404 : 401, 'auth_error', 'Invalid user key');
     },
     notFound: (allow) => (allow.length > 0 ? html(405, 'Method Not Allowed') : html(404, 'Not Found')),
-    invalidBody: () => json(400, { success: false, error: 'invalid_request', msg: 'Invalid json body' }),
     instances: () =>
       [...contracts.values()]
         .filter((contract) => contract.destroyedAt === null)

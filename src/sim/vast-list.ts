@@ -1,5 +1,5 @@
 import { seedOf } from './random.ts';
-import { compare, fields, QueryError, toNumber } from './vast-search.ts';
+import { compare, fields, orderOf, QueryError, toNumber } from './vast-search.ts';
 
 type Row = Record<string, unknown>;
 
@@ -13,7 +13,7 @@ export function listPage(rows: readonly Row[], query: URLSearchParams): object |
   const order = parameter(query.get('order_by'), []) as readonly { col?: unknown; dir?: unknown }[];
   if (!Array.isArray(order)) throw new QueryError('Error in query parameters: order_by');
   for (const { col, dir } of [...order].reverse()) {
-    matching.sort((a, b) => compareValues(a[String(col)], b[String(col)]) * (dir === 'desc' ? -1 : 1));
+    matching.sort((a, b) => orderOf(a[String(col)], b[String(col)]) * (dir === 'desc' ? -1 : 1));
   }
   const token = query.get('after_token');
   const start = token === null ? 0 : startOfPage(token, filters);
@@ -70,13 +70,6 @@ function instanceTests(filters: string): ((row: Row) => boolean)[] {
           compare(it[field], op, want),
     );
   });
-}
-
-function compareValues(a: unknown, b: unknown): number {
-  if (a === b) return 0;
-  if (a === null || a === undefined) return 1;
-  if (b === null || b === undefined) return -1;
-  return (a as number) < (b as number) ? -1 : 1;
 }
 
 /** A query parameter that is JSON. */

@@ -144,7 +144,8 @@ function sort(asks: Ask[], order: unknown, pricing: Pricing): void {
   });
 }
 
-function orderOf(a: unknown, b: unknown): number {
+/** For sorting upwards; what is missing comes last. */
+export function orderOf(a: unknown, b: unknown): number {
   if (a === b) return 0;
   if (a === null || a === undefined) return 1;
   if (b === null || b === undefined) return -1;

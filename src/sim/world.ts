@@ -79,7 +79,6 @@ export interface Market {
   /** Who is calling, for intervals between calls. */
   identity(request: Request): string;
   notFound(allow: readonly string[]): Reply;
-  invalidBody(): Reply;
   instances(): readonly InstanceView[];
   /** Contracts that still exist, in order of rental. */
   contracts(): readonly string[];
