@@ -47,6 +47,8 @@ export type Pool = Readonly<{
   gpuWidth: number;
   /** True when the table is wide enough for bars beside numbers. */
   roomy: boolean;
+  /** True when predicted shares stand beside the real ones. */
+  ghosts: boolean;
 }>;
 
 export type Column = Readonly<{
@@ -247,7 +249,7 @@ export const columns: readonly Column[] = [
     title: 'SHARE',
     key: 'h',
     align: 'right',
-    width: (pool) => (pool.roomy ? 11 : 5),
+    width: (pool) => (pool.roomy || pool.ghosts ? 11 : 5),
     priority: 10,
     descending: true,
     sortValue: (row) => row.share,
@@ -267,14 +269,16 @@ export const columns: readonly Column[] = [
   },
   {
     id: 'trend',
-    title: 'TREND 60s',
+    title: 'TREND',
     key: 'n',
     align: 'left',
-    width: fixed(10),
+    width: (pool) => (pool.roomy ? 12 : 8),
     priority: 12,
     descending: true,
     sortValue: (row) => row.rps,
-    cell: (row, view, _pool, width) => [span(sparkline(row.trend, width, view.glyphs, undefined, 6), 'spark')],
+    cell: (row, view, _pool, width) => [
+      span(sparkline(row.trend, width, view.glyphs, undefined, Math.ceil(60 / width)), 'spark'),
+    ],
   },
   {
     id: 'used',
@@ -395,6 +399,7 @@ export function poolOf(rows: readonly UpstreamView[]): Pool {
     idWidth,
     gpuWidth,
     roomy: false,
+    ghosts: false,
     medianAvgMs: averages[Math.floor(averages.length / 2)] ?? null,
   };
 }
@@ -402,8 +407,13 @@ export function poolOf(rows: readonly UpstreamView[]): Pool {
 export type Fitted = Readonly<{ shown: readonly Readonly<{ column: Column; width: number }>[]; dropped: number }>;
 
 /** The columns that fit into `width` cells, by priority, in display order; one blank between two (two where there is room). */
-export function fitColumns(width: number, usual: Pool, hidden: ReadonlySet<ColumnId>): Fitted & { gap: number } {
-  const pool = { ...usual, roomy: width >= 104 };
+export function fitColumns(
+  width: number,
+  usual: Pool,
+  hidden: ReadonlySet<ColumnId>,
+  ghosts = false,
+): Fitted & { gap: number } {
+  const pool = { ...usual, ghosts, roomy: width >= 125 };
   const wanted = columns.filter((column) => !hidden.has(column.id));
   const chosen = new Set<ColumnId>();
   let used = 0;

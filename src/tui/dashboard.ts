@@ -12,7 +12,7 @@ import type { Line } from './line.ts';
 import { paneById } from './panes/index.ts';
 import type { DashboardPreferences, PreferenceStore } from './preferences.ts';
 import { readPreferences } from './preferences.ts';
-import type { Predict, PreviewState } from './preview.ts';
+import { type Predict, type PreviewState, predictByReplay, previewOf } from './preview.ts';
 import { type ColorLevel, paint, type ThemeName, themes } from './theme.ts';
 import type { Connection, SortOrder, Toast, ToastLevel, View } from './view.ts';
 
@@ -34,7 +34,7 @@ export type DashboardSettings = Readonly<{
   readonly?: boolean;
   preferences?: PreferenceStore | undefined;
   connection?: ConnectionSource | undefined;
-  /** What the preview asks; without it the picker shows no model. */
+  /** What the preview of a strategy asks; the model of the core when absent. */
   predict?: Predict | undefined;
   /** Wall clock in ms. */
   now?: () => number;
@@ -590,41 +590,22 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
 
   function showPreview(): void {
     const name = ui.focus === 'strategy' ? strategyNames[ui.cursors.strategy] : undefined;
-    if (name === undefined || settings.predict === undefined || name === snapshot.strategy.name) {
+    if (name === undefined || name === snapshot.strategy.name) {
       preview = null;
       return;
     }
-    const { predict } = settings;
     void app
       .requests({ limit: 5000 })
-      .then((all) => {
+      .then((kept) => {
         if (ui.focus !== 'strategy' || strategyNames[ui.cursors.strategy] !== name) return;
-        const since = now() - 60_000;
-        const requests = all.filter((request) => request.at >= since);
-        const common = { strategy: name, requests: requests.length, nowP95Ms: snapshot.traffic.p95Ms };
-        const nothing = { shares: null, predictedP95Ms: null, modelError: null };
-        if (requests.length < 200) {
-          preview = { ...common, ...nothing, why: `not enough traffic: ${requests.length} of 200 requests` };
-          draw();
-          return;
-        }
-        const then = predict(name, requests, snapshot);
-        const model = predict(snapshot.strategy.name, requests, snapshot);
-        const known = snapshot.traffic.p95Ms;
-        preview =
-          then === null
-            ? { ...common, ...nothing, why: 'the model has nothing to say about this traffic' }
-            : {
-                ...common,
-                shares: then.shares,
-                predictedP95Ms: then.p95Ms,
-                modelError:
-                  model?.p95Ms == null || known === null || known <= 0 ? null : Math.abs(model.p95Ms - known) / known,
-                why: null,
-              };
+        preview = previewOf(name, kept, snapshot, now(), settings.predict ?? predictByReplay);
         draw();
       })
-      .catch(() => undefined);
+      .catch((error: unknown) => {
+        preview = null;
+        dashboard.toast('warn', `preview: ${reasonOf(error)}`);
+        draw();
+      });
   }
 
   const second = setInterval(() => {

@@ -301,3 +301,28 @@ export function sparkline(values: readonly number[], width: number, glyphs: Glyp
   });
   return ' '.repeat(width - drawn.length) + drawn.join('');
 }
+
+/**
+ * Values over time as an area of exactly `width` by `height` cells, rows from the top down. The newest value stands at
+ * the right end; fewer values than cells are stretched.
+ */
+export function areaChart(
+  values: readonly number[],
+  width: number,
+  height: number,
+  glyphs: Glyphs,
+  top: number,
+): string[] {
+  const steps = glyphs.spark.length;
+  const heights = Array.from({ length: width }, (_, cell) => {
+    const value = values[Math.floor((cell * values.length) / width)] ?? 0;
+    const part = top > 0 && Number.isFinite(value) ? Math.min(1, Math.max(0, value / top)) : 0;
+    return Math.round(part * height * steps);
+  });
+  return Array.from({ length: height }, (_, row) => {
+    const floor = (height - 1 - row) * steps;
+    return heights
+      .map((units) => (units <= floor ? ' ' : (glyphs.spark[Math.min(steps, units - floor) - 1] ?? ' ')))
+      .join('');
+  });
+}

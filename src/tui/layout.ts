@@ -91,7 +91,7 @@ export function layout(columns: number, rows: number, options: LayoutOptions = {
       dividers: [rect(left, stripTop, 1, stripHeight)],
     };
   }
-  const right = columns >= 200 ? 58 : 49;
+  const right = columns >= 200 ? 58 : columns >= 170 ? 49 : 46;
   const left = columns - right - 1;
   const eventsHeight = Math.min(16, Math.max(9, Math.floor(body * 0.24)));
   const upper = body - eventsHeight;

@@ -1,18 +1,17 @@
 import type { StrategyName } from '../core/domain.ts';
+import { replay } from '../core/fleet-model.ts';
 import type { FinishedRequest } from '../core/report.ts';
 import type { Snapshot } from '../fleet/app.ts';
 
 /** What a model says a strategy would have done with the last minute of requests. */
 export type Prediction = Readonly<{
+  /** Of whole response times. */
   p95Ms: number | null;
   /** Part of the picks by instance id, 0 to 1. */
   shares: ReadonlyMap<string, number>;
 }>;
 
-/**
- * Replays requests under a strategy. Injected, because the model lives with the strategies. Returns null when it cannot
- * say anything.
- */
+/** Replays requests under a strategy. Returns null when it cannot say anything. */
 export type Predict = (
   strategy: StrategyName,
   requests: readonly FinishedRequest[],
@@ -23,6 +22,7 @@ export type PreviewState = Readonly<{
   strategy: StrategyName;
   /** Null while it is being computed or when there is nothing to compare. */
   shares: ReadonlyMap<string, number> | null;
+  /** Observed, of whole response times. */
   nowP95Ms: number | null;
   predictedP95Ms: number | null;
   /** Relative error of the model on the strategy that is active; null when unknown. */
@@ -31,3 +31,54 @@ export type PreviewState = Readonly<{
   /** Why there is no prediction; null when there is one. */
   why: string | null;
 }>;
+
+/** Fewer requests than this say nothing about a strategy. */
+const leastRequests = 200;
+const spanMs = 60_000;
+
+/** The model of the core, on the instances that may get requests now. */
+export const predictByReplay: Predict = (strategy, requests, snapshot) => {
+  const result = replay(
+    requests,
+    snapshot.upstreams.filter((row) => row.eligible).map(({ id, weight }) => ({ id, weight })),
+    strategy,
+  );
+  return result === null ? null : { p95Ms: result.p95Ms, shares: new Map(Object.entries(result.shares)) };
+};
+
+/** The preview of one strategy from the requests that are kept. */
+export function previewOf(
+  strategy: StrategyName,
+  kept: readonly FinishedRequest[],
+  snapshot: Snapshot,
+  now: number,
+  predict: Predict,
+): PreviewState {
+  const requests = kept.filter((request) => request.at >= now - spanMs);
+  const times = requests
+    .filter((request) => request.cause === 'complete')
+    .map((request) => request.totalMs - request.queueMs)
+    .sort((a, b) => a - b);
+  const nowP95Ms = times[Math.floor(times.length * 0.95)] ?? null;
+  const nothing = {
+    strategy,
+    requests: requests.length,
+    nowP95Ms,
+    shares: null,
+    predictedP95Ms: null,
+    modelError: null,
+  };
+  if (requests.length < leastRequests) {
+    return { ...nothing, why: `not enough traffic: ${requests.length} of ${leastRequests} requests` };
+  }
+  const then = predict(strategy, requests, snapshot);
+  if (then === null) return { ...nothing, why: 'the model has nothing to say about this traffic' };
+  const model = predict(snapshot.strategy.name, requests, snapshot)?.p95Ms ?? null;
+  return {
+    ...nothing,
+    shares: then.shares,
+    predictedP95Ms: then.p95Ms,
+    modelError: model === null || nowP95Ms === null || nowP95Ms <= 0 ? null : Math.abs(model - nowP95Ms) / nowP95Ms,
+    why: null,
+  };
+}

@@ -43,7 +43,11 @@ export const eventsPane: Pane = {
 };
 
 export function eventRow(event: FleetEvent, width: number, marker = ' '): Span[] {
-  const subject = width >= 70 ? 14 : 12;
+  const subject = width >= 70 ? 16 : 13;
+  // The subject has its own column: a message that begins with it does not repeat it.
+  const { message } = event;
+  const said = event.subject !== null && message.startsWith(event.subject) ? event.subject.length : 0;
+  const rest = message.slice(said).replace(/^:? /, '');
   return [
     span(marker, 'key'),
     span(`${clockTime(event.at)} `, 'dim'),
@@ -51,6 +55,6 @@ export function eventRow(event: FleetEvent, width: number, marker = ' '): Span[]
     span(' '),
     outside(fitText(event.subject ?? event.kind, subject), 'strong'),
     span(' '),
-    outside(event.message),
+    outside(rest === '' ? message : rest),
   ];
 }

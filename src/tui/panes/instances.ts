@@ -1,5 +1,5 @@
 import { columnById, type Fitted, fitColumns, poolOf, stateStyle } from '../columns.ts';
-import { count, fitText, money } from '../format.ts';
+import { age, areaChart, count, fitText, milliseconds, money, percent, rate, sparkline } from '../format.ts';
 import { fitLine, type Line, lineWidth, outside, type Span, span, textOf } from '../line.ts';
 import type { View } from '../view.ts';
 import { type Pane, scrollTo } from './pane.ts';
@@ -31,7 +31,7 @@ export const instancesPane: Pane = {
   body: (view, width, height, focused) => {
     if (view.snapshot.upstreams.length === 0) return emptyFleet(view, width);
     const pool = poolOf(view.rows.length > 0 ? view.rows : view.snapshot.upstreams);
-    const fitted = fitColumns(width - 3, pool, view.hiddenColumns);
+    const fitted = fitColumns(width - 3, pool, view.hiddenColumns, view.preview?.shares != null);
     const gap = span(' '.repeat(fitted.gap));
     const lines: Line[] = [headings(view, fitted, gap, width)];
     if (view.rows.length === 0) {
@@ -70,7 +70,8 @@ export const instancesPane: Pane = {
         ),
       ]);
     }
-    return lines;
+    const spare = height - lines.length;
+    return spare >= 8 ? [...lines, ...trafficChart(view, width, spare)] : lines;
   },
 };
 
@@ -83,6 +84,28 @@ function headings(view: View, fitted: Fitted, gap: Span, room: number): Line {
   const more = ` +${fitted.dropped}`;
   if (fitted.dropped > 0 && lineWidth(spans) + more.length <= room) spans.push(span(more, 'dim'));
   return spans;
+}
+
+/** The requests of the last minute, drawn where the table leaves room. */
+function trafficChart(view: View, width: number, room: number): Line[] {
+  const { trend, rps } = view.snapshot.traffic;
+  if (trend.length < 2) return [];
+  const height = Math.min(8, room - 3);
+  const top = Math.max(1, ...trend.filter(Number.isFinite));
+  const scale = 8;
+  const blanks: Line[] = Array.from({ length: room - height - 2 }, () => []);
+  const rows = areaChart(trend, width - scale - 2, height, view.glyphs, top).map(
+    (text, row): Line => [
+      span(fitText(row === 0 ? rate(top) : row === height - 1 ? '0' : '', scale - 1, 'right'), 'dim'),
+      span(` ${view.glyphs.side}`, 'rule'),
+      span(text, 'spark'),
+    ],
+  );
+  return [
+    ...blanks,
+    [span('  REQUESTS/S', 'head'), span(`  last ${trend.length} s, now ${rate(rps)}`, 'dim')],
+    ...rows,
+  ];
 }
 
 function emptyFleet(view: View, width: number): Line[] {
@@ -122,7 +145,27 @@ export function peekLines(view: View, width: number, height: number): Line[] {
     span(`${money(row.usdPerHour)}/h`, 'strong'),
     span('  spent ', 'dim'),
     span(money(row.spentUsd)),
-    ...(row.reservation === null ? [] : [span('  by ', 'dim'), outside(row.reservation)]),
+    ...(row.startedAt === null ? [] : [span('  up ', 'dim'), span(age(view.now - row.startedAt))]),
+    ...(row.expiresAt === null ? [] : [span('  left ', 'dim'), span(age(row.expiresAt - view.now))]),
   ]);
+  if (height >= 5) {
+    lines.push([
+      span(' p50 ', 'dim'),
+      span(milliseconds(row.p50Ms)),
+      span('  p95 ', 'dim'),
+      span(milliseconds(row.p95Ms), 'strong'),
+      span('  p99 ', 'dim'),
+      span(milliseconds(row.p99Ms)),
+      span('  err ', 'dim'),
+      span(percent(row.errorRate), row.errorRate > 0.01 ? 'warn' : 'text'),
+    ]);
+    lines.push([
+      span(` ${rate(row.rps).padStart(5)} r/s `, 'strong'),
+      span(sparkline(row.trend, Math.max(4, width - 13), view.glyphs), 'spark'),
+    ]);
+    lines.push([span(' '), outside(row.origin ?? 'no address yet', 'accent')]);
+    lines.push([span(' models ', 'dim'), outside(row.models === null ? 'any' : row.models.join(' ') || 'none')]);
+    if (row.reservation !== null) lines.push([span(' reserved by ', 'dim'), outside(row.reservation)]);
+  }
   return lines.slice(0, height).map((line) => fitLine(line, width));
 }

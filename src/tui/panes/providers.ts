@@ -32,10 +32,10 @@ export const providersPane: Pane = {
       [
         span('  '),
         span(fitText('', 8)),
-        span(fitText('AVAIL', 7, 'right'), 'head'),
-        span(fitText('$/H', 13, 'right'), 'head'),
-        span(fitText('MINE', 6, 'right'), 'head'),
-        span(fitText('API', 4 + 2, 'right'), 'head'),
+        span(fitText('AVAIL', 6, 'right'), 'head'),
+        span(fitText('$/H', 12, 'right'), 'head'),
+        span(fitText('MINE', 5, 'right'), 'head'),
+        span('  API', 'head'),
       ],
     ];
     const needed = providers.length + 2;
@@ -53,9 +53,9 @@ export const providersPane: Pane = {
       lines.push([
         span('  '),
         span(fitText('Total', 8), 'dim'),
-        span(fitText(count(totalAvailable(view)), 7, 'right'), 'strong'),
-        span(fitText('', 13)),
-        span(fitText(count(mine), 6, 'right')),
+        span(fitText(count(totalAvailable(view)), 6, 'right'), 'strong'),
+        span(fitText('', 12)),
+        span(fitText(count(mine), 5, 'right')),
         span(`  ${money(spend)}/h`, 'dim'),
       ]);
     }
@@ -72,7 +72,7 @@ function providerRow(provider: ProviderView, view: View, here: boolean): Span[] 
     provider.minUsdPerHour === null
       ? '-'
       : `${money(provider.minUsdPerHour)}-${money(provider.maxUsdPerHour ?? provider.minUsdPerHour).slice(1)}`;
-  const old = provider.refreshedAt === null ? '' : `  ${age(view.now - provider.refreshedAt)} old`;
+  const old = provider.refreshedAt === null ? '' : ` ${age(view.now - provider.refreshedAt)}`;
   const api: Span =
     provider.status === 'ok'
       ? span(`OK ${milliseconds(provider.latencyMs)}`, 'good')
@@ -82,9 +82,9 @@ function providerRow(provider: ProviderView, view: View, here: boolean): Span[] 
   return [
     span(here ? `${view.glyphs.cursor} ` : '  ', 'key'),
     span(fitText(provider.name, 8), 'strong'),
-    span(fitText(provider.refreshedAt === null ? '-' : count(provider.available), 7, 'right'), 'strong'),
-    span(fitText(range, 13, 'right')),
-    span(fitText(count(provider.rented), 6, 'right')),
+    span(fitText(provider.refreshedAt === null ? '-' : count(provider.available), 6, 'right'), 'strong'),
+    span(fitText(range, 12, 'right')),
+    span(fitText(count(provider.rented), 5, 'right')),
     span('  '),
     api,
     span(old, 'dim'),

@@ -1,5 +1,5 @@
 import type { ReservationView, UpstreamView } from '../../fleet/app.ts';
-import { age, barParts, fitText, money } from '../format.ts';
+import { age, barParts, cellWidth, fitText, money } from '../format.ts';
 import { fitLine, type Line, outside, type Span, type Style, span, textOf } from '../line.ts';
 import type { View } from '../view.ts';
 import { type Pane, scrollTo } from './pane.ts';
@@ -51,12 +51,13 @@ export const reservationsPane: Pane = {
       return [...lines, [span('  None. ', 'dim'), span('r', 'key'), span(' reserves GPUs.', 'dim')]];
     }
     const room = height - lines.length;
+    const idWidth = Math.min(14, Math.max(...items.map((item) => cellWidth(item.id))));
     const byId = new Map(view.snapshot.upstreams.map((row) => [row.id, row]));
     const first = scrollTo(focused ? view.cursors.reservations : 0, items.length, room, view.offsets.reservations);
     view.offsets.reservations = first;
     for (const [index, item] of items.slice(first, first + room).entries()) {
       const here = focused && first + index === view.cursors.reservations;
-      const spans = reservationRow(item, view, byId, here);
+      const spans = reservationRow(item, view, byId, idWidth, here);
       lines.push(here ? [span(textOf(fitLine(spans, width)), 'selected')] : spans);
     }
     return lines;
@@ -67,6 +68,7 @@ function reservationRow(
   item: ReservationView,
   view: View,
   byId: ReadonlyMap<string, UpstreamView>,
+  idWidth: number,
   here: boolean,
 ): Span[] {
   const members = item.instances.map((id) => byId.get(id)).filter((row) => row !== undefined);
@@ -74,19 +76,19 @@ function reservationRow(
   const booting = members.filter((row) => ['RESERVING', 'BOOT', 'PROBE'].includes(row.state)).length;
   const detail =
     item.state === 'renting'
-      ? `renting ${item.instances.length}/${item.requested}`
+      ? `${item.instances.length} of ${item.requested}`
       : booting > 0
-        ? `${ready} up, ${booting} booting`
-        : `${ready}/${item.instances.length} in rotation`;
+        ? `${ready} up ${booting} boot`
+        : `${ready}/${item.instances.length} up`;
   return [
     span(here ? view.glyphs.cursor : ' ', 'key'),
     span(' '),
-    outside(fitText(item.id, 8), 'strong'),
+    outside(fitText(item.id, idWidth), 'strong'),
     span(' '),
-    span(fitText(item.state, 8), stateStyles[item.state]),
+    span(fitText(item.state, 7), stateStyles[item.state]),
     span(' '),
-    span(fitText(item.errors.length > 0 && booting === 0 && ready === 0 ? (item.errors[0] ?? '') : detail, 17)),
-    span(item.usdPerHour > 0 ? ` ${money(item.usdPerHour)}/h` : '', 'text'),
+    span(fitText(item.errors.length > 0 && booting === 0 && ready === 0 ? (item.errors[0] ?? '') : detail, 11)),
+    span(item.usdPerHour > 0 ? `${money(item.usdPerHour)}/h` : '', 'text'),
     span(` ${age(view.now - item.createdAt)}`, 'dim'),
   ];
 }

@@ -53,7 +53,7 @@ function previewLines(view: View, width: number): Line[] {
   const arrow = view.glyphs.name === 'ascii' ? '->' : view.glyphs.arrow;
   const lines: Line[] = [
     title,
-    comparison('p95', milliseconds(preview.nowP95Ms), milliseconds(preview.predictedP95Ms), arrow),
+    comparison('p95 whole answer', milliseconds(preview.nowP95Ms), milliseconds(preview.predictedP95Ms), arrow),
   ];
   if (preview.shares !== null) {
     const now = new Map(view.snapshot.upstreams.map((row) => [row.id, row.share]));
