@@ -139,6 +139,7 @@ const hBalancing = 3;
 const hCapacity = 4;
 const hHigh = 5;
 const hActive = 6;
+const hUsed = 7;
 const hOpen = 8; // open leases by thread, leases on removed rows included
 const headerInts = hOpen + maxThreads;
 
@@ -363,7 +364,8 @@ export class LoadTable {
     this.lock();
     try {
       this.time(init.now);
-      let row = 0;
+      // Without gaps there is nothing to look for below the first unused row.
+      let row = this.#words[hUsed] === this.high ? this.high : 0;
       while (row < this.capacity && ((c.flags[row] as number) & flag.used) !== 0) row++;
       if (row === this.capacity) throw new RangeError(`load table is full: ${this.capacity} upstreams`);
       const generation = c.generation[row] as number;
@@ -381,6 +383,7 @@ export class LoadTable {
       this.#cap(row, init.ceiling);
       c.lastUsed[row] = c.shownUs[row] = c.lastSampleUs[row] = c.costUs[row] = -1;
       c.flags[row] = flag.used;
+      Atomics.add(this.#words, hUsed, 1);
       if (row >= this.high) Atomics.store(this.#words, hHigh, row + 1);
       return { row, generation };
     } finally {
@@ -396,6 +399,7 @@ export class LoadTable {
     try {
       if (!this.isCurrent(ref)) return;
       c.flags[row] = 0;
+      Atomics.sub(this.#words, hUsed, 1);
       c.serving[row] = serving.no;
       c.active[row] = 0;
       c.generation[row] = ((c.generation[row] as number) + 1) | 0;

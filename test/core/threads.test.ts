@@ -24,7 +24,7 @@ const start = (table: LoadTable, thread: number, count: number, hold: number) =>
 describe('one table for several threads', () => {
   test('four threads lease and settle at once and every count comes out exact', async () => {
     const { table, refs } = sharedFleet(5);
-    const count = 5000;
+    const count = 2500;
     const workers = [0, 1, 2, 3].map((thread) => start(table, thread, count, 7));
     const placed = await Promise.all(workers.map(async (worker) => (await once(worker, 'message'))[0] as number));
     await Promise.all(workers.map((worker) => worker.terminate()));
@@ -43,7 +43,7 @@ describe('one table for several threads', () => {
 
   test('what a thread had open when it was killed is released, and the table works on', async () => {
     const { table, balancer, refs } = sharedFleet(3);
-    for (let round = 0; round < 6; round++) {
+    for (let round = 0; round < 5; round++) {
       table.strategy = strategyNames[round % strategyNames.length]!;
       const worker = start(table, 5, 0, 20);
       await once(worker, 'message');
