@@ -175,7 +175,6 @@ ${upstreams.map((origin, i) => `  server s${i} ${hostOf(origin)}`).join('\n')}
         (port) => `{
   admin off
   auto_https off
-  persist_config off
   log {
     output discard
   }

@@ -11,6 +11,8 @@ type Controller = Dispatcher.DispatchController;
 
 /** Answers up to this size are read to their end when nobody wants them, so that the connection can be used again. */
 const cheapToDrain = 16_384;
+/** … but no longer than this; abandoning one that has ended does nothing. */
+const drainMs = 1_000;
 
 class Cancelled extends Error {
   override readonly name = 'Cancelled';
@@ -113,6 +115,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
       if (this.#exchange.answerElsewhere(this, this.#ending, wait)) {
         const length = headers['content-length'];
         if (typeof length !== 'string' || Number(length) > cheapToDrain) controller.abort(cancelled);
+        else setTimeout(abort, drainMs, controller).unref();
         return;
       }
     }
@@ -172,4 +175,8 @@ export class Attempt implements Dispatcher.DispatchHandler {
     this.firstByteAt = this.#exchange.plane.now();
     this.lease.firstByte(this.firstByteAt);
   }
+}
+
+function abort(controller: Controller): void {
+  controller.abort(cancelled);
 }

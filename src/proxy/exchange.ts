@@ -10,6 +10,7 @@ import { Attempt } from './attempt.ts';
 import { answerHeaders, type RequestHeaders } from './headers.ts';
 import { ModelScan } from './model-scan.ts';
 import type { Plane } from './plane.ts';
+import { dispatchWithTrailers } from './trailer-dispatch.ts';
 import { Upload } from './upload.ts';
 import type { Waiting } from './wait-queue.ts';
 
@@ -548,13 +549,21 @@ export class Exchange implements Waiting {
     }
     const attempt = new Attempt(this, lease, upstream, plane.now());
     this.attempt = attempt;
-    attempt.dispatch({
-      path: upstream.prefix === '' ? this.target : upstream.prefix + this.target,
-      method: this.method as Dispatcher.HttpMethod,
-      headers: this.headers.forward,
-      body: this.#upload === null ? null : this.#upload.body(),
-      upgrade: this.upgrade,
-    });
+    const path = upstream.prefix === '' ? this.target : upstream.prefix + this.target;
+    const headers = this.headers.forward;
+    const body = this.#upload === null ? null : this.#upload.body();
+    const { trailer } = this.headers;
+    if (trailer !== null && this.headers.chunked) {
+      const { origin } = upstream.entry;
+      dispatchWithTrailers(
+        { origin, path, method: this.method, headers, trailer, body },
+        this.req,
+        attempt,
+        plane.settings,
+      );
+      return;
+    }
+    attempt.dispatch({ path, method: this.method as Dispatcher.HttpMethod, headers, body, upgrade: this.upgrade });
   }
 
   #mayRetry(attempt: Attempt, ending: Ending): boolean {

@@ -22,6 +22,7 @@ const requestId = 13;
 const te = 14;
 const upgrade = 15;
 const traceparent = 16;
+const trailer = 17;
 
 const kinds: Readonly<Record<string, number>> = {
   host,
@@ -39,12 +40,12 @@ const kinds: Readonly<Record<string, number>> = {
   te,
   upgrade,
   traceparent,
+  trailer,
   // Hop by hop, or answered by the proxy itself (expect), or a plea to change protocols behind our back (http2-settings).
   'keep-alive': drop,
   'proxy-connection': drop,
   'proxy-authorization': drop,
   'proxy-authenticate': drop,
-  trailer: drop,
   expect: drop,
   'http2-settings': drop,
 };
@@ -87,6 +88,8 @@ export class RequestHeaders {
   /** The client's key for this proxy, from X-API-Key or a bearer token. */
   key: string | null = null;
   requestId: string | null = null;
+  /** Names of trailers that the client announces. */
+  trailer: string | null = null;
   /** Trace id of a valid `traceparent`. */
   trace: string | null = null;
   /** -1: none given. */
@@ -180,6 +183,9 @@ export function readRequestHeaders(
       case traceparent:
         found.trace = traceparentPattern.exec(value)?.[1] ?? null;
         forward.push(name.lower, value);
+        break;
+      case trailer:
+        found.trailer = value;
         break;
       case te:
         // The only member of TE that a proxy can honour: it passes trailers on.

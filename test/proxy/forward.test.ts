@@ -201,6 +201,29 @@ test('trailers of the answer pass', async () => {
   expect(answer.trailers).toEqual({ 'x-sum': '42' });
 });
 
+test('trailers of a request pass', async () => {
+  await using rig = await Rig.start();
+  const seen: object[] = [];
+  await rig.backend('a', async (req, res) => {
+    const body = (await readAll(req)).toString();
+    seen.push({ body, announced: req.headers.trailer, trailers: req.trailers });
+    res.end(body);
+  });
+  for (const wait of [0, 120]) {
+    const client = new RawClient(rig.proxy.port);
+    client.send(
+      'POST /t HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\nTE: trailers\r\n\r\n4\r\nbody\r\n',
+    );
+    await sleep(wait);
+    client.send('0\r\nX-Sum: 42\r\n\r\n');
+    await client.until(/body/);
+    client.socket.destroy();
+  }
+  expect(seen).toEqual([1, 2].map(() => ({ body: 'body', announced: 'X-Sum', trailers: { 'x-sum': '42' } })));
+  await until(() => rig.active('a') === 0);
+  expect(rig.endings('a')).toEqual({ complete: 2 });
+});
+
 test('early hints pass before the answer', async () => {
   await using rig = await Rig.start();
   await rig.backend('a', (_req, res) => {
