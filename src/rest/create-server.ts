@@ -4,7 +4,7 @@ import { createServer as createSecureServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify';
 import { monotonicMs } from '../clock.ts';
-import type { LocalApp } from '../fleet/app.ts';
+import type { KeyView, LocalApp } from '../fleet/app.ts';
 import { docsPage } from './docs-page.ts';
 import { createEventStream, type EventStream, eventStreamType } from './event-stream.ts';
 import { createGate } from './gate.ts';
@@ -64,7 +64,7 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
   const { app, host, tls = null, proxyUrl = null, logger } = options;
   const limits = { ...defaultRestLimits, ...options.limits };
   const gate = createGate(app.keys, monotonicMs);
-  const streams = new Set<EventStream>();
+  const streams = new Map<EventStream, KeyView | undefined>();
   const metrics = createMetrics(app, () => streams.size);
   const context: Context = { app, now: Date.now, metrics };
 
@@ -118,7 +118,7 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
         const admission = gate.admit({ headers: request.headers, address: request.ip, access: needed });
         reply.raw.once('close', admission.release);
         reply.headers(admission.headers);
-        callers.set(request.raw, admission.key.name);
+        callers.set(request.raw, admission.key);
       },
       handler: (request, reply) => answer(operation, request, reply),
     });
@@ -179,7 +179,7 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
         query: request.query as Record<string, string | string[]>,
         body: request.body,
         headers: request.headers,
-        by: callers.get(request.raw) ?? 'anonymous',
+        by: callers.get(request.raw)?.name ?? 'anonymous',
         signal: left.signal,
       },
       context,
@@ -200,13 +200,34 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
     reply.hijack();
     if (reply.raw.destroyed) return reply;
     const stream = createEventStream(reply.raw, headers, limits.keepAliveMs);
-    streams.add(stream);
-    stream.onClose(() => streams.delete(stream));
+    const key = callers.get(request.raw);
+    streams.set(stream, key);
+    const expiry =
+      key?.expiresAt == null
+        ? null
+        : setTimeout(() => stream.close(), Math.min(maxTimerMs, Math.max(0, key.expiresAt - context.now())));
+    stream.onClose(() => {
+      streams.delete(stream);
+      if (expiry !== null) clearTimeout(expiry);
+    });
     result.stream(stream);
     return reply;
   }
 
-  await server.listen({ host, port: options.port });
+  // A stream outlives the check of its key, so a key that is revoked takes its streams with it.
+  const ignoreKeys = app.keys.onChange(() => {
+    const live = new Set(app.keys.list().flatMap((key) => (key.revokedAt === null ? [key.id] : [])));
+    for (const [stream, key] of streams) if (key && !live.has(key.id)) stream.close();
+  });
+
+  try {
+    await server.listen({ host, port: options.port });
+  } catch (error) {
+    metrics.close();
+    ignoreKeys();
+    await server.close();
+    throw error;
+  }
   const { port } = server.server.address() as AddressInfo;
   let closing: Promise<void> | null = null;
 
@@ -216,7 +237,8 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
     close() {
       closing ??= (async () => {
         metrics.close();
-        for (const stream of streams) stream.close();
+        for (const stream of streams.keys()) stream.close();
+        ignoreKeys();
         const hurry = setTimeout(() => server.server.closeAllConnections(), limits.closeMs);
         const closed = server.close();
         server.server.closeIdleConnections();
@@ -228,8 +250,11 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
   };
 }
 
-/** Who sent a request: the name of its key, set when it was let in. */
-const callers = new WeakMap<IncomingMessage, string>();
+/** Who sent a request: its key, set when it was let in. */
+const callers = new WeakMap<IncomingMessage, KeyView>();
+
+/** The longest delay that a timer takes. */
+const maxTimerMs = 2 ** 31 - 1;
 
 const securityHeaders = {
   'x-content-type-options': 'nosniff',

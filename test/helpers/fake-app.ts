@@ -136,6 +136,7 @@ export function memoryKeys(now: () => number = Date.now): Keys {
   const rows = new Map<string, KeyView>();
   const hash = (key: string) => createHash('sha256').update(key).digest('hex');
   const byHash = new Map<string, string>();
+  const listeners = new Set<() => void>();
   const put = (key: string, view: KeyView) => {
     rows.set(view.id, view);
     byHash.set(hash(key), view.id);
@@ -163,6 +164,7 @@ export function memoryKeys(now: () => number = Date.now): Keys {
       const view = rows.get(id);
       if (!view) return false;
       rows.set(id, { ...view, revokedAt: now() });
+      for (const listener of listeners) listener();
       return true;
     },
     verify(key) {
@@ -171,7 +173,10 @@ export function memoryKeys(now: () => number = Date.now): Keys {
       return view;
     },
     proxyHashes: () => [],
-    onChange: () => () => {},
+    onChange(listener) {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
   };
 }
 

@@ -166,6 +166,22 @@ test('a quiet stream is kept alive by comments', async () => {
   reader.close();
 });
 
+test('a key takes its streams with it when it is revoked or runs out', async () => {
+  const { key, view } = app.keys.create({ name: 'short', scope: 'read' });
+  const brief = app.keys.create({ name: 'brief', scope: 'read', expiresAt: Date.now() + 300 });
+  const other = await open('/api/v1/events');
+  const revoked = await openSse(rest.url, '/api/v1/events', { 'x-api-key': key });
+  const expired = await openSse(rest.url, '/api/v1/state/stream', { 'x-api-key': brief.key });
+  expect([revoked.status, expired.status]).toEqual([200, 200]);
+  app.keys.revoke(view.id);
+  await revoked.ended;
+  await expired.ended;
+  const next = other.next();
+  app.emit({});
+  expect((await next).id).toBe('1');
+  other.close();
+});
+
 test('closing the server ends its streams', async () => {
   const reader = await open('/api/v1/events');
   await rest.server.close();
