@@ -1,8 +1,4 @@
 #!/usr/bin/env node
-import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
-
 // A reader that closes early (`| head`) is a normal end, not a crash; it must be known before anything is written.
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (error: NodeJS.ErrnoException) => {
@@ -22,6 +18,11 @@ if (Number.parseInt(process.versions.node, 10) >= neededMajor) {
 }
 
 async function runWithPinnedNode(): Promise<void> {
+  const [{ spawn }, { existsSync }, { fileURLToPath }] = await Promise.all([
+    import('node:child_process'),
+    import('node:fs'),
+    import('node:url'),
+  ]);
   const node = ['../node_modules/node/bin/node', '../../node/bin/node']
     .map((path) => fileURLToPath(new URL(path, import.meta.url)))
     .find((path) => existsSync(path));
@@ -50,3 +51,5 @@ async function runWithPinnedNode(): Promise<void> {
     process.exit();
   });
 }
+
+export {};

@@ -1,0 +1,72 @@
+/**
+ * How long client commands take from the shell, against `node -e 0` and a bare request of Node. Needs hyperfine and `npm run build`.
+ * Run: node bench/startup.ts [runs]
+ */
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const runs = process.argv[2] ?? '40';
+const main = join(import.meta.dirname, '..', 'dist', 'main.js');
+const node = process.execPath;
+const folder = mkdtempSync(join(tmpdir(), 'gpuproxy-startup-'));
+const env = { ...process.env, GPUPROXY_CONFIG_DIR: folder, GPUPROXY_DATA_DIR: folder };
+const server = spawn(
+  node,
+  [main, 'serve', '--upstreams', 'http://127.0.0.1:9', '--port', '0', '--proxy-port', '0', '--threads', '1'],
+  { cwd: folder, env, stdio: ['ignore', 'ignore', 'pipe'] },
+);
+const url = await new Promise<string>((resolve, reject) => {
+  let log = '';
+  server.once('exit', () => reject(new Error(log)));
+  server.stderr.setEncoding('utf8').on('data', (text: string) => {
+    log += text;
+    const found = /control plane (http:[^\s"]+)\/api\/v1/.exec(log)?.[1];
+    if (found !== undefined) resolve(found);
+  });
+});
+
+try {
+  const bare = `process.getBuiltinModule("http").get("${url}/healthz",(r)=>r.resume())`;
+  const commands = [
+    `${node} -e 0`,
+    `${node} -e '${bare}'`,
+    `${node} ${main} load --json -u ${url}`,
+    `${node} ${main} load server --json -u ${url}`,
+    `${node} ${main} --version`,
+    `${node} ${main} --help`,
+    `${node} ${main} reserve --help`,
+    `${node} ${main} __complete -- lb-strategy least`,
+  ];
+  const report = join(folder, 'report.json');
+  execFileSync('hyperfine', ['-N', '-w', '3', '-r', runs, '--export-json', report, ...commands], {
+    cwd: folder,
+    env,
+    stdio: 'ignore',
+  });
+  const { results } = JSON.parse(readFileSync(report, 'utf8')) as {
+    results: { command: string; median: number; min: number; user: number; system: number }[];
+  };
+  const first = results[0]!;
+  const cpu = (row: { user: number; system: number }) => row.user + row.system;
+  console.log('median ms   x    min ms   x    CPU ms   x   command');
+  for (const row of results) {
+    const pair = (value: number, base: number) =>
+      `${(value * 1000).toFixed(1).padStart(8)} ${(value / base).toFixed(2).padStart(5)}`;
+    const shown = row.command
+      .replaceAll(node, 'node')
+      .replaceAll(main, 'gpuproxy')
+      .replace(/ -u \S+/, '')
+      .replace(bare, 'http.get(…)');
+    console.log(
+      `${pair(row.median, first.median)} ${pair(row.min, first.min)} ${pair(cpu(row), cpu(first))}  ${shown}`,
+    );
+  }
+} finally {
+  const ended = new Promise((resolve) => server.once('exit', resolve));
+  server.kill('SIGTERM');
+  server.kill('SIGTERM');
+  await ended;
+  rmSync(folder, { recursive: true, force: true });
+}
