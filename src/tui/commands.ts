@@ -83,16 +83,20 @@ function setWeight(
   weight: (row: UpstreamView) => number | null,
 ): void {
   const undo = rows.map((row) => [row.id, row.weightSource === 'operator' ? row.weight : null] as const);
-  void dashboard.act('weight', async () => {
-    const done = await Promise.all(rows.map((row) => dashboard.app.setWeight(row.id, weight(row))));
-    dashboard.offerUndo('weight', () => {
-      void dashboard.act('weight', async () => {
-        await Promise.all(undo.map(([id, before]) => dashboard.app.setWeight(id, before)));
-        return 'weights are as they were';
+  void dashboard.act(
+    'weight',
+    async () => {
+      const done = await Promise.all(rows.map((row) => dashboard.app.setWeight(row.id, weight(row))));
+      dashboard.offerUndo('weight', () => {
+        void dashboard.act('weight', async () => {
+          await Promise.all(undo.map(([id, before]) => dashboard.app.setWeight(id, before)));
+          return 'weights are as they were';
+        });
       });
-    });
-    return done.map((row) => `${row.id} weighs ${row.weight.toFixed(2)}`).join(', ');
-  });
+      return done.map((row) => `${row.id} weighs ${row.weight.toFixed(2)}`).join(', ');
+    },
+    rows.map((row) => `gpuproxy weight ${row.id} ${weight(row) ?? 'auto'}`).join(' && '),
+  );
 }
 
 /** `vast-1` or `3 instances`. */
@@ -306,7 +310,12 @@ export const commands: readonly Command[] = [
     scope: 'global',
     hint: 'quit',
     rank: 99,
-    run: (d) => d.quit(),
+    run: (d) => {
+      const renting = d.view().snapshot.reservations.filter((item) => item.state === 'renting');
+      if (renting.length > 0 && !d.confirmedTwice('quit')) {
+        d.toast('warn', `${renting[0]?.id ?? 'a reservation'} is being rented and goes on being paid: q again to quit`);
+      } else d.quit();
+    },
   },
 
   // --- lists ---
@@ -354,6 +363,7 @@ export const commands: readonly Command[] = [
       const row = selected(d);
       if (row !== null) d.open(createDetailPage(d, row.id, 'logs'));
     },
+    cli: (d) => `gpuproxy logs ${selected(d)?.id ?? 'ID'}`,
   },
   {
     id: 'filter',
@@ -687,7 +697,7 @@ function askExtend(dashboard: Dashboard, rows: readonly UpstreamView[]): void {
           await Promise.all(rows.map((row) => dashboard.app.extend(row.id, Number(text))));
           return `${nameThem(rows)} paid for ${text} more hours (${money(perHour * Number(text))})`;
         },
-        null,
+        rows.map((row) => `gpuproxy extend ${row.id} ${text}`).join(' && '),
       );
     },
     cancel: () => undefined,

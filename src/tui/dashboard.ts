@@ -129,6 +129,8 @@ export interface Dashboard {
   refreshNow(): void;
   copy(text: string, what: string): void;
   save(name: string, content: string): Promise<void>;
+  /** True when the same thing was asked for twice within three seconds. */
+  confirmedTwice(what: string): boolean;
   quit(): void;
   suspend(): void;
   redraw(): void;
@@ -207,6 +209,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   let flushTimer: ReturnType<typeof setTimeout> | null = null;
   let lastFlush = 0;
   let disposed = false;
+  let asked: { what: string; at: number } | null = null;
 
   let order: string[] = [];
   let orderKey = '';
@@ -569,6 +572,11 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
         if (!settings.save) throw new Error('nowhere to write to');
         return `saved ${await settings.save(name, content)}`;
       });
+    },
+    confirmedTwice(what) {
+      const again = asked?.what === what && now() - asked.at < 3000;
+      asked = { what, at: now() };
+      return again;
     },
     quit() {
       settings.onQuit?.();

@@ -3,6 +3,7 @@ import { type ConnectionSource, createDashboard, type DashboardSettings, reasonO
 import { createPainter } from './painter.ts';
 import type { PreferenceStore } from './preferences.ts';
 import type { Predict } from './preview.ts';
+import { startRecording } from './recording.ts';
 import { renderFrame } from './render-frame.ts';
 import { colorLevel, type ThemeName, themes } from './theme.ts';
 
@@ -33,6 +34,10 @@ export type RunDashboardOptions = Readonly<{
   signal?: AbortSignal;
   /** Called when the person asked to leave, before the terminal is restored. */
   onQuit?: () => void;
+  /** Takes a line of the session's recording; see `createReplayApp`. */
+  record?: (line: string) => void;
+  /** Wall clock in ms; that of a recording when one is shown. */
+  now?: () => number;
   /** Saves an exported view; resolves with the path. */
   save?: (name: string, content: string) => Promise<string>;
 }>;
@@ -105,6 +110,7 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
     predict: options.predict,
     ...(options.theme === undefined ? {} : { theme: options.theme }),
     ...(options.save === undefined ? {} : { save: options.save }),
+    ...(options.now === undefined ? {} : { now: options.now }),
     onQuit: () => {
       options.onQuit?.();
       leave?.();
@@ -131,6 +137,7 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
   };
   const dashboard = createDashboard(settings);
   const painter = createPainter(stdout, settings.color);
+  const stopRecording = options.record === undefined ? null : startRecording(app, options.record);
 
   const onStop = () => void suspend();
   const suspend = async (): Promise<void> => {
@@ -198,6 +205,7 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
     process.off('SIGINT', onInterrupt);
     process.off('SIGTSTP', onStop);
     options.signal?.removeEventListener('abort', onAbort);
+    stopRecording?.();
     dashboard.dispose();
     instance.cleanup();
   }

@@ -29,6 +29,7 @@ export function loadWithout(
 export function createDestroyDialog(dashboard: Dashboard, ids: readonly string[]): Overlay {
   const gone = new Set(ids);
   const start = dashboard.view().snapshot.upstreams.filter((row) => gone.has(row.id));
+  const owned = new Set(start.filter((row) => row.provider === 'static').map((row) => row.id));
   const single = start.length === 1 ? start[0] : undefined;
   const inFlight = start.reduce((sum, row) => sum + row.active, 0);
   const after = loadWithout(dashboard.view().snapshot.upstreams, gone);
@@ -40,13 +41,24 @@ export function createDestroyDialog(dashboard: Dashboard, ids: readonly string[]
     void dashboard.act(
       'destroy',
       async () => {
-        const done = await Promise.all(ids.map((id) => dashboard.app.destroy(id, { now })));
+        const done = await Promise.all(
+          ids.map(async (id) => {
+            // A server that one already had is not rented: it only leaves the fleet.
+            if (!owned.has(id)) return dashboard.app.destroy(id, { now });
+            await dashboard.app.removeUpstream(id);
+            return { id, status: 'destroyed' as const };
+          }),
+        );
         dashboard.update({ marks: new Set() });
         const pending = done.filter((answer) => answer.status === 'destroying').length;
         const word = pending > 0 ? (now ? 'being destroyed' : 'draining, then destroyed') : 'destroyed';
         return `${ids.length === 1 ? ids[0] : `${ids.length} instances`} ${word}`;
       },
-      ids.map((id) => `gpuproxy destroy ${id}${now ? ' --now' : ''}`).join(' && '),
+      ids
+        .map((id) =>
+          owned.has(id) ? `gpuproxy upstream remove ${id}` : `gpuproxy destroy ${id}${now ? ' --now' : ''}`,
+        )
+        .join(' && '),
     );
   };
   const drainOnly = () => {
