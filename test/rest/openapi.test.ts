@@ -1,5 +1,8 @@
+import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { defaultRestLimits } from '../../src/rest/create-server.ts';
 import { operations } from '../../src/rest/operations/index.ts';
+import { problems } from '../../src/rest/problem.ts';
 import { createFakeApp } from '../helpers/fake-app.ts';
 import { createChecker, type OpenApi, type Rest, startRest } from './harness.ts';
 
@@ -110,4 +113,19 @@ describe('the check of answers', () => {
       check('GET', '/api/v1/loadbalancer/loads', reply({ strategy: 'round_robin', count: 1, loads: { a: {} } })),
     ).toThrow(/not as described/);
   });
+});
+
+test('docs/control-plane.md lists every operation with its scope, every problem code and the limits as they are', () => {
+  const text = readFileSync('docs/control-plane.md', 'utf8');
+  for (const { method, path, root, access, summary } of operations) {
+    const scope = { public: 'no key', local: 'this machine, else read', read: 'read', admin: 'admin' }[access];
+    expect(text).toContain(`| \`${method} ${root ? path : `/api/v1${path}`}\` | ${scope} | ${summary} |`);
+  }
+  for (const code of Object.keys(problems)) expect(text).toContain(`\`${code}\``);
+  const { bodyBytes, headerBytes, headersMs, requestMs, connections, streams, keepAliveMs } = defaultRestLimits;
+  expect(text).toContain(
+    `Body ${bodyBytes / 1024} KiB, headers ${headerBytes / 1024} KiB, headers within ${headersMs / 1000} s, the whole request within ${requestMs / 1000} s, ${connections} connections.`,
+  );
+  expect(text).toContain(`At most ${streams} streams are open at once.`);
+  expect(text).toContain(`Every ${keepAliveMs / 1000} s a comment`);
 });
