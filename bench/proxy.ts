@@ -30,6 +30,14 @@ const children = new Set<ChildProcess>();
 type Candidate = Readonly<{ name: string; start: (upstreams: readonly string[]) => Promise<Running> }>;
 type Running = Readonly<{ port: number; pid: number | null; stop: () => Promise<void> }>;
 
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => {
+    for (const child of children) child.kill('SIGKILL');
+    rmSync(folder, { recursive: true, force: true });
+    process.exit(130);
+  });
+}
+
 function run(command: string, args: readonly string[]): ChildProcess {
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   children.add(child);
@@ -148,7 +156,7 @@ const candidates: readonly Candidate[] = [
         (port) => `
 global
   nbthread 1
-  maxconn 16384
+  maxconn 8000
 defaults
   mode http
   timeout connect 5s

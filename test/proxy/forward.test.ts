@@ -398,6 +398,33 @@ test('a client that does not read stops the upstream, and nothing piles up in be
   await until(() => rig.active('a') === 0);
 });
 
+test('a large body passes both ways without memory growing with it', async () => {
+  await using rig = await Rig.start();
+  const size = 128 * 1024 * 1024;
+  await rig.backend('a', (req, res) => {
+    res.writeHead(200);
+    req.pipe(res);
+  });
+  const client = new RawClient(rig.proxy.port);
+  client.socket.removeAllListeners('data');
+  let received = 0;
+  client.socket.on('data', (chunk: Buffer) => {
+    received += chunk.length;
+  });
+  const before = process.memoryUsage().rss;
+  let peak = before;
+  client.send(`POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ${size}\r\n\r\n`);
+  const chunk = Buffer.alloc(262_144, 'z');
+  for (let sent = 0; sent < size; sent += chunk.length) {
+    if (!client.socket.write(chunk)) await new Promise((resolve) => client.socket.once('drain', resolve));
+    peak = Math.max(peak, process.memoryUsage.rss());
+  }
+  await until(() => received > size);
+  expect(peak - before).toBeLessThan(100 * 1024 * 1024);
+  client.socket.destroy();
+  await until(() => rig.active('a') === 0);
+});
+
 test('an upstream that does not read stops the client', async () => {
   await using rig = await Rig.start();
   let resume: () => void = () => {};
