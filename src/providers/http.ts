@@ -200,6 +200,7 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
 
   /** One request on the wire. A body that `read` leaves unread is cut off. */
   async function exchange<T>(call: Call, read: (response: Dispatcher.ResponseData) => Promise<T>): Promise<T> {
+    call.signal?.throwIfAborted();
     if (!sendable) {
       throw error('auth', 'the API key has characters that a header cannot carry', { sent: false });
     }
@@ -297,6 +298,7 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
 
   async function send(call: Call): Promise<Answer> {
     const attempts = call.attempts ?? 1;
+    let arrived = false;
     for (let attempt = 1; ; attempt++) {
       let outcome: { answer: Answer } | { error: ProviderError };
       try {
@@ -313,9 +315,14 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
           : outcome.error.code === 'unreachable' || (outcome.error.code === 'timeout' && outcome.error.sent));
       const pause = again ? 250 * 2 ** (attempt - 1) * (0.75 + Math.random() / 2) * Math.min(1, pace) : 0;
       if (!again || monotonicMs() + pause >= call.until) {
-        if ('error' in outcome) throw outcome.error;
-        return outcome.answer;
+        if ('answer' in outcome) return outcome.answer;
+        const { code, message, status, retryAfterMs, sent, cause } = outcome.error;
+        // An earlier attempt may have arrived although this one did not.
+        throw arrived && !sent
+          ? new ProviderError(provider, code, message, { status, retryAfterMs, cause })
+          : outcome.error;
       }
+      arrived ||= 'answer' in outcome || outcome.error.sent;
       counters.retries++;
       try {
         await sleep(pause, undefined, { signal: call.signal });

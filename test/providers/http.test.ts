@@ -188,6 +188,15 @@ describe('attempts', () => {
     expect(it.client.stats()).toMatchObject({ calls: 3, retries: 2 });
   });
 
+  it('do not deny an attempt that may have arrived', async () => {
+    const it = await clientOf((_, response) => void response.socket?.resetAndDestroy(), { pace: 1 });
+    const work = errorOf(get(it.client, { attempts: 2 }));
+    while (it.server.requests.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    await it.server[Symbol.asyncDispose]();
+    expect(await work).toMatchObject({ code: 'unreachable', sent: true });
+    await it.client.close();
+  });
+
   it('do not repeat a refusal', async () => {
     await using it = await clientOf(() => ({ status: 400, body: { msg: 'no' } }));
     expect(await errorOf(get(it.client, { attempts: 3 }))).toMatchObject({ code: 'rejected' });
@@ -201,10 +210,9 @@ describe('spacing', () => {
     const slow = { name: 'slow', spacingMs: 120 };
     await Promise.all([1, 2, 3].map((n) => get(it.client, { endpoint: slow, path: `/slow/${n}` })));
     await get(it.client, { path: '/other' });
-    const [first, second, third] = it.server.requests;
+    const [first, , third] = it.server.requests;
     expect(it.server.requests.map((request) => request.path)).toEqual(['/slow/1', '/slow/2', '/slow/3', '/other']);
-    expect((second?.at ?? 0) - (first?.at ?? 0)).toBeGreaterThan(90);
-    expect((third?.at ?? 0) - (second?.at ?? 0)).toBeGreaterThan(90);
+    expect((third?.at ?? 0) - (first?.at ?? 0)).toBeGreaterThan(120);
   });
 
   it('lets a burst through first', async () => {
@@ -231,9 +239,9 @@ describe('spacing', () => {
     await get(it.client, { endpoint: bursty });
     await get(it.client, { endpoint: bursty });
     const times = it.server.requests.map((request) => request.at);
-    const gaps = times.slice(1).map((at, index) => at - (times[index] ?? 0));
-    expect(gaps).toHaveLength(4);
-    expect(Math.min(...gaps.slice(1))).toBeGreaterThan(150);
+    expect(times).toHaveLength(5);
+    // Three turns of 200 ms, less what the last but one may have come late: a burst would take some milliseconds.
+    expect((times[4] ?? 0) - (times[1] ?? 0)).toBeGreaterThan(300);
   });
 
   it('refuses at once what cannot have its turn in time', async () => {

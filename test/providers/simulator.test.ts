@@ -92,6 +92,7 @@ describe.each(both)('%s from offer to end', (_, of) => {
 
     const offer = offers[0] as Offer;
     const spec = specOf();
+    sim.faults.add({ kind: 'slow_boot', factor: 8, times: 1 });
     const result = await provider.rent(offer, spec);
     expect(result).toMatchObject({ ok: true });
     const contract = (result as { contract: string }).contract;
