@@ -193,9 +193,13 @@ export function createAvailability(parts: {
     const age = () => (state.market.refreshedAt === null ? null : clock.now() - state.market.refreshedAt);
     // Offers of several GPUs may exist only when asked for: a pooled offer is listed as one GPU.
     const cached = filter.gpuCount === undefined || filter.gpuCount === 1;
-    const fresh = age();
-    if (!askAnyway && cached && fresh !== null && fresh <= timing.offersFreshMs && !state.market.failing) {
-      return { offers: state.market.offers.filter((offer) => matchesFilter(offer, filter)), askedAt: state.askedAt };
+    if (cached && !askAnyway) {
+      // A refresh that is under way brings the same answer sooner than a question of our own.
+      if (state.pending !== null) await settledOrAborted(state.pending, signal);
+      const fresh = age();
+      if (fresh !== null && fresh <= timing.offersFreshMs && !state.market.failing) {
+        return { offers: state.market.offers.filter((offer) => matchesFilter(offer, filter)), askedAt: state.askedAt };
+      }
     }
     const askedAt = clock.monotonic();
     try {
@@ -281,4 +285,18 @@ export function createAvailability(parts: {
       for (const state of states.values()) if (state.timer !== null) clearTimeout(state.timer);
     },
   };
+}
+
+/** Resolves when the work has; rejects with the signal's reason when that comes first. */
+async function settledOrAborted(work: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+  if (signal === undefined) return work;
+  signal.throwIfAborted();
+  const aborted = Promise.withResolvers<never>();
+  const abort = () => aborted.reject(signal.reason);
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    await Promise.race([work, aborted.promise]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
 }

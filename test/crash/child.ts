@@ -1,3 +1,4 @@
+import { flushCompileCache } from 'node:module';
 import { loadConfig } from '../../src/config.ts';
 import { createApp } from '../../src/fleet/create-app.ts';
 import { createIonet } from '../../src/providers/ionet.ts';
@@ -16,6 +17,8 @@ process.on('disconnect', () => process.exit(0));
 await new Promise<void>((resolve) => {
   process.once('message', () => resolve());
   send({ type: 'loaded' });
+  // A killed process does not write the cache at its end.
+  flushCompileCache();
 });
 
 let plan: Plan | null = null;
@@ -33,7 +36,7 @@ const app = await createApp({
     reconcileMs: 100,
     reconcileBusyMs: 40,
     refreshMs: 60_000,
-    offersFreshMs: 0,
+    offersFreshMs: 3000,
     callTimeoutMs: 500,
     rentTimeoutMs: 500,
     destroyTimeoutMs: 500,

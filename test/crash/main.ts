@@ -16,9 +16,10 @@ const report = await runSchedules({
   schedules: Number(values.schedules),
   ...(values.verbose ? { log: (line: string) => console.log(line) } : {}),
 });
-console.log(
+const lines = [
   `${report.schedules} schedules in ${report.seconds.toFixed(0)} s, ${report.rented} contracts made; ledger and marketplaces agreed after each`,
-);
-for (const [where, count] of Object.entries(report.deaths).sort(([a], [b]) => (a < b ? -1 : 1))) {
-  console.log(`  ${String(count).padStart(4)}  ${where}`);
-}
+  ...Object.entries(report.deaths)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([where, count]) => `  ${String(count).padStart(4)}  ${where}`),
+];
+console.log(lines.join('\n'));

@@ -85,7 +85,7 @@ export async function createStage(options: SimulatorOptions = {}): Promise<Stage
 export async function until<T>(
   what: string,
   check: () => T | Promise<T>,
-  ms = 10_000,
+  ms = 15_000,
 ): Promise<Exclude<T, false | null | undefined>> {
   const deadline = performance.now() + ms;
   for (;;) {
