@@ -156,7 +156,7 @@ export const commands: readonly Command[] = [
     keys: ['?', 'h'],
     scope: 'global',
     hint: 'help',
-    rank: 90,
+    rank: 46,
     run: (d) => d.open(createHelp(d, commands)),
   },
   {
@@ -309,7 +309,7 @@ export const commands: readonly Command[] = [
     keys: ['q', 'ctrl-c'],
     scope: 'global',
     hint: 'quit',
-    rank: 99,
+    rank: 45,
     run: (d) => {
       const renting = d.view().snapshot.reservations.filter((item) => item.state === 'renting');
       if (renting.length > 0 && !d.confirmedTwice('quit')) {
@@ -425,7 +425,7 @@ export const commands: readonly Command[] = [
     keys: ['space'],
     scope: 'instances',
     hint: 'mark',
-    rank: 12,
+    rank: 60,
     why: needsSelection,
     run: (d) => {
       const row = selected(d);

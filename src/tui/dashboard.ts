@@ -616,8 +616,13 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       });
   }
 
+  let seconds = 0;
   const second = setInterval(() => {
-    if (paused === null) draw();
+    seconds += 1;
+    if (paused !== null) return;
+    // What the model says changes with the traffic.
+    if (ui.focus === 'strategy' && seconds % 5 === 0) showPreview();
+    draw();
   }, 1000);
   const stops = [
     app.state.subscribe(schedule),

@@ -24,6 +24,8 @@ export type RunDashboardOptions = Readonly<{
   connection?: ConnectionSource;
   predict?: Predict;
   theme?: ThemeName;
+  /** Sentences and typed commands in place of a drawn screen; also by INK_SCREEN_READER=true. */
+  screenReader?: boolean;
   /** Print one frame and return, even on a terminal. */
   once?: boolean;
   /** Open the dashboard although CI is set. */
@@ -65,6 +67,17 @@ export async function runDashboard(options: RunDashboardOptions): Promise<number
     });
     await new Promise<void>((done) => stdout.write(`${frame}\n`, () => done()));
     return 0;
+  }
+  if (options.screenReader ?? env.INK_SCREEN_READER === 'true') {
+    const { runScreenReader } = await import('./screen-reader.ts');
+    await settled(app);
+    return runScreenReader({
+      app,
+      stdin,
+      stdout,
+      readonly: options.readonly ?? false,
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+    });
   }
   return showOnTerminal(options);
 }
