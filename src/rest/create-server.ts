@@ -117,6 +117,8 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
         const needed = access === 'local' ? 'read' : access;
         const admission = gate.admit({ headers: request.headers, address: request.ip, access: needed });
         reply.raw.once('close', admission.release);
+        // Gone already: its close was told before anybody listened.
+        if (reply.raw.closed) admission.release();
         reply.headers(admission.headers);
         callers.set(request.raw, admission.key);
       },

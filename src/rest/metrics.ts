@@ -77,6 +77,8 @@ export function createMetrics(app: LocalApp, openStreams: () => number): Metrics
       return number === null ? [] : [[{ upstream: view.id, provider: view.provider }, number]];
     });
   const reports = (): readonly DataPlaneReport[] => app.dataPlane.reports?.() ?? [];
+  /** Without the threads' own counts there is no series: a zero would be a claim. */
+  const reported = (rows: () => Row[]) => () => (reports().length === 0 ? [] : rows());
   const summed = (value: (report: DataPlaneReport) => number) => reports().reduce((sum, r) => sum + value(r), 0);
   // Not `instance`: that label is the scraped server's own, and Prometheus would rename ours.
   const upstreamLabels = ['upstream', 'provider'];
@@ -85,28 +87,46 @@ export function createMetrics(app: LocalApp, openStreams: () => number): Metrics
   counter('gpuproxy_requests_total', 'Requests that reached the data plane', [], () => [
     [{}, state().traffic.requests],
   ]);
-  counter('gpuproxy_responses_total', 'Answers to clients by status class; none: no answer', ['code'], () =>
-    ['none', '1xx', '2xx', '3xx', '4xx', '5xx'].map((code, index) => [
-      { code },
-      summed((report) => report.counters.statusClasses[index] ?? 0),
+  counter(
+    'gpuproxy_responses_total',
+    'Answers to clients by status class; none: no answer',
+    ['code'],
+    reported(() =>
+      ['none', '1xx', '2xx', '3xx', '4xx', '5xx'].map((code, index) => [
+        { code },
+        summed((report) => report.counters.statusClasses[index] ?? 0),
+      ]),
+    ),
+  );
+  counter(
+    'gpuproxy_request_causes_total',
+    'How requests ended, by cause word',
+    ['cause'],
+    reported(() => {
+      const causes = new Map<string, number>(endings.map((ending) => [ending, 0]));
+      for (const report of reports()) {
+        for (const [cause, count] of Object.entries(report.counters.causes)) {
+          causes.set(cause, (causes.get(cause) ?? 0) + count);
+        }
+      }
+      return [...causes].map(([cause, count]) => [{ cause }, count]);
+    }),
+  );
+  counter(
+    'gpuproxy_bytes_total',
+    'Body bytes from and to clients',
+    ['direction'],
+    reported(() => [
+      [{ direction: 'in' }, summed((report) => report.counters.bytesIn)],
+      [{ direction: 'out' }, summed((report) => report.counters.bytesOut)],
     ]),
   );
-  counter('gpuproxy_request_causes_total', 'How requests ended, by cause word', ['cause'], () => {
-    const causes = new Map<string, number>(endings.map((ending) => [ending, 0]));
-    for (const report of reports()) {
-      for (const [cause, count] of Object.entries(report.counters.causes)) {
-        causes.set(cause, (causes.get(cause) ?? 0) + count);
-      }
-    }
-    return [...causes].map(([cause, count]) => [{ cause }, count]);
-  });
-  counter('gpuproxy_bytes_total', 'Body bytes from and to clients', ['direction'], () => [
-    [{ direction: 'in' }, summed((report) => report.counters.bytesIn)],
-    [{ direction: 'out' }, summed((report) => report.counters.bytesOut)],
-  ]);
-  counter('gpuproxy_upgrades_total', 'Tunnelled upgrades (WebSocket)', [], () => [
-    [{}, summed((report) => report.counters.upgrades)],
-  ]);
+  counter(
+    'gpuproxy_upgrades_total',
+    'Tunnelled upgrades (WebSocket)',
+    [],
+    reported(() => [[{}, summed((report) => report.counters.upgrades)]]),
+  );
   counter('gpuproxy_retries_total', 'Further attempts on other upstreams', [], () => [[{}, state().traffic.retries]]);
   counter('gpuproxy_picks_total', 'Picks by the strategy that made them', ['strategy'], () => {
     const { picksByStrategy } = app.dataPlane.table.totals();

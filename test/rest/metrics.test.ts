@@ -112,7 +112,8 @@ describe('/metrics', () => {
     expect(above?.value).toBe(15);
   });
 
-  test('reports of all threads add up', async () => {
+  test('reports of all threads add up, and without any there is no series', async () => {
+    expect((await scrape()).samples.filter((s) => s.name === 'gpuproxy_responses_total')).toEqual([]);
     const counters = {
       requests: 5,
       statusClasses: [1, 0, 3, 0, 0, 1],
@@ -174,6 +175,13 @@ describe('docs', () => {
   test.each(['docs/grafana-dashboard.json', 'docs/alerts.yml'])(
     '%s uses only metrics and labels that exist',
     async (file) => {
+      app.dataPlane.report({
+        thread: 0,
+        requests: [],
+        decisions: [],
+        queued: 0,
+        counters: { requests: 0, statusClasses: [], causes: {}, retries: 0, bytesIn: 0, bytesOut: 0, upgrades: 0 },
+      });
       await rest.call('GET', '/api/v1/fleet');
       await expect.poll(async () => (await scrape()).samples.some((sample) => sample.labels.operation)).toBe(true);
       const { samples } = await scrape();
