@@ -3,7 +3,7 @@ import type { OfferFilter, ProviderName } from '../../core/domain.ts';
 import { AppError, type ReservePlan, type ReserveRequest, type ReserveResult } from '../../fleet/app.ts';
 import { gpuLabel, stateStyle } from '../columns.ts';
 import { type Dashboard, type Overlay, reasonOf } from '../dashboard.ts';
-import { age, fitText, money } from '../format.ts';
+import { age, fitText, money, wrap } from '../format.ts';
 import { fitLine, type Line, outside, span } from '../line.ts';
 import type { View } from '../view.ts';
 import { createTextField } from './text-field.ts';
@@ -208,7 +208,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
     size: (columns, rows) => ({ width: Math.min(84, columns - 2), height: Math.min(26, rows - 2) }),
     lines(view, width, height) {
       if (step.name === 'form') return formLines(view, width, height);
-      if (step.name === 'confirm') return confirmLines(view, step, height);
+      if (step.name === 'confirm') return confirmLines(view, step, width, height);
       if (step.name === 'renting') {
         return [
           [span('Asking for the price again, then renting.', 'busy')],
@@ -307,12 +307,20 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
       const room = height - lines.length - 2;
       if (room > 2) lines.push(...offerLines(plan, room));
     }
-    while (lines.length < height - 1) lines.push([]);
-    lines.push([span('CLI ', 'dim'), outside(cli(), 'accent')]);
+    const twin = cliLines(width);
+    while (lines.length < height - twin.length) lines.push([]);
+    lines.splice(height - twin.length, lines.length, ...twin);
     return lines.map((line) => fitLine(line, width));
   }
 
-  function confirmLines(view: View, now: Extract<Step, { name: 'confirm' }>, height: number): Line[] {
+  function cliLines(width: number): Line[] {
+    return wrap(cli(), width - 4).map((part, index) => [
+      span(index === 0 ? 'CLI ' : '    ', 'dim'),
+      outside(part, 'accent'),
+    ]);
+  }
+
+  function confirmLines(view: View, now: Extract<Step, { name: 'confirm' }>, width: number, height: number): Line[] {
     const lines: Line[] = [
       [
         span(`Reserve ${now.plan.count} GPU${now.plan.count === 1 ? '' : 's'}`, 'strong'),
@@ -330,7 +338,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
     }
     lines.push(...planSummary(view, now.plan));
     lines.push([], ...offerLines(now.plan, Math.max(2, height - lines.length - 6)), []);
-    lines.push([span('CLI ', 'dim'), outside(cli(), 'accent')]);
+    lines.push(...cliLines(width));
     if (refused !== null) lines.push([outside(refused, 'bad')]);
     else {
       lines.push([span(`quote ${age(view.now - now.at)} old; it is taken again before renting`, 'dim')]);
