@@ -9,6 +9,8 @@ const { values } = parseArgs({
     verbose: { type: 'boolean', default: false },
   },
 });
+// Piped into a reader that leaves early.
+process.stdout.on('error', () => process.exit(0));
 const seed = Number(values.seed);
 console.log(`seed ${seed}`);
 const report = await runSchedules({
