@@ -46,7 +46,9 @@ export async function startSystem({ config, demo }: SystemOptions): Promise<Syst
       ? null
       : { cert: readPem('TLS_CERT', config.TLS_CERT), key: readPem('TLS_KEY', config.TLS_KEY) };
 
-  const simulator = demo ? await startSimulatorThread({ seed: demo.seed, bootMs: { min: 300, max: 2500 } }) : null;
+  const simulator = demo
+    ? await startSimulatorThread({ seed: demo.seed, bootMs: { min: 300, max: 2500 }, churnPerMinute: 6 })
+    : null;
   if (simulator) starting.defer(() => simulator.close());
 
   let dataDir = config.GPUPROXY_DATA_DIR ?? defaultDataDir();
@@ -69,6 +71,7 @@ export async function startSystem({ config, demo }: SystemOptions): Promise<Syst
       apiKey,
       baseUrl,
       instancePort: config.INSTANCE_PORT,
+      diskGb: config.DEFAULT_DISK_GB,
       ...(simulated ? { pace: 0 } : {}),
     });
     starting.defer(() => provider.close?.());
@@ -120,7 +123,11 @@ export async function startSystem({ config, demo }: SystemOptions): Promise<Syst
     apiUrl: rest.url,
     proxyUrl,
     newKey,
-    drain: (deadlineMs) => dataPlane.drain(deadlineMs),
+    drain: async (deadlineMs) => {
+      // The demo's own client would keep the drain waiting until its deadline.
+      await simulator?.stopTraffic();
+      await dataPlane.drain(deadlineMs);
+    },
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
 }
