@@ -6,6 +6,11 @@ export function startFailure(error: unknown): unknown {
   if (error instanceof ConfigError) return error;
   const { code, port, address, message } = error as { code?: string; port?: number; address?: string; message: string };
   const where = port === undefined ? null : `${address}:${port}`;
+  if (code === 'ledger_locked') {
+    return new CliError(exitCodes.usage, code, message, {
+      hint: 'one process at a time keeps the books: "gpuproxy tui --url …" follows the one that runs',
+    });
+  }
   if (code === 'EADDRINUSE') {
     return new CliError(exitCodes.failed, 'port_in_use', where === null ? message : `${where} is in use`, {
       why: 'another program listens there',

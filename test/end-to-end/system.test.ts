@@ -165,6 +165,18 @@ describe('bad starts', () => {
   });
 });
 
+describe('two servers on one data directory', () => {
+  it('the second says who holds it and exits 2', async () => {
+    const settings = { GPUPROXY_DATA_DIR: join(program.folder, 'shared'), UPSTREAMS: 'http://127.0.0.1:9' };
+    const first = await serve([], settings);
+    const second = await program.run(['serve', '--port', '0', '--proxy-port', '0'], { env: settings });
+    first.child.kill('SIGTERM');
+    expect(await first.ended).toBe(0);
+    expect(second.code).toBe(2);
+    expect(second.stderr).toContain(`in use by another gpuproxy (pid ${first.child.pid})`);
+  });
+});
+
 describe('the dashboard without a terminal', () => {
   it('prints one frame of the living demo and exits 0', async () => {
     const { code, stdout, stderr } = await program.run(['tui'], {
