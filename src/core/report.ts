@@ -55,5 +55,17 @@ export type DataPlaneReport = Readonly<{
     bytesIn: number;
     bytesOut: number;
     upgrades: number;
+    /** From the arrival of a request to its end, of those that reached an upstream: counts by bucket of `ttfbBoundsMs`. */
+    durationHistogram?: readonly number[];
+    /** Tokens that answers of upstreams told in their `usage`. */
+    promptTokens?: number;
+    completionTokens?: number;
+    /** Requests that an upstream was asked for, by its id, status and cause word. */
+    outcomes?: readonly RequestOutcomes[];
   }>;
+  /** How late the thread's timers ran at worst since its last report, milliseconds. */
+  loopLagMs?: number;
 }>;
+
+/** So many requests ended at this upstream in this way. */
+export type RequestOutcomes = Readonly<{ instance: string; status: number; cause: string; count: number }>;

@@ -395,6 +395,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
       report(report) {
         reports.take(report);
       },
+      reports: reports.latest,
     },
     announce(next) {
       urls = next;

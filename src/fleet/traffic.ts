@@ -95,17 +95,26 @@ export interface Reports {
   take(report: DataPlaneReport): void;
   decisions(query: { instance?: string; limit?: number }): readonly Decision[];
   requests(query: { instance?: string; slowest?: boolean; limit?: number }): readonly FinishedRequest[];
+  /** The newest report of each thread, and one with the counts of threads that were replaced, so that no sum ever falls. */
+  latest(): readonly DataPlaneReport[];
   /** Null before the first report. */
   totals(): Readonly<{ requests: number; retries: number; queued: number; failed: number; answered: number }> | null;
 }
 
 export function createReports(): Reports {
   const threads = new Map<number, DataPlaneReport>();
+  /** What threads counted that have died since: their successors begin at zero. */
+  let lost: DataPlaneReport | null = null;
+  const latest = () => (lost === null ? [...threads.values()] : [...threads.values(), lost]);
   const decisions: Decision[] = [];
   const requests: FinishedRequest[] = [];
 
   return {
     take(report) {
+      const before = threads.get(report.thread);
+      if (before !== undefined && report.counters.requests < before.counters.requests) {
+        lost = { thread: -1, requests: [], decisions: [], queued: 0, counters: added(before, lost) };
+      }
       threads.set(report.thread, report);
       decisions.push(...report.decisions);
       if (decisions.length > keptDecisions) decisions.splice(0, decisions.length - keptDecisions);
@@ -129,10 +138,11 @@ export function createReports(): Reports {
         .sort((a, b) => b.totalMs - a.totalMs)
         .slice(0, limit);
     },
+    latest,
     totals() {
       if (threads.size === 0) return null;
       const sum = { requests: 0, retries: 0, queued: 0, failed: 0, answered: 0 };
-      for (const { counters, queued } of threads.values()) {
+      for (const { counters, queued } of latest()) {
         sum.requests += counters.requests;
         sum.retries += counters.retries;
         sum.queued += queued;
@@ -144,6 +154,30 @@ export function createReports(): Reports {
       }
       return sum;
     },
+  };
+}
+
+type Counters = DataPlaneReport['counters'];
+
+function added({ counters: a }: DataPlaneReport, other: DataPlaneReport | null): Counters {
+  if (other === null) return a;
+  const b = other.counters;
+  const lists = (x: readonly number[] = [], y: readonly number[] = []) =>
+    Array.from({ length: Math.max(x.length, y.length) }, (_, index) => (x[index] ?? 0) + (y[index] ?? 0));
+  const causes = { ...b.causes };
+  for (const [cause, count] of Object.entries(a.causes)) causes[cause] = (causes[cause] ?? 0) + count;
+  return {
+    requests: a.requests + b.requests,
+    statusClasses: lists(a.statusClasses, b.statusClasses),
+    causes,
+    retries: a.retries + b.retries,
+    bytesIn: a.bytesIn + b.bytesIn,
+    bytesOut: a.bytesOut + b.bytesOut,
+    upgrades: a.upgrades + b.upgrades,
+    durationHistogram: lists(a.durationHistogram, b.durationHistogram),
+    promptTokens: (a.promptTokens ?? 0) + (b.promptTokens ?? 0),
+    completionTokens: (a.completionTokens ?? 0) + (b.completionTokens ?? 0),
+    outcomes: [...(a.outcomes ?? []), ...(b.outcomes ?? [])],
   };
 }
 

@@ -127,6 +127,15 @@ export function createMetrics(app: LocalApp, openStreams: () => number): Metrics
     [],
     reported(() => [[{}, summed((report) => report.counters.upgrades)]]),
   );
+  counter(
+    'gpuproxy_tokens_total',
+    'Tokens that answers told in their usage',
+    ['kind'],
+    reported(() => [
+      [{ kind: 'prompt' }, summed((report) => report.counters.promptTokens ?? 0)],
+      [{ kind: 'completion' }, summed((report) => report.counters.completionTokens ?? 0)],
+    ]),
+  );
   counter('gpuproxy_retries_total', 'Further attempts on other upstreams', [], () => [[{}, state().traffic.retries]]);
   counter('gpuproxy_picks_total', 'Picks by the strategy that made them', ['strategy'], () => {
     const { picksByStrategy } = app.dataPlane.table.totals();
@@ -147,8 +156,52 @@ export function createMetrics(app: LocalApp, openStreams: () => number): Metrics
       [{ pool: 'all' }, state().traffic.ttfbHistogram],
     ]),
   );
+  registry.registerMetric(
+    new TableHistogram(
+      'gpuproxy_request_duration_seconds',
+      'From arrival to end, requests an upstream was asked for',
+      [],
+      () => {
+        const histograms = reports().flatMap((report) => report.counters.durationHistogram ?? []);
+        return histograms.length === 0
+          ? []
+          : [
+              [
+                {},
+                ttfbBoundsMs
+                  .map((_, bucket) => bucket)
+                  .concat(ttfbBoundsMs.length)
+                  .map((bucket) => summed((report) => report.counters.durationHistogram?.[bucket] ?? 0)),
+              ],
+            ];
+      },
+    ),
+  );
+  gauge(
+    'gpuproxy_thread_eventloop_lag_seconds',
+    'How late the timers of a data-plane thread ran at worst, of late',
+    ['thread'],
+    () =>
+      reports().flatMap(({ thread, loopLagMs }): Row[] =>
+        loopLagMs === undefined ? [] : [[{ thread: String(thread) }, loopLagMs / 1000]],
+      ),
+  );
 
   // --- each upstream ---
+  counter(
+    'gpuproxy_upstream_requests_total',
+    'Requests by the upstream that was asked last, status code (499: the client left) and cause word',
+    [...upstreamLabels, 'code', 'cause'],
+    () => {
+      const providers = new Map(live().map((view) => [view.id, view.provider]));
+      return reports().flatMap((report) =>
+        (report.counters.outcomes ?? []).flatMap(({ instance, status, cause, count }): Row[] => {
+          const provider = providers.get(instance);
+          return provider === undefined ? [] : [[{ upstream: instance, provider, code: String(status), cause }, count]];
+        }),
+      );
+    },
+  );
   counter(
     'gpuproxy_upstream_attempts_total',
     'Attempts by upstream',

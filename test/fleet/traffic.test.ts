@@ -113,3 +113,15 @@ test('only changes of health are told', () => {
   expect(healthChange(row('probation', 1), row('up', 1))).toMatchObject({ kind: 'recovered' });
   expect(healthChange(row('backoff'), row('up'))).toBeNull();
 });
+
+test('what a thread counted stays counted when it dies and its successor begins at zero', () => {
+  const reports = createReports();
+  reports.take(report(1, [], 10));
+  reports.take(report(2, [], 5));
+  reports.take(report(1, [], 3));
+  expect(reports.totals()).toMatchObject({ requests: 18, retries: 6, queued: 2 });
+  reports.take(report(1, [], 1));
+  expect(reports.totals()).toMatchObject({ requests: 19, retries: 8 });
+  const causes = reports.latest().map(({ counters }) => counters.causes.truncated ?? 0);
+  expect(causes.reduce((a, b) => a + b, 0)).toBe(4);
+});

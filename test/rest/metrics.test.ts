@@ -128,7 +128,18 @@ describe('/metrics', () => {
         requests: [],
         decisions: [],
         queued: 0,
-        counters: { ...counters, causes: { complete: 3, queue_timeout: 2 } },
+        loopLagMs: 12,
+        counters: {
+          ...counters,
+          causes: { complete: 3, queue_timeout: 2 },
+          durationHistogram: histogram({ 50: 3, 400: 1 }),
+          promptTokens: 100,
+          completionTokens: 7,
+          outcomes: [
+            { instance: 'vast-12345', status: 200, cause: 'complete', count: 3 },
+            { instance: 'vast-gone', status: 200, cause: 'complete', count: 9 },
+          ],
+        },
       });
     }
     const { samples } = await scrape();
@@ -137,6 +148,17 @@ describe('/metrics', () => {
       samples.find((s) => s.name === 'gpuproxy_request_causes_total' && s.labels.cause === 'queue_timeout')?.value,
     ).toBe(4);
     expect(samples.find((s) => s.name === 'gpuproxy_bytes_total' && s.labels.direction === 'out')?.value).toBe(40);
+    const value = (name: string, labels: Record<string, string>) =>
+      samples.find((s) => s.name === name && Object.entries(labels).every(([k, v]) => s.labels[k] === v))?.value;
+    expect(value('gpuproxy_tokens_total', { kind: 'prompt' })).toBe(200);
+    expect(value('gpuproxy_tokens_total', { kind: 'completion' })).toBe(14);
+    expect(value('gpuproxy_thread_eventloop_lag_seconds', { thread: '1' })).toBe(0.012);
+    expect(value('gpuproxy_request_duration_seconds_count', {})).toBe(8);
+    expect(value('gpuproxy_request_duration_seconds_bucket', { le: '+Inf' })).toBe(8);
+    expect(value('gpuproxy_upstream_requests_total', { upstream: 'vast-12345', code: '200', cause: 'complete' })).toBe(
+      6,
+    );
+    expect(value('gpuproxy_upstream_requests_total', { upstream: 'vast-gone' })).toBeUndefined();
   });
 
   test('events, ejections and the control plane’s own answers are counted', async () => {
