@@ -2,12 +2,12 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { buildProgram, type Program } from './program.ts';
+import { createProgram, type Program } from './program.ts';
 
 let program: Program;
 let bin: string;
 beforeAll(async () => {
-  program = await buildProgram();
+  program = await createProgram();
   bin = join(program.folder, 'bin');
   mkdirSync(bin);
   for (const name of ['gpuproxy', 'aiserve-gpuproxy-client']) {

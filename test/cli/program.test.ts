@@ -6,12 +6,12 @@ import { route } from '../../src/cli/arguments.ts';
 import { createCommand } from '../../src/cli/command.ts';
 import { commands } from '../../src/cli/index.ts';
 import { guideLoads, guideProviders, guideReserved, problem, startGuideServer } from './guide-server.ts';
-import { buildProgram, type Program, type RunOptions, until } from './program.ts';
+import { createProgram, type Program, type RunOptions, until } from './program.ts';
 
 let program: Program;
 let server: Awaited<ReturnType<typeof startGuideServer>>;
 beforeAll(async () => {
-  [program, server] = await Promise.all([buildProgram(), startGuideServer()]);
+  [program, server] = await Promise.all([createProgram(), startGuideServer()]);
 });
 afterEach(() => server.reset());
 afterAll(async () => {
@@ -412,7 +412,7 @@ describe('the program', () => {
   });
 
   it('says its version in one line', async () => {
-    const { version } = JSON.parse(readFileSync(join(program.folder, 'package.json'), 'utf8')) as { version: string };
+    const { version } = JSON.parse(readFileSync(join(program.package, 'package.json'), 'utf8')) as { version: string };
     expect((await program.run(['--version'])).stdout).toBe(`${version}\n`);
   });
 
@@ -437,7 +437,7 @@ describe('the program', () => {
 
   it.skipIf(old === undefined)('started by an old Node alone says which one it needs', async () => {
     const alone = mkdtempSync(join(program.folder, 'alone-'));
-    execFileSync('cp', ['-r', join(program.folder, 'dist'), alone]);
+    execFileSync('cp', ['-r', join(program.package, 'dist'), alone]);
     const { status, stderr } = spawnSync(old ?? '', [join(alone, 'dist', 'main.js'), 'load'], {
       encoding: 'utf8',
       env: program.environment(),

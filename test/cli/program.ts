@@ -1,10 +1,8 @@
-import { execFile, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { promisify } from 'node:util';
-
-const root = join(import.meta.dirname, '..', '..');
+import { dirname, join } from 'node:path';
+import { inject } from 'vitest';
 
 export type Outcome = Readonly<{ code: number | null; signal: NodeJS.Signals | null; stdout: string; stderr: string }>;
 
@@ -17,29 +15,25 @@ export type RunOptions = Readonly<{
   onStart?: (child: ReturnType<typeof spawn>) => void;
 }>;
 
-/** The built program in a folder of its own, as the package's build script makes it. */
+/** The built program, as the package's build script makes it, and a folder for what it keeps. */
 export type Program = Readonly<{
   main: string;
+  /** Root of the package that `main` is in. */
+  package: string;
   folder: string;
   run(args: readonly string[], options?: RunOptions): Promise<Outcome>;
   environment(more?: Readonly<Record<string, string>>): NodeJS.ProcessEnv;
   remove(): void;
 }>;
 
-export async function buildProgram(): Promise<Program> {
+/** The program of this test run, built once for all files, with a home, conf folder and data folder of the caller's own. */
+export async function createProgram(): Promise<Program> {
+  const build = inject('build');
+  if ('error' in build) throw new Error(`the build failed: ${build.error}`);
   const folder = mkdtempSync(join(tmpdir(), 'gpuproxy-cli-'));
-  const manifest = readFileSync(join(root, 'package.json'), 'utf8');
-  const script = (JSON.parse(manifest) as { scripts: { build: string } }).scripts.build;
-  const outdir = join(folder, 'dist');
-  await promisify(execFile)('sh', ['-c', script.replace('--outdir=dist', `--outdir=${outdir}`)], {
-    cwd: root,
-    env: { ...process.env, PATH: `${join(root, 'node_modules', '.bin')}:${process.env.PATH}` },
-  });
-  writeFileSync(join(folder, 'package.json'), manifest);
-  symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
   mkdirSync(join(folder, 'empty'));
   mkdirSync(join(folder, 'conf'));
-  const main = join(outdir, 'main.js');
+  const { main } = build;
 
   const environment = (more: Readonly<Record<string, string>> = {}): NodeJS.ProcessEnv => ({
     PATH: process.env.PATH,
@@ -50,6 +44,7 @@ export async function buildProgram(): Promise<Program> {
   });
   return {
     main,
+    package: dirname(dirname(main)),
     folder,
     environment,
     run(args, options = {}) {

@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { buildProgram, type Program, until } from './program.ts';
+import { createProgram, type Program, until } from './program.ts';
 
 let program: Program;
 let child: ChildProcess;
@@ -10,7 +10,7 @@ let log = '';
 let url = '';
 
 beforeAll(async () => {
-  program = await buildProgram();
+  program = await createProgram();
   child = spawn(
     process.execPath,
     [program.main, 'serve', '--demo', '--port', '0', '--proxy-port', '0', '--threads', '1'],

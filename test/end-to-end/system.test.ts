@@ -2,12 +2,12 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { buildProgram, type Program } from '../cli/program.ts';
+import { createProgram, type Program } from '../cli/program.ts';
 import { eventually } from '../helpers/eventually.ts';
 
 let program: Program;
 beforeAll(async () => {
-  program = await buildProgram();
+  program = await createProgram();
 }, 60_000);
 afterAll(() => program?.remove());
 
