@@ -591,6 +591,8 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       disposed = true;
       if (flushTimer !== null) clearTimeout(flushTimer);
       clearInterval(second);
+      // An open page has timers of its own: they must not keep the process alive.
+      for (const overlay of overlays.splice(0)) overlay.closed?.();
       for (const stop of stops) stop();
       listeners.clear();
     },

@@ -479,6 +479,19 @@ describe('the registry of commands', () => {
 });
 
 describe('quitting', () => {
+  test('leaves no timer behind, also with a page open', () => {
+    vi.useFakeTimers();
+    try {
+      const { dashboard, press } = start();
+      press('enter');
+      press('r');
+      dashboard.dispose();
+      expect(vi.getTimerCount()).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   test('is asked for by q and by Ctrl-C, and closes a dialog first', () => {
     let quits = 0;
     const { dashboard, press } = start({ onQuit: () => (quits += 1) });
