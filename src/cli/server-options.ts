@@ -5,7 +5,7 @@ import type { ColorChoice } from './color.ts';
 import { suggest } from './command.ts';
 import { readPreferences } from './preferences-file.ts';
 
-/** What `serve` is told; `tui` and `sim` add to it. Values of `flags` are as typed: the configuration schema checks them. */
+/** What `serve` is told; `tui` adds to it. Values of `flags` are as typed: the configuration schema checks them. */
 export type ServerOptions = Readonly<{
   demo: boolean;
   seed: number | undefined;
@@ -29,16 +29,6 @@ export type TuiOptions = ServerOptions &
     ascii: boolean;
     color: ColorChoice;
   }>;
-
-export type SimOptions = Readonly<{
-  seed: number;
-  host: string;
-  vastPort: number;
-  ionetPort: number;
-  controlPort: number;
-  speed: number;
-  json: boolean;
-}>;
 
 const flagOf: Readonly<Record<string, VariableName>> = {
   host: 'GPUPROXY_HOST',

@@ -1,18 +1,11 @@
-import { startSimulator } from '../sim/simulator.ts';
+import { type SimulatorOptions, startSimulator } from '../sim/simulator.ts';
 import { exitCodes } from './exit.ts';
-import type { SimOptions } from './server-options.ts';
 import { nextSignal } from './signals.ts';
 import { startFailure } from './start-failure.ts';
 
 /** `gpuproxy sim`: the simulated marketplaces and GPU servers alone, until a signal. Resolves with the exit code. */
-export async function run(options: SimOptions): Promise<number> {
-  await using simulator = await startSimulator({
-    seed: options.seed,
-    host: options.host,
-    ports: { vast: options.vastPort, ionet: options.ionetPort, control: options.controlPort },
-    speed: options.speed,
-    rateLimit: 1,
-  }).catch((error: unknown) => {
+export async function run(options: SimulatorOptions, json: boolean): Promise<number> {
+  await using simulator = await startSimulator(options).catch((error: unknown) => {
     throw startFailure(error);
   });
   const environment = {
@@ -21,7 +14,7 @@ export async function run(options: SimOptions): Promise<number> {
     IONET_URL: simulator.ionetUrl,
     IONET_API_KEY: simulator.ionetKey,
   };
-  if (options.json) {
+  if (json) {
     process.stdout.write(`${JSON.stringify({ ...environment, control_url: simulator.controlUrl })}\n`);
   } else {
     const lines = Object.entries(environment).map(([name, value]) => `export ${name}=${value}`);

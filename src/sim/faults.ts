@@ -136,6 +136,8 @@ export const faultSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('gpu_vanish'), ...gpu }),
 ]);
 
+export const faultKinds = faultSchema.options.map((option) => option.shape.kind.value);
+
 export type Fault = z.infer<typeof faultSchema>;
 export type FaultKind = Fault['kind'];
 /** What may be written: fields with defaults left out. */
@@ -152,17 +154,16 @@ export class FaultError extends Error {
 export function parseFault(input: unknown): Fault {
   const parsed = faultSchema.safeParse(input);
   if (parsed.success) return parsed.data;
-  const kinds = faultSchema.options.map((option) => option.shape.kind.value);
   const kind = (input as { kind?: unknown } | null)?.kind;
-  if (!kinds.includes(kind as FaultKind)) {
-    throw new FaultError(`kind: got ${JSON.stringify(kind)}, accepts one of ${kinds.join(', ')}`);
+  if (!faultKinds.includes(kind as FaultKind)) {
+    throw new FaultError(`kind: got ${JSON.stringify(kind)}, accepts one of ${faultKinds.join(', ')}`);
   }
   throw new FaultError(
     parsed.error.issues.map((issue) => `${issue.path.join('.') || String(kind)}: ${issue.message}`).join('; '),
   );
 }
 
-/** `latency,ms=500,route=rent` as a fault; numbers and true/false are read as such. */
+/** `latency,ms=500,route=rent` as a fault; numbers are read as such. */
 export function parseFaultFlag(text: string): Fault {
   const [kind, ...pairs] = text.split(',').map((part) => part.trim());
   const fields: Record<string, unknown> = { kind };

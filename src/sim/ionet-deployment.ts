@@ -62,15 +62,15 @@ function startedMono(it: Deployment): number | null {
   const first = Math.min(...starts);
   return first <= until ? first : null;
 }
-/** Prepaid time passes from the moment it runs. */
 
+/** Prepaid time passes from the moment it runs. */
 export function hoursServed(world: World, it: Deployment): number {
   const start = startedMono(it);
   if (start === null) return 0;
   return Math.min(it.hours, simulatedHours(world, (it.ending?.mono ?? performance.now()) - start));
 }
-/** The first hour is not refundable, the rest is pro rata. */
 
+/** The first hour is not refundable, the rest is pro rata. */
 export function chargedUsd(world: World, it: Deployment): number {
   if (it.ending?.as !== 'destroyed') return it.amountPaid;
   return (it.amountPaid * Math.max(1, hoursServed(world, it))) / it.hours;

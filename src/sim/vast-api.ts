@@ -276,6 +276,8 @@ export function createVastMarket(world: World): Market {
       has_billing: true,
       ssh_key: '',
       sid: 'simulated',
+      // Older versions of the official command line fail without it.
+      api_key: settings.vastKey,
     });
 
   const routes: readonly Route[] = [
