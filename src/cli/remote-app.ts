@@ -8,6 +8,7 @@ import {
   type AppErrorCode,
   type FleetEvent,
   type InstanceConfig,
+  type ReservedItem,
   type ReserveRequest,
   type Snapshot,
   type UpstreamView,
@@ -260,15 +261,7 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
       await reload();
       return {
         reservation: answer.reservation_id,
-        reserved: answer.reserved.map((item) => ({
-          instanceId: item.instance_id,
-          contractId: item.contract_id,
-          provider: item.provider,
-          gpuModel: item.gpu_model,
-          gpuCount: item.gpu_count,
-          vramGb: item.vram,
-          usdPerHour: item.price,
-        })),
+        reserved: answer.reserved.map(reservedFrom),
         count: answer.count,
         requested: answer.requested,
         errors: answer.errors,
@@ -297,15 +290,7 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
       const path = `/gpu/instances/${at(provider)}/${at(offerId)}`;
       const item = decode(schemas.rentedAnswer, await call('POST', path, configWire(config)));
       await reload();
-      return {
-        instanceId: item.instance_id,
-        contractId: item.contract_id,
-        provider: item.provider,
-        gpuModel: item.gpu_model,
-        gpuCount: item.gpu_count,
-        vramGb: item.vram,
-        usdPerHour: item.price,
-      };
+      return reservedFrom(item);
     },
     async releaseReservation(id, releaseOptions) {
       const answer = decode(
@@ -471,6 +456,18 @@ function reserveWire(wish: ReserveRequest) {
 
 function defined<T extends Record<string, unknown>>(fields: T): Partial<T> {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as Partial<T>;
+}
+
+function reservedFrom(wire: z.output<typeof schemas.rentedAnswer>): ReservedItem {
+  return {
+    instanceId: wire.instance_id,
+    contractId: wire.contract_id,
+    provider: wire.provider,
+    gpuModel: wire.gpu_model,
+    gpuCount: wire.gpu_count,
+    vramGb: wire.vram,
+    usdPerHour: wire.price,
+  };
 }
 
 function offerFrom(wire: z.output<typeof schemas.offer>): Offer {
