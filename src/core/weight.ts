@@ -10,11 +10,14 @@ export function weightOf(instance: { vramGb: number; gpuCount: number; usdPerHou
   return Math.round(tier * cheap * gpus * 10) / 10;
 }
 
-/** Sizes of cards whose driver keeps 1/16 of the memory for ECC: they report 15/16 of what is printed. */
-const eccSizesGb = [16, 24, 48];
+/** What is printed on cards that are rented out, GB. */
+const printedGb = [6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141, 180, 192, 256, 288];
 
-/** VRAM as printed on the card, from what its driver reports: 24,564 MB is 24 GB, 81,559 is 80, 23,028 (ECC) is 24. */
-export function nominalVramGb(megabytes: number): number {
-  const gb = megabytes / 1024;
-  return eccSizesGb.find((size) => Math.abs(gb - (size * 15) / 16) < 0.1) ?? Math.round(gb);
+/**
+ * VRAM as printed on the card, from what is reported of it in GB of 1,024 MB: drivers leave out up to 7.5 % (error
+ * correction, firmware), so 24,564 MB is 24 GB, 81,559 and 81,251 are 80, 23,028 is 24. Other sizes are rounded.
+ */
+export function nominalVramGb(reportedGb: number): number {
+  const size = printedGb.find((gb) => reportedGb <= gb * 1.01);
+  return size !== undefined && reportedGb >= size * 0.925 ? size : Math.round(reportedGb);
 }

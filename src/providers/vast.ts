@@ -9,7 +9,6 @@ import { decodeRows, id, maybeFlag, maybeNumber, maybeText, number, text } from 
 import { type Answer, createJsonClient, type Endpoint, type JsonClient, messageOf, sendPaid } from './http.ts';
 import type { ProviderOptions } from './index.ts';
 import { type Provider, ProviderError } from './provider.ts';
-import { printedVramGb } from './vram.ts';
 
 const name = 'vast.ai';
 
@@ -439,7 +438,7 @@ function offerOf(row: OfferRow): Offer | null {
     id: row.id,
     gpuModel: row.gpu_name,
     gpuCount: row.num_gpus,
-    vramGb: printedVramGb(nominalVramGb(row.gpu_ram)),
+    vramGb: nominalVramGb(row.gpu_ram / 1024),
     usdPerHour: row.dph_total,
     location: row.geolocation || null,
     countryCode: countryOf(row.geolocation),
@@ -639,7 +638,7 @@ function instanceOf(row: InstanceRow, instancePort: number, http: JsonClient): P
     detail: words === '' ? status : `${status}: ${words}`,
     gpuModel: row.gpu_name || 'unknown',
     gpuCount: row.num_gpus ?? 1,
-    vramGb: row.gpu_ram == null ? 0 : printedVramGb(nominalVramGb(row.gpu_ram)),
+    vramGb: row.gpu_ram == null ? 0 : nominalVramGb(row.gpu_ram / 1024),
     usdPerHour: row.dph_total ?? 0,
     location: row.geolocation || null,
     startedAt: row.start_date == null ? null : Math.round(row.start_date * 1000),

@@ -166,6 +166,7 @@ describe('weight', () => {
     [24_576, 24],
     [23_028, 24],
     [81_559, 80],
+    [81_251, 80],
     [81_920, 80],
     [40_960, 40],
     [49_140, 48],
@@ -173,9 +174,10 @@ describe('weight', () => {
     [15_360, 16],
     [16_376, 16],
     [12_288, 12],
-    [143_771, 140],
+    [143_771, 141],
+    [183_359, 180],
     [22_528, 22],
   ])('%i MB is a card of %i GB', (megabytes, gb) => {
-    expect(nominalVramGb(megabytes)).toBe(gb);
+    expect(nominalVramGb(megabytes / 1024)).toBe(gb);
   });
 });
