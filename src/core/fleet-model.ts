@@ -2,6 +2,7 @@ import { type BalancerSettings, createBalancer, type Lease } from './balancer.ts
 import type { StrategyName } from './domain.ts';
 import { LoadTable, type RowRef } from './load-table.ts';
 import type { FinishedRequest } from './report.ts';
+import { type Strategy, strategies } from './strategies/index.ts';
 
 /**
  * A discrete-event model of a fleet: requests arrive, a policy places each, an upstream serves as many at once as it has
@@ -53,6 +54,11 @@ export type ModelResult = Readonly<{
   /** Part of the picks by upstream id. */
   shares: Readonly<Record<string, number>>;
   hottestShare: number;
+  /**
+   * Work that an upstream was given by what it can do from when it joins to the last arrival, by id. Above 1 its line,
+   * and with it the times of the policy, grow as long as requests come.
+   */
+  loads: Readonly<Record<string, number>>;
   /** Most requests open at one upstream at once. */
   peakOpen: number;
 }>;
@@ -114,14 +120,19 @@ export const demoModelFleet: readonly ModelUpstream[] = [
   { id: '3090-2', weight: 1.8, slots: 4, speed: 0.7 },
 ];
 
-/** The real balancer and one of its strategies as a policy, on a table of its own. */
+/**
+ * The real balancer and one of its strategies as a policy, on a table of its own. `planted` stands in for the strategy,
+ * to have another rule behind the same health, probation and slow start.
+ */
 export function balancerPolicy(
   strategy: StrategyName,
   upstreams: readonly ModelUpstream[],
   settings: Partial<BalancerSettings> = {},
+  planted?: Strategy['create'],
 ): ModelPolicy {
   const table = LoadTable.create(Math.max(1, upstreams.length));
-  const balancer = createBalancer(table, settings, { traced: 1 });
+  const registry = strategies.map((s) => (planted && s.name === strategy ? { ...s, create: planted } : s));
+  const balancer = createBalancer(table, settings, { traced: 1, strategies: registry });
   table.strategy = strategy;
   const refs: (RowRef | undefined)[] = [];
   const upstreamOfRow: number[] = [];
@@ -166,6 +177,7 @@ export function runModel(options: {
   const busy = upstreams.map(() => 0);
   const open = upstreams.map(() => 0);
   const picks = upstreams.map(() => 0);
+  const given = upstreams.map(() => 0);
   const lines: number[][] = upstreams.map(() => []);
   const totals: number[] = [];
   const firsts: number[] = [];
@@ -200,7 +212,10 @@ export function runModel(options: {
     const { fails } = target;
     if (fails !== undefined && now >= fails.fromMs && now < fails.toMs) {
       events.push(now + fails.afterMs, eventKinds.fail, upstream, request);
-    } else if ((busy[upstream] as number) < target.slots) begin(request, upstream, now);
+      return;
+    }
+    given[upstream] = (given[upstream] as number) + (requests[request] as ModelRequest).workMs;
+    if ((busy[upstream] as number) < target.slots) begin(request, upstream, now);
     else lines[upstream]?.push(request);
   };
   const happen = ({ at, kind, upstream, request }: Event) => {
@@ -243,6 +258,13 @@ export function runModel(options: {
     picks.reduce((sum, n) => sum + n, 0),
   );
   const shares = Object.fromEntries(upstreams.map((u, i) => [u.id, (picks[i] as number) / placed]));
+  const endMs = requests.at(-1)?.atMs ?? 0;
+  const loads = Object.fromEntries(
+    upstreams.map((u, i) => {
+      const couldDo = Math.max(0, endMs - (u.joinsAtMs ?? 0)) * u.slots * u.speed;
+      return [u.id, couldDo === 0 ? 0 : (given[i] as number) / couldDo];
+    }),
+  );
   return {
     policy: policy.name,
     requests: requests.length,
@@ -254,18 +276,15 @@ export function runModel(options: {
     ttfbP95Ms: quantile(firsts, 0.95),
     shares,
     hottestShare: Math.max(0, ...Object.values(shares)),
+    loads,
     peakOpen,
   };
 }
 
 export type ReplayUpstream = Readonly<{ id: string; weight: number }>;
-export type Replay = Readonly<{
-  requests: number;
-  p95Ms: number;
-  /** Greatest part of the picks that one upstream gets, 0 to 1. */
-  hottestShare: number;
-  shares: Readonly<Record<string, number>>;
-}>;
+/** `hottestShare`: greatest part of the picks that one upstream gets, 0 to 1. */
+export type Replay = Pick<ModelResult, 'requests' | 'lost' | 'hottestShare' | 'shares' | 'loads'> &
+  Readonly<{ meanMs: number; p50Ms: number; p95Ms: number; p99Ms: number }>;
 
 /** Fewer finished requests than this say nothing about a strategy. */
 export const leastReplayed = 200;
@@ -319,8 +338,9 @@ export function replay(
     requests: arrivals,
     policy: balancerPolicy(strategy, model, { slowStartMs: 0 }),
   });
-  if (result.p95Ms === null) return null;
-  return { requests: seen.length, p95Ms: result.p95Ms, hottestShare: result.hottestShare, shares: result.shares };
+  const { requests: count, lost, hottestShare, shares, loads, meanMs, p50Ms, p95Ms, p99Ms } = result;
+  if (meanMs === null || p50Ms === null || p95Ms === null || p99Ms === null) return null;
+  return { requests: count, lost, hottestShare, shares, loads, meanMs, p50Ms, p95Ms, p99Ms };
 }
 
 function mostAtOnce(requests: readonly FinishedRequest[]): number {

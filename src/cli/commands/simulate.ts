@@ -1,11 +1,14 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { type StrategyName, strategyNames } from '../../core/domain.ts';
 import {
   balancerPolicy,
   createRandom,
   demoModelFleet,
   leastReplayed,
+  type ModelResult,
+  type ModelUpstream,
   modelTraffic,
+  type Replay,
   replay,
   runModel,
 } from '../../core/fleet-model.ts';
@@ -13,68 +16,148 @@ import type { FinishedRequest } from '../../core/report.ts';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { CliError, exitCodes, usageError } from '../exit.ts';
 import { type Fields, fieldsOf, listOf, numberOf, textOf } from '../fields.ts';
+import { modelFleetHelp, readModelFleet } from '../model-fleet.ts';
 import { nearest } from '../nearest.ts';
-import { positive, wholeFrom } from '../offer-options.ts';
+import { wholeFrom } from '../offer-options.ts';
 import { type Column, table } from '../output.ts';
 import { openSession, type Session } from '../session.ts';
 
-/** What a strategy did in the model. Milliseconds; null when nothing was answered. */
+/** What a strategy did: whole response times, waiting included, of the requests that were answered. */
 type Result = Readonly<{
   strategy: StrategyName;
   requests: number;
+  /** Failed, or found no instance. */
+  lost: number;
+  mean_ms: number | null;
   p50_ms: number | null;
   p95_ms: number | null;
   p99_ms: number | null;
   /** Greatest part of the requests that one instance got. */
   hottest_share: number;
   shares: Readonly<Record<string, number>>;
+  /** Work that each instance was given by what it can do; above 1 its line grows as long as requests come. */
+  loads: Readonly<Record<string, number>>;
+}>;
+
+type Options = Readonly<{
+  strategy: readonly StrategyName[];
+  fleet: string;
+  load: number;
+  requests: number;
+  seed: number;
+  live?: boolean;
 }>;
 
 export function build(command: Command): void {
   command
-    .argument('[strategy...]', `of ${strategyNames.join(', ')}; all when left out`)
-    .option('--live', 'replay the latest requests of the server on its own fleet')
-    .option('--load <part>', 'of what the model fleet can do, 0.8 is 80 %', positive('--load'), 0.8)
-    .option('--requests <n>', 'in the model', wholeFrom('--requests', 100, 1_000_000), 20_000)
-    .option('--seed <n>', 'the same seed gives the same requests', wholeFrom('--seed', 0, 2 ** 31), 1);
-  suggest(command, 'strategy', strategyNames);
+    .addOption(
+      new Option('--strategy <names>', 'one, several by comma, or all')
+        .argParser(strategiesNamed)
+        .default(strategyNames, 'all'),
+    )
+    .option('--fleet <file>', 'the fleet: demo (eight instances of four kinds), or a file as below', 'demo')
+    .option('--load <part>', 'of what the fleet can do: 0.8 or 80%', loadPart, 0.8)
+    .option('--requests <n>', 'how many', wholeFrom('--requests', 100, 1_000_000), 20_000)
+    .option('--seed <n>', 'the same seed gives the same requests', wholeFrom('--seed', 0, 2 ** 31), 1)
+    .addOption(
+      new Option('--live', 'replay the latest requests of the server on its own fleet').conflicts([
+        'fleet',
+        'load',
+        'requests',
+        'seed',
+      ]),
+    )
+    .addHelpText('after', modelFleetHelp);
+  suggest(command, 'strategy', ['all', ...strategyNames]);
+  suggest(command, 'fleet', 'files');
   withConnection(command);
   withExamples(command, [
-    ['gpuproxy simulate', 'all strategies on a model of eight instances of four kinds'],
-    ['gpuproxy simulate --load 0.95', 'nearly full'],
+    ['gpuproxy simulate', 'all strategies on the demo fleet at 80 %'],
+    ['gpuproxy simulate --strategy all --fleet my-fleet.json --load 0.95', 'a fleet of your own, nearly full'],
     ['gpuproxy simulate --live', 'what each would have made of the latest requests of the server'],
   ]);
-  command.action(
-    async (
-      words: readonly string[],
-      options: Readonly<{ live?: boolean; load: number; requests: number; seed: number }>,
-    ) => {
-      const strategies = words.length === 0 ? strategyNames : words.map(strategyNamed);
-      if (options.load > 10) throw usageError(`--load: got "${options.load}", accepts a number above 0, at most 10`);
-      const session = openSession(command);
-      const results = options.live === true ? await replayed(session, strategies) : modelled(strategies, options);
-      if (session.json) session.printJson({ live: options.live === true, results });
-      else session.print(table(columns, results));
-    },
-  );
+  command.action(async (options: Options) => {
+    const session = openSession(command);
+    if (options.live === true) {
+      const results = await replayed(session, options.strategy);
+      if (session.json) session.printJson({ live: true, results });
+      else session.print(`${table(columns, results)}\n${summary(results)}`);
+      return;
+    }
+    const upstreams = options.fleet === 'demo' ? demoModelFleet : readModelFleet(options.fleet);
+    const results = modelled(upstreams, options);
+    const { fleet, load, requests, seed } = options;
+    if (session.json) session.printJson({ live: false, fleet, load, requests, seed, results });
+    else {
+      const what = `${requests.toLocaleString('en')} requests at ${percent(load)} of what the ${upstreams.length} instances of ${fleet} can do, seed ${seed}.`;
+      session.print(`${table(columns, results)}\n${what}\n${summary(results)}`);
+    }
+  });
 }
 
 const columns: readonly Column<Result>[] = [
   { title: 'STRATEGY', value: (row) => row.strategy },
-  { title: 'REQUESTS', value: (row) => String(row.requests) },
-  { title: 'P50', width: 7, value: (row) => msText(row.p50_ms) },
-  { title: 'P95', width: 7, value: (row) => msText(row.p95_ms) },
-  { title: 'P99', width: 7, value: (row) => msText(row.p99_ms) },
-  { title: 'HOTTEST', value: (row) => hottestText(row) },
+  { title: 'MEAN', width: 6, value: (row) => timeText(row.mean_ms) },
+  { title: 'P50', width: 6, value: (row) => timeText(row.p50_ms) },
+  { title: 'P95', width: 6, value: (row) => timeText(row.p95_ms) },
+  { title: 'P99', width: 6, value: (row) => timeText(row.p99_ms) },
+  { title: 'LOST', value: (row) => String(row.lost) },
+  { title: 'HOTTEST', value: (row) => greatestText(row.shares), cut: true },
+  { title: 'BUSIEST', value: (row) => greatestText(row.loads), cut: true },
 ];
 
-function msText(ms: number | null): string {
-  return ms === null ? '-' : `${Math.round(ms)}ms`;
+/** What the columns mean, and what to make of them. */
+function summary(results: readonly Result[]): string {
+  const lines = [
+    'Times: whole responses, waiting included. HOTTEST: most of the requests. BUSIEST: most work by what it can do.',
+  ];
+  if (results.some((row) => Object.values(row.loads).some((load) => load > 1.02))) {
+    lines.push(
+      'Over 100 % an instance gets more than it can do: its line, and these times, grow as long as requests come.',
+    );
+  }
+  const best = (what: string, value: (row: Result) => number | null) => {
+    const ranked = results.filter((row) => value(row) !== null).sort((a, b) => value(a)! - value(b)!);
+    if (ranked[0] !== undefined && ranked.length > 1) lines.push(`Lowest ${what}: ${ranked[0].strategy}.`);
+  };
+  best('mean', (row) => row.mean_ms);
+  best('p99', (row) => row.p99_ms);
+  return `${lines.join('\n')}\n`;
 }
 
-function hottestText({ shares, hottest_share }: Result): string {
-  const [id = '-'] = Object.entries(shares).find(([, share]) => share === hottest_share) ?? [];
-  return `${Math.round(hottest_share * 100)} % on ${id}`;
+/** "337ms", "2.98s", "46.9s", "5m32s". */
+function timeText(ms: number | null): string {
+  if (ms === null) return '-';
+  if (ms < 999.5) return `${Math.round(ms)}ms`;
+  if (ms < 9_995) return `${(ms / 1000).toFixed(2)}s`;
+  if (ms < 59_950) return `${(ms / 1000).toFixed(1)}s`;
+  const seconds = Math.round(ms / 1000);
+  return `${Math.floor(seconds / 60)}m${String(seconds % 60).padStart(2, '0')}s`;
+}
+
+function percent(part: number): string {
+  return `${Math.round(part * 100)} %`;
+}
+
+function greatestText(parts: Readonly<Record<string, number>>): string {
+  const [first, ...rest] = Object.entries(parts);
+  if (first === undefined) return '-';
+  const [id, part] = rest.reduce((a, b) => (b[1] > a[1] ? b : a), first);
+  return `${percent(part)} ${id}`;
+}
+
+/** A part like 0.8, or percent like 80%. Above 1 is more than the fleet can do. */
+function loadPart(word: string): number {
+  const [, digits, sign] = /^(\d+(?:\.\d*)?|\.\d+)(%?)$/.exec(word.trim()) ?? [];
+  const part = Number(digits) / (sign === '%' ? 100 : 1);
+  if (!(part >= 0.01 && part <= 2)) {
+    throw usageError(`--load: got "${word}", accepts a part of what the fleet can do from 0.01 to 2, or 1% to 200%`);
+  }
+  return part;
+}
+
+function strategiesNamed(words: string): readonly StrategyName[] {
+  return words === 'all' ? strategyNames : [...new Set(words.split(',').map((word) => strategyNamed(word.trim())))];
 }
 
 function strategyNamed(word: string): StrategyName {
@@ -82,28 +165,35 @@ function strategyNamed(word: string): StrategyName {
   if (name !== undefined) return name;
   const near = nearest(word, strategyNames);
   throw usageError(`unknown strategy "${word}"${near === undefined ? '' : `; did you mean ${near}?`}`, {
-    hint: `one of ${strategyNames.join(', ')}`,
+    hint: `all, or of ${strategyNames.join(', ')}`,
   });
 }
 
-function modelled(
-  strategies: readonly StrategyName[],
-  { load, requests: count, seed }: Readonly<{ load: number; requests: number; seed: number }>,
-): Result[] {
-  const upstreams = demoModelFleet;
+function modelled(upstreams: readonly ModelUpstream[], { strategy, load, requests: count, seed }: Options): Result[] {
   const requests = modelTraffic({ upstreams, load, count, random: createRandom(seed) });
-  return strategies.map((strategy) => {
-    const result = runModel({ upstreams, requests, policy: balancerPolicy(strategy, upstreams) });
-    return {
-      strategy,
-      requests: result.requests,
-      p50_ms: result.p50Ms,
-      p95_ms: result.p95Ms,
-      p99_ms: result.p99Ms,
-      hottest_share: result.hottestShare,
-      shares: result.shares,
-    };
-  });
+  return strategy.map((name) =>
+    resultOf(name, runModel({ upstreams, requests, policy: balancerPolicy(name, upstreams) })),
+  );
+}
+
+function resultOf(strategy: StrategyName, result: ModelResult | Replay): Result {
+  return {
+    strategy,
+    requests: result.requests,
+    lost: result.lost,
+    mean_ms: rounded(result.meanMs),
+    p50_ms: rounded(result.p50Ms),
+    p95_ms: rounded(result.p95Ms),
+    p99_ms: rounded(result.p99Ms),
+    hottest_share: result.hottestShare,
+    shares: result.shares,
+    loads: result.loads,
+  };
+}
+
+/** To a microsecond. */
+function rounded(ms: number | null): number | null {
+  return ms === null ? null : Math.round(ms * 1000) / 1000;
 }
 
 async function replayed(session: Session, strategies: readonly StrategyName[]): Promise<Result[]> {
@@ -123,15 +213,7 @@ async function replayed(session: Session, strategies: readonly StrategyName[]): 
         hint: 'send traffic first, or leave out --live for the model fleet',
       });
     }
-    return {
-      strategy,
-      requests: result.requests,
-      p50_ms: null,
-      p95_ms: result.p95Ms,
-      p99_ms: null,
-      hottest_share: result.hottestShare,
-      shares: result.shares,
-    };
+    return resultOf(strategy, result);
   });
 }
 
