@@ -53,8 +53,11 @@ export interface Lease extends Disposable {
   readonly row: number;
   readonly generation: number;
   readonly settled: boolean;
-  /** The first byte of the answer is here. The first call counts. */
-  firstByte(now: number): void;
+  /**
+   * The first byte of the answer is here; `good` false: of one whose status says that it will end as an error. The first
+   * call counts.
+   */
+  firstByte(now: number, good?: boolean): void;
   /** −1 and one outcome, once; later calls do nothing. */
   settle(ending: Ending, now: number, retryAfterMs?: number): void;
 }
@@ -69,6 +72,8 @@ export interface Balancer {
   pick(now: number, want?: Want): number;
   /** Takes the result of an active probe; `why` is one line for people, about a failure. */
   probed(ref: RowRef, ok: boolean, now: number, why: string): void;
+  /** Other settings from now on; those that pace averages and ties stay what they were. */
+  configure(settings: Partial<HealthSettings>): void;
   /** The last 1,000 picks of this thread. */
   readonly trace: DecisionTrace;
 }
@@ -87,10 +92,15 @@ export function createBalancer(
   settings: Partial<BalancerSettings> = {},
   options: { thread?: number; traced?: number; strategies?: readonly Strategy[] } = {},
 ): Balancer {
-  const set: BalancerSettings = { ...defaultBalancerSettings, ...settings };
-  for (const [name, value] of Object.entries(set)) {
-    if (!Number.isFinite(value) || value < 0) throw new RangeError(`${name}: got ${value}, accepts a number from 0 up`);
+  const set: { -readonly [K in keyof BalancerSettings]: number } = { ...defaultBalancerSettings };
+  function configure(change: Partial<BalancerSettings>): void {
+    for (const [name, value] of Object.entries(change)) {
+      if (!Number.isFinite(value) || value < 0)
+        throw new RangeError(`${name}: got ${value}, accepts a number from 0 up`);
+    }
+    Object.assign(set, change);
   }
+  configure(settings);
   const thread = options.thread ?? 0;
   if (!Number.isInteger(thread) || thread < 0 || thread >= maxThreads) {
     throw new RangeError(`thread: got ${thread}, accepts a whole number from 0 to ${maxThreads - 1}`);
@@ -220,7 +230,8 @@ export function createBalancer(
     let room = trace.room();
     let found = false;
     for (let row = 0; row < high && room > 0; row++) {
-      if (((flags[row] as number) & flag.used) === 0) continue;
+      // One that does not run (yet) is no candidate, and threads that pick do not know its name.
+      if (((flags[row] as number) & flag.running) === 0) continue;
       // What the pick has just raised does not count: the winner was a candidate.
       const code = row === winner ? exclusion.none : exclusionOf(row, now, want);
       trace.candidate(row, generations[row] as number, code, scores);
@@ -262,9 +273,19 @@ export function createBalancer(
       return this.#settled;
     }
 
-    firstByte(now: number): void {
+    firstByte(now: number, good = true): void {
       if (this.#settled || this.#ttfbMs >= 0 || !Number.isFinite(now)) return;
       this.#ttfbMs = Math.max(0, now - this.#startedAt);
+      const { row } = this;
+      if (!good || (c.costUs[row] as number) >= 0) return;
+      // The averages take this at the end; but a newcomer waits for its first sample, and a stream may last for hours.
+      table.lock();
+      try {
+        if (c.generation[row] !== this.generation || c.epoch[row] !== this.#epoch) return;
+        if ((c.costUs[row] as number) < 0) cost(row, this.#ttfbMs, table.time(now));
+      } finally {
+        table.unlock();
+      }
     }
 
     settle(ending: Ending, now: number, retryAfterMs?: number): void {
@@ -348,6 +369,7 @@ export function createBalancer(
     table,
     settings: set,
     trace,
+    configure,
     acquire(now, want) {
       table.lock();
       try {

@@ -173,7 +173,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
 
   #firstByte(): void {
     this.firstByteAt = this.#exchange.plane.now();
-    this.lease.firstByte(this.firstByteAt);
+    this.lease.firstByte(this.firstByteAt, this.#ending === 'complete');
   }
 }
 

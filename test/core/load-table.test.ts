@@ -118,7 +118,7 @@ describe('percentile', () => {
 describe('decision trace', () => {
   const idOf = (row: number) => `gpu-${row}`;
 
-  test('it tells why each candidate could not be picked and what was compared of the others', () => {
+  test('it tells why each running upstream could not be picked and what was compared of the others', () => {
     const fleet = createFleet({ size: 5, strategy: 'least_connections', ceiling: 1 });
     const { table, balancer, refs } = fleet;
     table.setDraining(refs[0]!, true, 0);
@@ -134,7 +134,6 @@ describe('decision trace', () => {
       winner: 'gpu-3',
       candidates: [
         { id: 'gpu-0', excluded: 'draining', score: null },
-        { id: 'gpu-1', excluded: 'not running', score: null },
         { id: 'gpu-2', excluded: 'at its ceiling', score: null },
         { id: 'gpu-3', excluded: null, score: 0 },
         { id: 'gpu-4', excluded: 'already tried by this request', score: null },

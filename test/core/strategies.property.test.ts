@@ -507,16 +507,20 @@ describe('least_response_time', () => {
       fc.property(
         fc.integer({ min: 2, max: 6 }),
         fc.array(fc.integer({ min: 1, max: 3000 }), { minLength: 6, maxLength: 6 }),
-        (size, speeds) => {
+        fc.nat(63),
+        (size, speeds, streams) => {
           const fleet = createFleet({ size, strategy, planted });
           const last = new Array<number>(size).fill(0);
-          // One request a second, one at a time: nothing but the averages decides.
+          const streaming = new Set<number>();
+          // One request a second, one at a time but for a stream without end on some: nothing but the averages decides.
           for (let now = 1000; now < 2_000_000; now += 1000) {
             const lease = leaseOf(fleet.balancer.acquire(now));
-            last[lease.row] = now;
-            const ms = (speeds[lease.row] as number) / 4;
+            const { row } = lease;
+            last[row] = now;
+            const ms = (speeds[row] as number) / 4;
             lease.firstByte(now + ms);
-            lease.settle('complete', now + ms);
+            if (((streams >> row) & 1) === 1 && !streaming.has(row)) streaming.add(row);
+            else lease.settle('complete', now + ms);
             const longest = now - Math.min(...last);
             must(longest <= 10 * tauMs + size * 1000, () => `one of ${size} waited ${longest} ms`);
             steps++;
@@ -564,6 +568,48 @@ describe('least_response_time', () => {
     for (let i = 0; i < 30; i++) sampleAt(fleet, 1e6 + i * 10, 5);
     const newcomer = joinFleet(fleet, 2e6);
     expect(leaseOf(fleet.balancer.acquire(2e6)).row).toBe(newcomer.row);
+  });
+
+  test.each([true, false])(
+    'the first byte of a newcomer’s first answer is its first sample, however long that lasts, unless it is an error (%s)',
+    (good) => {
+      const fleet = createFleet({ size: 3, strategy });
+      for (let i = 0; i < 30; i++) sampleAt(fleet, 1e6 + i * 10, 50);
+      const newcomer = joinFleet(fleet, 2e6);
+      const stream = leaseOf(fleet.balancer.acquire(2e6));
+      expect(stream.row).toBe(newcomer.row);
+      stream.firstByte(2e6 + 20, good);
+      expect(cost(fleet, newcomer.row)).toBeCloseTo(good ? 20 : -0.001, 6);
+      const open = Array.from({ length: 12 }, (_, i) => leaseOf(fleet.balancer.acquire(2e6 + 30 + i)));
+      const more = open.filter((lease) => lease.row === newcomer.row).length;
+      if (good) expect(more).toBeGreaterThan(3);
+      else expect(more).toBe(0);
+      // The average that is shown waits for the end.
+      expect(fleet.table.read(newcomer)?.avgMs).toBe(null);
+      stream.settle(good ? 'complete' : 'client_error', 2e6 + 9e6);
+      expect(fleet.table.read(newcomer)?.avgMs ?? null).toEqual(good ? 20 : null);
+    },
+  );
+
+  test('costs within a tenth of the lowest are a tie, for the fewest open and then the longest unserved', () => {
+    const fleet = createFleet({ size: 3, strategy });
+    const sample = (row: number, ms: number) => {
+      const lease = leaseOf(fleet.balancer.acquire(1e6, { tried: [0, 1, 2].filter((other) => other !== row) }));
+      lease.firstByte(1e6 + ms);
+      lease.settle('complete', 1e6 + ms);
+    };
+    sample(2, 100);
+    sample(1, 109);
+    sample(0, 112);
+    const at = (tried: number[] = []) => leaseOf(fleet.balancer.acquire(1e6 + 120, { tried }));
+    // 2 and 1 tie, 0 is beyond; 2 was served longest ago.
+    expect(at().row).toBe(2);
+    expect(at().row).toBe(1);
+    // 200, 218 and 112: no tie.
+    expect(at().row).toBe(0);
+    // 200, 218 and 224 are open once each: 2 and 1 tie.
+    expect(at().row).toBe(2);
+    expect(at([1]).row).toBe(0);
   });
 
   test('without any sample it behaves as least connections', () => {

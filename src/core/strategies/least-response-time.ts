@@ -5,7 +5,7 @@ import type { Strategy } from './strategy.ts';
 const medianEveryMs = 250;
 /** An upstream without a sample is offered a request as soon as it is idle, but not more often than this. */
 const firstSampleEveryMs = 1000;
-/** An idle upstream is tried again after so many time constants, whatever its average says. */
+/** One that got nothing for so many time constants is tried again, whatever its average says. */
 const retryAfterTaus = 10;
 
 /** e^(−x) in steps of 1/decaySteps; beyond the end it counts as 0. Linear between steps, within 0.0001. */
@@ -68,7 +68,7 @@ export const leastResponseTime: Strategy = {
         scores[row] = cost / 1000;
         work[i] = cost;
         if (cost < lowest) lowest = cost;
-        if (open === 0) {
+        if (open === 0 || us >= 0) {
           // Due whatever it costs; the one longest unserved first.
           const used = lastUsed[row] as number;
           const isDue = used < 0 || now - used >= (us >= 0 ? retryAfterTaus * tauMs : firstSampleEveryMs);
