@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Offer, OfferFilter, ProviderName } from '../core/domain.ts';
 import { matchesFilter } from '../core/offers.ts';
 import type { Provider } from '../providers/provider.ts';
@@ -55,7 +56,17 @@ type State = {
   pending: Promise<void> | null;
 };
 
+/** One provider's part of an answer. */
+type Part = {
+  readonly offers: readonly Offer[];
+  readonly askedAt: number;
+  readonly error?: OffersAnswer['errors'][number];
+};
+
 type ClaimState = { settledAt: number | null; gone: boolean };
+
+/** How much longer the others may take once one provider has answered; a quarter of it for one that failed last time. */
+const stragglerMs = 4000;
 
 export function createAvailability(parts: {
   providers: readonly Provider[];
@@ -188,8 +199,23 @@ export function createAvailability(parts: {
     state.timer.unref();
   };
 
+  /** What the last good listing says, without asking. */
+  const lastGood = (state: State, filter: OfferFilter, code: string, message: string): Part => {
+    const { refreshedAt, offers } = state.market;
+    return {
+      offers: refreshedAt === null ? [] : offers.filter((offer) => matchesFilter(offer, filter)),
+      askedAt: state.askedAt,
+      error: {
+        provider: state.provider.name,
+        code,
+        message,
+        staleMs: refreshedAt === null ? null : clock.now() - refreshedAt,
+      },
+    };
+  };
+
   /** One provider's part of an answer: from the market when fresh, else asked with the filter. */
-  const ask = async (state: State, filter: OfferFilter, signal?: AbortSignal, askAnyway = false) => {
+  const ask = async (state: State, filter: OfferFilter, signal?: AbortSignal, askAnyway = false): Promise<Part> => {
     const age = () => (state.market.refreshedAt === null ? null : clock.now() - state.market.refreshedAt);
     // Offers of several GPUs may exist only when asked for: a pooled offer is listed as one GPU.
     const cached = filter.gpuCount === undefined || filter.gpuCount === 1;
@@ -211,23 +237,41 @@ export function createAvailability(parts: {
       const failure = failureOf(error);
       failed(state, failure);
       changed();
-      const staleMs = age();
-      return {
-        offers: staleMs === null ? [] : state.market.offers.filter((offer) => matchesFilter(offer, filter)),
-        askedAt: state.askedAt,
-        error: { provider: state.provider.name, code: failure.code, message: failure.message, staleMs },
-      };
+      return lastGood(state, filter, failure.code, failure.message);
     }
   };
 
   const askAll = async (filter: OfferFilter, signal?: AbortSignal, askAnyway = false) => {
     const asked = [...states.values()].filter((state) => !filter.provider || state.provider.name === filter.provider);
-    const answers = await Promise.all(asked.map((state) => ask(state, filter, signal, askAnyway)));
-    return {
-      answers,
-      offers: answers.flatMap((answer) => answer.offers).sort((a, b) => a.usdPerHour - b.usdPerHour),
-      errors: answers.flatMap((answer) => (answer.error === undefined ? [] : [answer.error])),
+    const parts = asked.map((state) => ask(state, filter, signal, askAnyway));
+    // Whoever hangs does not delay the others: its call goes on, and what was known before takes its place.
+    const first = Promise.withResolvers<void>();
+    const done = new AbortController();
+    for (const part of parts) {
+      part.then(
+        ({ error }) => {
+          if (error === undefined) first.resolve();
+        },
+        () => {},
+      );
+    }
+    const straggler = async (state: State): Promise<Part> => {
+      await first.promise;
+      await sleep(state.market.failing ? stragglerMs / 4 : stragglerMs, undefined, { signal: done.signal });
+      return lastGood(state, filter, 'timeout', 'no answer yet');
     };
+    try {
+      const answers = await Promise.all(
+        asked.map((state, index) => Promise.race([parts[index] as Promise<Part>, straggler(state)])),
+      );
+      return {
+        answers,
+        offers: answers.flatMap((answer) => answer.offers).sort((a, b) => a.usdPerHour - b.usdPerHour),
+        errors: answers.flatMap((answer) => (answer.error === undefined ? [] : [answer.error])),
+      };
+    } finally {
+      done.abort();
+    }
   };
 
   return {

@@ -334,6 +334,22 @@ test('one provider that hangs neither hides nor delays the other', async () => {
   await until('vast.ai is back', () => app.state.get().providers.every((view) => view.status === 'ok'));
 });
 
+test('a question to all waits only a moment for the one that hangs, and shows what was known of it', async () => {
+  await using stage = await createStage();
+  const app = await stage.start({ timing: { callTimeoutMs: 30_000, offersFreshMs: 0, refreshMs: 60_000 } });
+  await until('both known', () => app.state.get().providers.every((view) => view.available > 0));
+  stage.simulator.faults.add({ kind: 'error', provider: 'vast' });
+  expect((await app.offers({})).errors).toMatchObject([{ provider: 'vast.ai', code: 'server_error' }]);
+  stage.simulator.faults.clear();
+  stage.simulator.faults.add({ kind: 'hang', provider: 'vast' });
+  const begun = performance.now();
+  const answer = await app.offers({});
+  expect(performance.now() - begun).toBeLessThan(3500);
+  expect(new Set(answer.offers.map((offer) => offer.provider))).toEqual(new Set(['vast.ai', 'io.net']));
+  expect(answer.errors).toMatchObject([{ provider: 'vast.ai', code: 'timeout', message: 'no answer yet' }]);
+  expect(answer.errors[0]?.staleMs).toBeGreaterThan(0);
+});
+
 test('logs come from the provider; a static upstream has none', async () => {
   await using stage = await createStage();
   const app = await stage.start({ flags: { UPSTREAMS: 's=http://127.0.0.1:9' } });
