@@ -166,7 +166,8 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
   });
   server.setErrorHandler((error, request, reply) => {
     const problem = toProblem(error);
-    if (problem.code === 'internal') {
+    // A client that left aborted its own work: that is no failure, and nobody is left to be told.
+    if (problem.code === 'internal' && !(reply.raw.destroyed && (error as Error).name === 'AbortError')) {
       logger?.error({ err: error, requestId: request.id, route: request.routeOptions.url }, 'control plane bug');
     }
     return sendProblem(reply, problem, request.method);
