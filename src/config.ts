@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { parseEnv } from 'node:util';
 import { z } from 'zod';
 import { strategyNames } from './core/domain.ts';
+import type { HealthSettings } from './core/health.ts';
 
 /**
  * All configuration of the program. Precedence: flag, environment, `.env` in the working directory, conf file, default.
@@ -35,8 +36,19 @@ const httpUrl = z
     error: 'an http:// or https:// URL',
   })
   .transform((text) => text.replace(/\/+$/, ''));
+/** Of a server that requests are sent to: what else a URL can carry would be lost on the way, or be shown to people. */
+const baseUrl = httpUrl.refine((text) => isBaseUrl(text), {
+  error: 'an http:// or https:// URL without user, password, query and fragment',
+});
 const path = z.string().regex(/^\//, { error: 'a path that begins with /' });
 const text = z.string().min(1, { error: 'a text that is not empty' });
+
+/** True for an http(s) URL that carries nothing but an address and a path. */
+export function isBaseUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false;
+  const { protocol, username, password, search, hash } = new URL(text);
+  return /^https?:$/.test(protocol) && `${username}${password}${search}${hash}` === '';
+}
 
 export type UpstreamSetting = Readonly<{ name: string; url: string }>;
 
@@ -48,11 +60,11 @@ const upstreams = z.string().transform((value, context): UpstreamSetting[] => {
   const parsed: UpstreamSetting[] = [];
   for (const [index, item] of items.entries()) {
     const match = /^(?:([A-Za-z0-9._-]+)=)?(https?:\/\/.+)$/.exec(item);
-    const url = httpUrl.safeParse(match?.[2] ?? '');
+    const url = baseUrl.safeParse(match?.[2] ?? '');
     if (!match || !url.success) {
       context.addIssue({
         code: 'custom',
-        message: `a comma list of [name=]http(s)://host:port; item ${index + 1} is not`,
+        message: `a comma list of [name=]http(s)://host:port, without user and password; item ${index + 1} is not`,
       });
       return z.NEVER;
     }
@@ -95,13 +107,13 @@ export const variables = {
     secret: true,
   },
   VASTAI_URL: {
-    schema: httpUrl,
+    schema: baseUrl,
     default: 'https://console.vast.ai',
     shown: 'https://console.vast.ai',
     help: 'Base URL of the vast.ai API',
   },
   IONET_URL: {
-    schema: httpUrl,
+    schema: baseUrl,
     default: 'https://api.io.solutions',
     shown: 'https://api.io.solutions',
     help: 'Base URL of the io.net API',
@@ -342,7 +354,7 @@ export function loadConfig(sources: ConfigSources): Config {
   if (!parsed.success) {
     const lines = parsed.error.issues.map((issue) => {
       const name = String(issue.path[0]) as VariableName;
-      const got = 'secret' in variables[name] ? 'a value that is hidden' : JSON.stringify(merged[name]);
+      const got = 'secret' in variables[name] ? 'a value that is hidden' : shown(merged[name]);
       return `${name}: got ${got}${origin[name] === 'environment' ? '' : ` (${origin[name]})`}, accepts ${issue.message}`;
     });
     throw new ConfigError(lines.join('\n'));
@@ -354,6 +366,11 @@ export function loadConfig(sources: ConfigSources): Config {
   return Object.freeze({ ...config, origin: Object.freeze(origin) as Config['origin'] });
 }
 
+/** A value as it came, but for passwords in URLs. */
+function shown(value: unknown): string {
+  return JSON.stringify(value).replace(/([a-z]+:\/\/)[^\s/,"]*@/gi, '$1…@');
+}
+
 function readDotenv(folder: string): Record<string, string | undefined> {
   try {
     return parseEnv(readFileSync(join(folder, '.env'), 'utf8'));
@@ -361,6 +378,22 @@ function readDotenv(folder: string): Record<string, string | undefined> {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return {};
     throw new ConfigError(`.env: cannot be read (${(error as NodeJS.ErrnoException).code ?? 'unknown error'})`);
   }
+}
+
+/** What the balancers of all threads go by. */
+export function healthSettingsOf(
+  config: Pick<
+    Config,
+    'EJECT_AFTER_FAILURES' | 'EJECT_BASE_SECONDS' | 'EJECT_MAX_SECONDS' | 'MAX_EJECTED_FRACTION' | 'SLOW_START_SECONDS'
+  >,
+): HealthSettings {
+  return {
+    ejectAfterFailures: config.EJECT_AFTER_FAILURES,
+    ejectBaseMs: config.EJECT_BASE_SECONDS * 1000,
+    ejectMaxMs: config.EJECT_MAX_SECONDS * 1000,
+    maxEjectedFraction: config.MAX_EJECTED_FRACTION,
+    slowStartMs: config.SLOW_START_SECONDS * 1000,
+  };
 }
 
 /** The text of `.env.example`. */

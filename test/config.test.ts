@@ -75,6 +75,15 @@ describe('loadConfig', () => {
     expect(message({ UPSTREAMS: 'http://x:1,ftp://y' })).toContain('item 2');
   });
 
+  it('refuses upstreams and marketplaces whose URL carries a password, a query or a fragment, without showing them', () => {
+    for (const name of ['UPSTREAMS', 'VASTAI_URL']) {
+      for (const url of ['http://me:hunter2@x:1', 'http://me@x:1', 'http://x:1/?token=a', 'http://x:1/#a']) {
+        expect(message({ [name]: url })).toContain('without user');
+        expect(message({ [name]: url })).not.toContain('hunter2');
+      }
+    }
+  });
+
   it('wants the TLS certificate and key together', () => {
     expect(message({ TLS_CERT: '/a' })).toContain('TLS_CERT and TLS_KEY go together');
   });

@@ -1,12 +1,12 @@
 import { accessSync, constants, existsSync, statSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import type { Server } from 'node:net';
-import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type Config, ConfigError, loadConfig } from '../config.ts';
 import { marketplaces } from '../providers/index.ts';
 import { ProviderError } from '../providers/provider.ts';
 import type { Client } from './client.ts';
+import { defaultDataDir } from './data-dir.ts';
 import { CliError, exitCodes } from './exit.ts';
 import { fieldsOf, listOf, textOf } from './fields.ts';
 import { usd } from './output.ts';
@@ -97,8 +97,7 @@ function checkSecrets(): Check[] {
 }
 
 async function checkDataDir(config: Config): Promise<Check> {
-  const folder =
-    config.GPUPROXY_DATA_DIR ?? join(process.env.XDG_STATE_HOME || join(homedir(), '.local', 'state'), 'gpuproxy');
+  const folder = config.GPUPROXY_DATA_DIR ?? defaultDataDir();
   let existing = folder;
   while (!existsSync(existing) && dirname(existing) !== existing) existing = dirname(existing);
   try {

@@ -1,4 +1,5 @@
 import { CommanderError } from 'commander';
+import { stackOf, withoutSecrets, writeCrashLog } from './crash-log.ts';
 import { CliError, exitCodes, usageError } from './exit.ts';
 import { CurlPrinted } from './session.ts';
 
@@ -18,5 +19,19 @@ export function toCliError(error: unknown): CliError | null {
   if (error instanceof Error && error.name === 'ConfigError') {
     return new CliError(exitCodes.usage, 'configuration', error.message, { hint: '.env.example lists every variable' });
   }
-  return new CliError(exitCodes.failed, 'unexpected', error instanceof Error ? error.message : String(error));
+  return bug(error);
+}
+
+/** What nobody expected: told in one line, with the details in a file, and on stderr for those who asked for them. */
+function bug(error: unknown): CliError {
+  if (process.argv.includes('--debug') || process.env.GPUPROXY_DEBUG) {
+    process.stderr.write(`${withoutSecrets(stackOf(error))}\n`);
+  }
+  const path = writeCrashLog(error, 'unexpected error');
+  const message = withoutSecrets(error instanceof Error ? error.message || error.name : String(error));
+  return new CliError(exitCodes.failed, 'unexpected', message, {
+    why: 'this is a bug of gpuproxy, or of something below it',
+    hint:
+      path === null ? 'run it again with --debug to see where' : `details are in ${path}; please report it with them`,
+  });
 }

@@ -7,6 +7,9 @@ import { nearest } from './nearest.ts';
 export async function run(argv: readonly string[]): Promise<number> {
   const { command: name, rest } = route(argv);
   const json = rest.includes('--json') || rest.includes('--raw');
+  process.once('uncaughtException', (error) => {
+    void report(error, json).then((code) => process.exit(code));
+  });
   try {
     if (name === undefined) {
       // Both without commander: they are the first that people and scripts try.

@@ -1,4 +1,6 @@
+import { ConfigError } from '../config.ts';
 import type { FleetEvent } from '../fleet/app.ts';
+import { withoutSecrets, writeCrashLog } from './crash-log.ts';
 import { CliError, exitCodes } from './exit.ts';
 import { type ServerOptions, serverConfig } from './server-options.ts';
 import { nextSignal } from './signals.ts';
@@ -20,11 +22,13 @@ export async function run(options: ServerOptions): Promise<number> {
     );
   }
   const say = logger();
-  await using system = await startSystem({ config, demo: options.demo ? { seed: options.seed ?? 1 } : null }).catch(
-    (error: unknown) => {
-      throw startFailure(error);
-    },
-  );
+  await using system = await startSystem({
+    config,
+    demo: options.demo ? { seed: options.seed ?? 1 } : null,
+    logger: say,
+  }).catch((error: unknown) => {
+    throw startFailure(error);
+  });
   const stopListening = system.app.events.subscribe((event) => say.event(event));
   for (const event of system.app.events.recent()) say.event(event);
   say.line('ok', `control plane ${system.apiUrl}/api/v1`);
@@ -36,7 +40,22 @@ export async function run(options: ServerOptions): Promise<number> {
   }
   say.line('info', 'dashboard: gpuproxy tui');
 
+  const reload = () => {
+    try {
+      const { changed, waiting } = system.reconfigure(serverConfig(options));
+      say.line('ok', `configuration read again: ${changed.length === 0 ? 'nothing changed' : changed.join(', ')}`);
+      if (waiting.length > 0) say.line('warn', `take effect at the next start: ${waiting.join(', ')}`);
+    } catch (error) {
+      if (!(error instanceof ConfigError) && !(error instanceof CliError)) throw error;
+      say.line('error', `configuration not taken up, the old one stays: ${error.message.replaceAll('\n', '; ')}`);
+    }
+  };
+  process.on('SIGHUP', reload);
+
   const signal = await nextSignal();
+  process.off('SIGHUP', reload);
+  // The default would end the process in the middle of its drain.
+  process.on('SIGHUP', () => {});
   say.line('info', `${signal}: draining for at most ${config.DRAIN_SECONDS} s; again to stop at once`);
   const again = nextSignal().then((second) =>
     process.exit(second === 'SIGINT' ? exitCodes.interrupted : exitCodes.terminated),
@@ -59,6 +78,13 @@ function logger() {
   };
   return {
     line: (level: FleetEvent['level'], message: string) => write(level, message),
+    /** A bug, with its stack in a file: a stack has no place among lines that people follow. */
+    error(fields: object, message: string) {
+      const { err, ...more } = fields as { err?: unknown };
+      const path = writeCrashLog(err, `${message} ${JSON.stringify(more)}`);
+      const what = withoutSecrets(err instanceof Error ? err.message : String(err));
+      write('error', `${message}: ${what}${path === null ? '' : ` (details in ${path})`}`, more);
+    },
     event: (event: FleetEvent) =>
       write(event.level, human && event.subject ? `${event.subject}  ${event.message}` : event.message, {
         kind: event.kind,

@@ -1,20 +1,24 @@
 import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { availableParallelism, homedir, tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Config, ConfigError } from '../config.ts';
+import { createSecureContext } from 'node:tls';
+import { type Config, ConfigError, type VariableName, variables } from '../config.ts';
 import type { LocalApp } from '../fleet/app.ts';
 import { createApp } from '../fleet/create-app.ts';
 import { marketplaces } from '../providers/index.ts';
 import { startDataPlane } from '../proxy/data-plane.ts';
-import { createRestServer } from '../rest/create-server.ts';
+import { createRestServer, type RestServerOptions } from '../rest/create-server.ts';
 import { startSimulatorThread } from '../sim/simulator-thread.ts';
+import { defaultDataDir } from './data-dir.ts';
 import { openPreferences } from './preferences.ts';
 
 export type SystemOptions = Readonly<{
   config: Config;
   /** Rent from the built-in simulated marketplaces instead of the configured ones. */
   demo: Readonly<{ seed: number }> | null;
+  /** Told of bugs that cost one answer of the control plane and not the process. */
+  logger?: NonNullable<RestServerOptions['logger']>;
 }>;
 
 /** The whole program in this process. Disposing it drains nothing: call `drain` first. */
@@ -26,12 +30,27 @@ export interface System extends AsyncDisposable {
   readonly newKey: string | null;
   /** Takes no new request and waits for the open ones until the deadline. */
   drain(deadlineMs: number): Promise<void>;
+  /**
+   * Takes up another configuration and the present contents of the TLS files without touching what is open. Returns which
+   * variables changed and which of them wait for the next start. Throws ConfigError, and then nothing has changed.
+   */
+  reconfigure(config: Config): Readonly<{ changed: readonly VariableName[]; waiting: readonly VariableName[] }>;
 }
 
-/** Where the ledger is when GPUPROXY_DATA_DIR does not say. */
-export function defaultDataDir(environment: NodeJS.ProcessEnv = process.env): string {
-  return join(environment.XDG_STATE_HOME || join(homedir(), '.local', 'state'), 'gpuproxy');
-}
+/** What is fixed once the listeners, the ledger and the provider clients exist. */
+const fixedAtStart: readonly VariableName[] = [
+  'GPUPROXY_HOST',
+  'GPUPROXY_PORT',
+  'GPUPROXY_PROXY_PORT',
+  'GPUPROXY_DATA_DIR',
+  'GPUPROXY_THREADS',
+  'VASTAI_API_KEY',
+  'VASTAI_URL',
+  'IONET_API_KEY',
+  'IONET_URL',
+  'INSTANCE_PORT',
+  'DEFAULT_DISK_GB',
+];
 
 /** True when nothing says where GPUs should come from. */
 export function nothingConfigured(config: Config): boolean {
@@ -39,12 +58,9 @@ export function nothingConfigured(config: Config): boolean {
 }
 
 /** Puts the parts together, in the order in which they need each other; what was started is stopped when a later part fails. */
-export async function startSystem({ config, demo }: SystemOptions): Promise<System> {
+export async function startSystem({ config, demo, logger }: SystemOptions): Promise<System> {
   await using starting = new AsyncDisposableStack();
-  const tls =
-    config.TLS_CERT === undefined || config.TLS_KEY === undefined
-      ? null
-      : { cert: readPem('TLS_CERT', config.TLS_CERT), key: readPem('TLS_KEY', config.TLS_KEY) };
+  const tls = readTls(config);
 
   const simulator = demo
     ? await startSimulatorThread({ seed: demo.seed, bootMs: { min: 300, max: 2500 }, churnPerMinute: 6 })
@@ -98,7 +114,13 @@ export async function startSystem({ config, demo }: SystemOptions): Promise<Syst
   });
   starting.defer(() => dataPlane.close());
 
-  const rest = await createRestServer({ app, host: config.GPUPROXY_HOST, port: config.GPUPROXY_PORT, tls });
+  const rest = await createRestServer({
+    app,
+    host: config.GPUPROXY_HOST,
+    port: config.GPUPROXY_PORT,
+    tls,
+    ...(logger === undefined ? {} : { logger }),
+  });
   starting.defer(() => rest.close());
 
   const proxyUrl = `${tls ? 'https' : 'http'}://${urlHost(config.GPUPROXY_HOST)}:${dataPlane.port}`;
@@ -118,6 +140,7 @@ export async function startSystem({ config, demo }: SystemOptions): Promise<Syst
   }
 
   const running = starting.move();
+  let current = config;
   return {
     app,
     apiUrl: rest.url,
@@ -127,6 +150,31 @@ export async function startSystem({ config, demo }: SystemOptions): Promise<Syst
       // The demo's own client would keep the drain waiting until its deadline.
       await simulator?.stopTraffic();
       await dataPlane.drain(deadlineMs);
+    },
+    reconfigure(wanted) {
+      // With a certificate the listeners speak TLS, without one they do not: that cannot change under open connections.
+      const switchesTls = (tls === null) !== (wanted.TLS_CERT === undefined);
+      const nextTls = switchesTls ? tls : readTls(wanted);
+      const fixed = switchesTls ? [...fixedAtStart, 'TLS_CERT' as const, 'TLS_KEY' as const] : fixedAtStart;
+      const differs = (name: VariableName) => JSON.stringify(wanted[name]) !== JSON.stringify(current[name]);
+      const names = (Object.keys(variables) as VariableName[]).filter((name) => name !== 'GPUPROXY_URL');
+      const waiting = names.filter((name) => fixed.includes(name) && differs(name));
+      const changed = names.filter((name) => !fixed.includes(name) && differs(name));
+      // What waits keeps its value, so that it is told again at each reload until the program was started anew.
+      const next: Config = { ...wanted, ...Object.fromEntries(fixed.map((name) => [name, current[name]])) };
+      if (changed.includes('GPUPROXY_API_KEY')) {
+        const replaced = current.GPUPROXY_API_KEY === undefined ? null : app.keys.verify(current.GPUPROXY_API_KEY);
+        if (next.GPUPROXY_API_KEY !== undefined) {
+          app.keys.ensure(next.GPUPROXY_API_KEY, { name: 'operator', scope: 'admin' });
+          // A key is replaced because it must not be good any longer.
+          if (replaced !== null) app.keys.revoke(replaced.id);
+        }
+      }
+      app.reconfigure?.(next);
+      dataPlane.reconfigure(next, nextTls);
+      if (nextTls !== null) rest.setTls(nextTls);
+      current = next;
+      return { changed, waiting };
     },
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
@@ -161,6 +209,18 @@ async function rentDemoFleet(app: LocalApp): Promise<void> {
   ];
   // A wish that the seed's market cannot meet is no error: the reservation says so in the event list.
   await Promise.allSettled(wishes.map((wish) => app.reserve({ ...wish, config: {} }, { by: 'demo' })));
+}
+
+/** PEM texts of both listeners; null: plain HTTP. Throws ConfigError. */
+function readTls(config: Config): { cert: string; key: string } | null {
+  if (config.TLS_CERT === undefined || config.TLS_KEY === undefined) return null;
+  const tls = { cert: readPem('TLS_CERT', config.TLS_CERT), key: readPem('TLS_KEY', config.TLS_KEY) };
+  try {
+    createSecureContext(tls);
+  } catch (error) {
+    throw new ConfigError(`TLS_CERT, TLS_KEY: accepts a PEM certificate and its own key (${(error as Error).message})`);
+  }
+  return tls;
 }
 
 function readPem(name: 'TLS_CERT' | 'TLS_KEY', path: string): string {

@@ -4,12 +4,14 @@ import { request } from 'undici';
 import type { Config } from '../config.ts';
 import type { LocalApp } from '../fleet/app.ts';
 import type { ThemeName } from '../tui/theme.ts';
+import { writeCrashLog } from './crash-log.ts';
+import { defaultDataDir } from './data-dir.ts';
 import { CliError, exitCodes, usageError } from './exit.ts';
 import { openPreferences } from './preferences.ts';
 import { serverConfig, type TuiOptions } from './server-options.ts';
 import { confirm } from './session.ts';
 import { startFailure } from './start-failure.ts';
-import { defaultDataDir, nothingConfigured, startSystem } from './system.ts';
+import { nothingConfigured, startSystem } from './system.ts';
 
 /** Leaves the alternate screen, shows the cursor, ends mouse, focus and paste reports, resets colours. */
 const restoreTerminal =
@@ -51,7 +53,8 @@ export async function run(options: TuiOptions): Promise<number> {
 
   const config = serverConfig(options);
   const demo = options.demo || nothingConfigured(config) ? { seed: options.seed ?? 1 } : null;
-  const system = await startSystem({ config, demo }).catch(async (error: unknown) => {
+  const logger = { error: (fields: { err?: unknown }, message: string) => void writeCrashLog(fields.err, message) };
+  const system = await startSystem({ config, demo, logger }).catch(async (error: unknown) => {
     const running = await serverAt(config);
     if (running === null) throw startFailure(error);
     return running;
@@ -124,7 +127,7 @@ function dashboardPreferences() {
 }
 
 async function save(name: string, content: string): Promise<string> {
-  const folder = join(defaultDataDir(), 'exports');
+  const folder = join(process.env.GPUPROXY_DATA_DIR || defaultDataDir(), 'exports');
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const path = join(folder, name);
   await writeFile(path, content, { mode: 0o600 });

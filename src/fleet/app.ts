@@ -1,3 +1,4 @@
+import type { Config } from '../config.ts';
 import type { DirectoryEntry } from '../core/directory.ts';
 import type {
   Admin,
@@ -74,6 +75,8 @@ export interface LocalApp extends App, AsyncDisposable {
     reports?(): readonly DataPlaneReport[];
   };
   readonly keys: Keys;
+  /** Takes up what another configuration says, as far as it can change while requests are open. */
+  reconfigure?(config: Config): void;
   /** Tells the app where its listeners are, once they listen; shown in `Snapshot.mode`. */
   announce(urls: { apiUrl: string; proxyUrl: string }): void;
 }

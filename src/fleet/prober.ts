@@ -5,6 +5,8 @@ import type { FleetRecord, FleetRecords } from './records.ts';
 import type { Clock, Timing } from './timing.ts';
 
 const modelList = z.object({ data: z.array(z.object({ id: z.string().min(1) })).max(1000) });
+/** Each probe has a deadline of its own, which may change; this only ends connections that nobody waits for any more. */
+const maxProbeMs = 60_000;
 const modelListBytes = 1_000_000;
 
 /** Asks every running upstream for its health path and, once it is up, for its models. */
@@ -30,22 +32,22 @@ export function createProber(parts: {
   const agent = new Agent({
     connections: 2,
     pipelining: 1,
-    connect: { timeout: timing.probeTimeoutMs },
-    headersTimeout: timing.probeTimeoutMs,
-    bodyTimeout: timing.probeTimeoutMs,
+    connect: { timeout: maxProbeMs },
     keepAliveTimeout: Math.max(1000, timing.probeIntervalMs + 1000),
     maxHeaderSize: 65_536,
   });
   const targets = new Map<string, Target>();
   const abort = new AbortController();
-  const headers = parts.upstreamKey === null ? {} : { authorization: `Bearer ${parts.upstreamKey}` };
   let running = false;
   let unsubscribe = () => {};
 
   const get = (url: string) =>
     request(url, {
       dispatcher: agent,
-      headers: { ...headers, accept: 'application/json, */*' },
+      headers: {
+        ...(parts.upstreamKey === null ? {} : { authorization: `Bearer ${parts.upstreamKey}` }),
+        accept: 'application/json, */*',
+      },
       signal: AbortSignal.any([AbortSignal.timeout(timing.probeTimeoutMs), abort.signal]),
     });
 

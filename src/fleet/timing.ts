@@ -1,4 +1,5 @@
 import { monotonicMs } from '../clock.ts';
+import type { Config } from '../config.ts';
 
 /** The two clocks of the fleet: wall time for what people read and what is stored, monotonic time for the load table. */
 export type Clock = Readonly<{
@@ -82,3 +83,16 @@ export const defaultTiming: Timing = {
   expiryWarningMs: 600_000,
   idempotencyMs: 24 * 3_600_000,
 };
+
+/** With what the variables say. */
+export function timingOf(config: Config): Timing {
+  return {
+    ...defaultTiming,
+    reconcileMs: config.RECONCILE_SECONDS * 1000,
+    reconcileBusyMs: Math.min(defaultTiming.reconcileBusyMs, config.RECONCILE_SECONDS * 1000),
+    refreshMs: config.REFRESH_SECONDS * 1000,
+    probeIntervalMs: config.HEALTH_INTERVAL_SECONDS * 1000,
+    probeTimeoutMs: config.HEALTH_TIMEOUT_SECONDS * 1000,
+    probeFirstMs: Math.min(defaultTiming.probeFirstMs, config.HEALTH_INTERVAL_SECONDS * 1000),
+  };
+}

@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage, type RequestListener, type Server, 
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import type { TLSSocket } from 'node:tls';
+import type { TLSSocket, Server as TlsServer } from 'node:tls';
 import { monotonicMs } from '../clock.ts';
 import { type BalancerSettings, createBalancer } from '../core/balancer.ts';
 import type { DirectoryEntry } from '../core/directory.ts';
@@ -47,6 +47,8 @@ export interface RunningProxy {
   readonly active: number;
   setDirectory(entries: readonly DirectoryEntry[]): void;
   setAuth(auth: ProxyAuth): void;
+  /** Other settings from the next request on; those of the listener itself (limits of headers) stay. */
+  reconfigure(settings: ProxySettings, balancer: Partial<BalancerSettings>): void;
   /** Takes no new connection, finishes what it has, and cuts what is left at the deadline. */
   drain(deadlineMs: number): Promise<void>;
   /** Cuts everything and closes. */
@@ -66,14 +68,14 @@ class ProxyResponse extends ServerResponse {
 
 /** Starts the data plane of one thread. Rejects with the error of `listen` (EADDRINUSE, EACCES …). */
 export async function createProxy(options: ProxyOptions): Promise<RunningProxy> {
+  // Changed in place by `reconfigure`: every part reads it when it needs it.
   const settings: ProxySettings = { ...defaultProxySettings, ...options.settings };
   const thread = options.thread ?? 0;
   const { table } = options;
   const balancer = createBalancer(table, options.balancer, { thread });
   const upstreams = new Upstreams(settings, table.capacity);
-  const log = settings.accessLog === 'off' ? null : new AccessLog(settings.accessLog);
-  const recorder = new Recorder(thread, log);
-  const queue = new WaitQueue(balancer, settings.queueLimit, settings.queueTimeoutMs, monotonicMs);
+  const recorder = new Recorder(thread, openLog(settings));
+  const queue = new WaitQueue(balancer, settings, monotonicMs);
   const plane: Plane = {
     settings,
     balancer,
@@ -225,7 +227,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
       },
     );
   }).catch((error: unknown) => {
-    log?.close();
+    recorder.log?.close();
     throw error;
   });
   server.on('error', () => {}); // accept errors (EMFILE): node goes on accepting when it can
@@ -288,7 +290,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
       clearInterval(reporter);
       if (options.report !== undefined) sendReport();
       await upstreams.destroy();
-      log?.close();
+      recorder.log?.close();
     })();
     return closing;
   }
@@ -302,6 +304,17 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     },
     setDirectory: applyDirectory,
     setAuth: (auth) => guard.set(auth),
+    reconfigure(next, balancerSettings) {
+      Object.assign(settings, next);
+      balancer.configure(balancerSettings);
+      server.maxConnections = next.maxConnections;
+      if (next.tls !== null && 'setSecureContext' in server)
+        (server as unknown as TlsServer).setSecureContext(next.tls);
+      // Opened anew also under the same name, which may have been moved away.
+      recorder.log?.close();
+      recorder.log = openLog(next);
+      queue.wake();
+    },
     async drain(deadlineMs) {
       plane.draining = true;
       server.close();
@@ -342,6 +355,10 @@ class Guard {
     if (this.#checked.size < 4096) this.#checked.add(key);
     return true;
   }
+}
+
+function openLog({ accessLog }: ProxySettings): AccessLog | null {
+  return accessLog === 'off' ? null : new AccessLog(accessLog);
 }
 
 function onResponseClose(this: ServerResponse): void {

@@ -1,6 +1,6 @@
 import { createServer } from 'node:net';
 import { Worker } from 'node:worker_threads';
-import type { BalancerSettings } from '../core/balancer.ts';
+import { healthSettingsOf } from '../config.ts';
 import type { Keys, LocalApp } from '../fleet/app.ts';
 import type { ProxyAuth } from './create-proxy.ts';
 import { type ProxySettings, type ProxyVariables, proxySettingsFrom } from './settings.ts';
@@ -40,6 +40,10 @@ export interface RunningDataPlane {
   close(): Promise<void>;
   /** Kills one thread as a crash would, to see that it is replaced. */
   crash(thread: number): void;
+  /**
+   * Takes up other variables and PEM texts while requests are open. Address, port and the number of threads stay.
+   */
+  reconfigure(config: DataPlaneVariables, tls: ProxySettings['tls']): void;
 }
 
 /** The listener cannot be opened. `code` is that of the system: EADDRINUSE, EACCES, EADDRNOTAVAIL … */
@@ -60,23 +64,21 @@ const maxRestartMs = 10_000;
  * leases it held are given back. Rejects with `ListenError`.
  */
 export async function startDataPlane(options: DataPlaneOptions): Promise<RunningDataPlane> {
-  const { app, config, keys } = options;
+  const { app, keys } = options;
+  let { config } = options;
   const threads = Math.max(1, Math.min(63, options.threads));
   const host = config.GPUPROXY_HOST;
-  const configured = proxySettingsFrom(config, options.tls);
-  const settings: ProxySettings = {
-    ...configured,
-    // The limits of the process are shared out, rounded up so that nobody has none.
-    queueLimit: Math.ceil(configured.queueLimit / threads),
-    ...options.settings,
+  const settingsOf = (variables: DataPlaneVariables, tls: ProxySettings['tls']): ProxySettings => {
+    const configured = proxySettingsFrom(variables, tls);
+    return {
+      ...configured,
+      // The limits of the process are shared out, rounded up so that nobody has none.
+      queueLimit: Math.ceil(configured.queueLimit / threads),
+      ...options.settings,
+    };
   };
-  const balancer: Partial<BalancerSettings> = {
-    ejectAfterFailures: config.EJECT_AFTER_FAILURES,
-    ejectBaseMs: config.EJECT_BASE_SECONDS * 1000,
-    ejectMaxMs: config.EJECT_MAX_SECONDS * 1000,
-    maxEjectedFraction: config.MAX_EJECTED_FRACTION,
-    slowStartMs: config.SLOW_START_SECONDS * 1000,
-  };
+  let settings = settingsOf(config, options.tls);
+  let balancer = healthSettingsOf(config);
   const auth = (): ProxyAuth => ({
     required: config.PROXY_AUTH === 'required' || !isLoopbackHost(host),
     hashes: keys.proxyHashes(),
@@ -174,6 +176,13 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<Running
     threads,
     drain: (deadlineMs) => stop({ type: 'drain', deadlineMs }, deadlineMs + 2_000),
     close: () => stop({ type: 'close' }, 2_000),
+    reconfigure(next, tls) {
+      config = next;
+      settings = settingsOf(next, tls);
+      balancer = healthSettingsOf(next);
+      tellAll({ type: 'settings', settings, balancer });
+      tellAll({ type: 'auth', auth: auth() });
+    },
     crash: (thread) => void workers[thread]?.terminate(),
   };
 }

@@ -7,7 +7,7 @@ const keptRequests = 200;
 /** Counts what this thread did and keeps its newest requests until the next report. */
 export class Recorder {
   readonly #thread: number;
-  readonly #log: AccessLog | null;
+  log: AccessLog | null;
   readonly #ring: FinishedRequest[] = [];
   #next = 0;
   readonly #statusClasses = [0, 0, 0, 0, 0, 0];
@@ -20,7 +20,7 @@ export class Recorder {
 
   constructor(thread: number, log: AccessLog | null) {
     this.#thread = thread;
-    this.#log = log;
+    this.log = log;
   }
 
   finished(exchange: Exchange): void {
@@ -51,7 +51,7 @@ export class Recorder {
     };
     this.#ring[this.#next % keptRequests] = request;
     this.#next++;
-    this.#log?.write(request, times, exchange);
+    this.log?.write(request, times, exchange);
   }
 
   report(queued: number, decisions: readonly Decision[]): DataPlaneReport {

@@ -1,4 +1,4 @@
-import { Pool } from 'undici';
+import { buildConnector, Pool } from 'undici';
 import type { DirectoryEntry } from '../core/directory.ts';
 import type { ProxySettings } from './settings.ts';
 
@@ -22,6 +22,7 @@ export class Upstreams {
   #byModel = new Map<string, Uint8Array | null>();
   #models = new Set<string>();
   #anyModel = false;
+  #connect: { timeout: number; connect: buildConnector.connector } | null = null;
 
   constructor(settings: ProxySettings, capacity: number) {
     this.#settings = settings;
@@ -63,7 +64,10 @@ export class Upstreams {
     return mask;
   }
 
-  /** Takes a new directory; returns the upstreams that are no longer in it. */
+  /**
+   * Takes a new directory; returns the upstreams that are no longer in it. One that has moved to another origin is left
+   * to finish what it has.
+   */
   update(entries: readonly DirectoryEntry[]): Upstream[] {
     const gone: Upstream[] = [];
     const next = new Map(entries.map((entry) => [entry.row, entry]));
@@ -75,7 +79,8 @@ export class Upstreams {
         next.delete(row);
       } else {
         this.#rows[row] = undefined;
-        gone.push(upstream);
+        if (entry?.generation === generation) upstream.pool.close().catch(() => {});
+        else gone.push(upstream);
       }
     }
     for (const entry of next.values()) {
@@ -97,6 +102,16 @@ export class Upstreams {
     await Promise.all(this.all().map((upstream) => upstream.pool.destroy()));
   }
 
+  /** Made anew when the timeout has changed: it is fixed in the connector. */
+  #connector(): buildConnector.connector {
+    const timeout = this.#settings.connectTimeoutMs + 1000;
+    if (this.#connect?.timeout !== timeout) {
+      const connect = buildConnector({ timeout, rejectUnauthorized: this.#settings.verifyUpstreamTls, allowH2: false });
+      this.#connect = { timeout, connect };
+    }
+    return this.#connect.connect;
+  }
+
   #open(entry: DirectoryEntry): Upstream {
     const url = new URL(entry.origin);
     const pool = new Pool(url.origin, {
@@ -107,10 +122,7 @@ export class Upstreams {
       bodyTimeout: 0,
       keepAliveTimeout: 30_000,
       maxHeaderSize: 65_536,
-      connect: {
-        timeout: this.#settings.connectTimeoutMs + 1000,
-        rejectUnauthorized: this.#settings.verifyUpstreamTls,
-      },
+      connect: (options, callback) => this.#connector()(options, callback),
     });
     return { entry, pool, prefix: url.pathname === '/' ? '' : url.pathname.replace(/\/+$/, '') };
   }

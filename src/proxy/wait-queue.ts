@@ -19,16 +19,18 @@ const maxLook = 64;
 /** First come, first served, bounded, with a deadline. */
 export class WaitQueue {
   readonly #balancer: Balancer;
-  readonly #limit: number;
-  readonly #timeoutMs: number;
+  readonly #settings: Readonly<{ queueLimit: number; queueTimeoutMs: number }>;
   readonly #now: () => number;
   readonly #waiting = new Set<Waiting>();
   #woken = false;
 
-  constructor(balancer: Balancer, limit: number, timeoutMs: number, now: () => number) {
+  constructor(
+    balancer: Balancer,
+    settings: Readonly<{ queueLimit: number; queueTimeoutMs: number }>,
+    now: () => number,
+  ) {
     this.#balancer = balancer;
-    this.#limit = limit;
-    this.#timeoutMs = timeoutMs;
+    this.#settings = settings;
     this.#now = now;
   }
 
@@ -38,7 +40,7 @@ export class WaitQueue {
 
   /** False when it is full. */
   add(waiting: Waiting): boolean {
-    if (this.#waiting.size >= this.#limit) return false;
+    if (this.#waiting.size >= this.#settings.queueLimit) return false;
     this.#waiting.add(waiting);
     return true;
   }
@@ -78,7 +80,7 @@ export class WaitQueue {
   /** Turns away whoever has waited too long. */
   expire(now: number): void {
     for (const waiting of this.#waiting) {
-      if (now - waiting.queuedAt < this.#timeoutMs) return;
+      if (now - waiting.queuedAt < this.#settings.queueTimeoutMs) return;
       this.#waiting.delete(waiting);
       waiting.turnedAway('late');
     }

@@ -20,6 +20,7 @@ export type WorkerStart = Readonly<{
 export type ToWorker =
   | Readonly<{ type: 'directory'; entries: readonly DirectoryEntry[] }>
   | Readonly<{ type: 'auth'; auth: ProxyAuth }>
+  | Readonly<{ type: 'settings'; settings: ProxySettings; balancer: Partial<BalancerSettings> }>
   | Readonly<{ type: 'drain'; deadlineMs: number }>
   | Readonly<{ type: 'close' }>;
 

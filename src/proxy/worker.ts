@@ -49,6 +49,9 @@ function obey(running: RunningProxy, message: ToWorker): void {
     case 'auth':
       running.setAuth(message.auth);
       break;
+    case 'settings':
+      running.reconfigure(message.settings, message.balancer);
+      break;
     case 'drain':
       void running.drain(message.deadlineMs).then(leave);
       break;

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { createServer, type IncomingMessage, type RequestListener, type Server, STATUS_CODES } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
+import { Server as SecureServer } from 'node:tls';
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify';
 import { monotonicMs } from '../clock.ts';
 import type { KeyView, LocalApp } from '../fleet/app.ts';
@@ -57,7 +58,13 @@ export const defaultRestLimits: RestLimits = {
   closeMs: 5_000,
 };
 
-export type RestServer = Readonly<{ port: number; url: string; close(): Promise<void> }>;
+export type RestServer = Readonly<{
+  port: number;
+  url: string;
+  /** Another certificate for connections from now on; only where TLS is on already. */
+  setTls(tls: Readonly<{ cert: string; key: string }>): void;
+  close(): Promise<void>;
+}>;
 
 /** Starts the control plane. Rejects when the address is in use or may not be bound. */
 export async function createRestServer(options: RestServerOptions): Promise<RestServer> {
@@ -237,6 +244,9 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
   return {
     port,
     url: `${tls ? 'https' : 'http'}://${urlHost(host)}:${port}`,
+    setTls(next) {
+      if (server.server instanceof SecureServer) server.server.setSecureContext(next);
+    },
     close() {
       closing ??= (async () => {
         metrics.close();
