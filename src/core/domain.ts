@@ -81,7 +81,8 @@ export type RentRefusal = 'gone' | 'no_credit' | 'rejected' | 'price_risen' | 'u
  * instance may exist, look for the label. `unavailable` means that nothing was sent or the provider said "try later".
  */
 export type RentResult =
-  | Readonly<{ ok: true; contract: ContractId }>
+  /** `usdPerHour` is the price it was bought at; absent when the answer does not say and the list will. */
+  | Readonly<{ ok: true; contract: ContractId; usdPerHour?: number }>
   | Readonly<{ ok: false; reason: RentRefusal; detail: string; leaked?: ContractId }>;
 
 /** One row of a provider's "my instances": what the provider says, in our words. */

@@ -1,4 +1,4 @@
-import type { Config } from '../config.ts';
+import { type Config, healthSettingsOf, isBaseUrl } from '../config.ts';
 import { type Balancer, createBalancer } from '../core/balancer.ts';
 import { type ProviderName, type StrategyName, strategyNames } from '../core/domain.ts';
 import { LoadTable } from '../core/load-table.ts';
@@ -7,6 +7,7 @@ import { AppError, type FleetEvent, type LocalApp, type Snapshot, type UpstreamV
 import { createAvailability } from './availability.ts';
 import { createDestroyer } from './destroyer.ts';
 import { createEventLog } from './events.ts';
+import { createExtender } from './extender.ts';
 import { appErrorOf, failureOf } from './failure.ts';
 import { unusedInstanceId } from './instance-id.ts';
 import { createKeys } from './keys.ts';
@@ -18,7 +19,7 @@ import { createRecords, type FleetRecord } from './records.ts';
 import { createReserver } from './reserve.ts';
 import { createSnapshotStore, healthChange, providerView, upstreamView } from './snapshot.ts';
 import { createSpend } from './spend.ts';
-import { type Clock, defaultTiming, systemClock, type Timing } from './timing.ts';
+import { type Clock, systemClock, type Timing, timingOf } from './timing.ts';
 import { countsOf, createMeter, createReports, type Meter, poolCounts, round, trafficOf } from './traffic.ts';
 
 export type CreateAppOptions = Readonly<{
@@ -41,7 +42,7 @@ export type CreateAppOptions = Readonly<{
   /**
    * Called at each step of renting and destroying, before it happens (`before-intent`, `after-intent`, `call`,
    * `answered`, `before-outcome`, `after-outcome`, `before-rollback`, `rollback`, `before-answer`, `answer`, `destroy`,
-   * `destroyed`). The crash test dies here; nothing else uses it.
+   * `destroyed`, `extend`, `extended`). The crash test dies here; nothing else uses it.
    */
   onStep?: (name: string) => void;
 }>;
@@ -52,21 +53,13 @@ const shownReservations = 50;
 
 /** The application: opens the ledger, takes up what the last process left, and starts the background work. */
 export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
-  const { config } = options;
+  let { config } = options;
   const clock = options.clock ?? systemClock;
   const random = options.random ?? Math.random;
   const step = options.onStep ?? (() => {});
-  const timing: Timing = {
-    ...defaultTiming,
-    reconcileMs: config.RECONCILE_SECONDS * 1000,
-    reconcileBusyMs: Math.min(defaultTiming.reconcileBusyMs, config.RECONCILE_SECONDS * 1000),
-    refreshMs: config.REFRESH_SECONDS * 1000,
-    probeIntervalMs: config.HEALTH_INTERVAL_SECONDS * 1000,
-    probeTimeoutMs: config.HEALTH_TIMEOUT_SECONDS * 1000,
-    probeFirstMs: Math.min(defaultTiming.probeFirstMs, config.HEALTH_INTERVAL_SECONDS * 1000),
-    ...options.timing,
-  };
-  const wallOffsetMs = clock.now() - clock.monotonic();
+  // Changed in place by `reconfigure`: every part reads it when it needs it.
+  const timing: Timing = { ...timingOf(config), ...options.timing };
+  let wallOffsetMs = clock.now() - clock.monotonic();
   const startedAt = clock.now();
   const providers = new Map<ProviderName, Provider>(options.providers.map((provider) => [provider.name, provider]));
 
@@ -75,13 +68,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
   const keys = createKeys(ledger, clock.now);
   const spend = createSpend(ledger);
   const table = LoadTable.create();
-  const balancer: Balancer = createBalancer(table, {
-    ejectAfterFailures: config.EJECT_AFTER_FAILURES,
-    ejectBaseMs: config.EJECT_BASE_SECONDS * 1000,
-    ejectMaxMs: config.EJECT_MAX_SECONDS * 1000,
-    maxEjectedFraction: config.MAX_EJECTED_FRACTION,
-    slowStartMs: config.SLOW_START_SECONDS * 1000,
-  });
+  const balancer: Balancer = createBalancer(table, healthSettingsOf(config));
 
   // --- strategy: the variable wins, then the last choice, then the default ---
   const saved = ledger.settings.get('strategy');
@@ -107,7 +94,9 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     spend,
     clock,
     timing,
-    ceiling: config.UPSTREAM_MAX_IN_FLIGHT,
+    get ceiling() {
+      return config.UPSTREAM_MAX_IN_FLIGHT;
+    },
     changed,
   });
   const availability = createAvailability({ providers: options.providers, clock, timing, events, random, changed });
@@ -121,7 +110,18 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     timing,
     changed,
     underWay: (label) => reserver.underWay(label),
+    seen: (record, instance, askedAt) => extender.seen(record, instance, askedAt),
     destroy: (record) => destroyer.resume(record),
+  });
+  const extender = createExtender({
+    ledger,
+    records,
+    spend,
+    events,
+    clock,
+    timing,
+    nudge: (provider) => reconciler.nudge(provider),
+    step,
   });
   const reserver = createReserver({
     providers,
@@ -134,8 +134,12 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     events,
     clock,
     timing,
-    maxUsdPerHour: config.MAX_USD_PER_HOUR ?? null,
-    defaults: { image: config.DEFAULT_IMAGE, diskGb: config.DEFAULT_DISK_GB, instancePort: config.INSTANCE_PORT },
+    get maxUsdPerHour() {
+      return config.MAX_USD_PER_HOUR ?? null;
+    },
+    get defaults() {
+      return { image: config.DEFAULT_IMAGE, diskGb: config.DEFAULT_DISK_GB, instancePort: config.INSTANCE_PORT };
+    },
     changed,
     step,
   });
@@ -144,8 +148,12 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     balancer,
     clock,
     timing,
-    healthPath: config.HEALTH_PATH,
-    upstreamKey: config.UPSTREAM_API_KEY ?? null,
+    get healthPath() {
+      return config.HEALTH_PATH;
+    },
+    get upstreamKey() {
+      return config.UPSTREAM_API_KEY ?? null;
+    },
     random,
     changed,
   });
@@ -178,7 +186,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     const recent = poolRecent();
     if (dirty || reservationsCache.dirtyAt) {
       reservationsCache = {
-        of: ledger.reservations.recent(shownReservations).map((reservation) => reserver.view(reservation)),
+        of: ledger.reservations.shown(shownReservations).map((reservation) => reserver.view(reservation)),
         dirtyAt: false,
       };
     }
@@ -226,6 +234,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     };
   };
   reserver.recover();
+  extender.recover();
   const store = createSnapshotStore(build, clock.now);
   const flush = () => {
     store.flush();
@@ -273,19 +282,29 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     }
     for (const id of meters.keys()) if (records.get(id) === undefined) meters.delete(id);
   };
-  /** An operator's drain that has reached its deadline says so once; the data plane cuts what is still open. */
+  /** The monotonic clock stands still while the machine sleeps, and the wall clock can be set. */
+  const followClock = () => {
+    const offset = clock.now() - clock.monotonic();
+    if (Math.abs(offset - wallOffsetMs) < 500) return;
+    wallOffsetMs = offset;
+    changed();
+  };
+  /** An operator's drain that has reached its deadline says so once, and what is still open is cut. */
   const drainDeadlines = () => {
     for (const record of records.all()) {
       const { admin } = record;
       if (admin.mode !== 'drain' || admin.deadlineAt === null || admin.deadlineAt > clock.now()) continue;
       const open = rowOf(record)?.active ?? 0;
       records.setAdmin(record, { mode: 'drain', deadlineAt: null });
+      if (open > 0) records.cut(record);
       events.emit({
         level: open === 0 ? 'ok' : 'warn',
         kind: 'drain',
         subject: record.id,
         message:
-          open === 0 ? `${record.id} is drained` : `${record.id}: drain deadline reached with ${open} open requests`,
+          open === 0
+            ? `${record.id} is drained`
+            : `${record.id}: drain deadline reached, ${open} open requests were cut`,
       });
     }
   };
@@ -293,13 +312,16 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
   const timers = [
     setInterval(() => {
       watchHealth();
+      drainDeadlines();
       flush();
     }, timing.snapshotMs),
     setInterval(() => {
+      followClock();
       sample();
       reserver.tidy();
+      extender.tidy();
       records.forgetEnded();
-      drainDeadlines();
+      retire();
     }, tickMs),
     setInterval(() => ledger.idempotency.removeOlderThan(clock.now() - timing.idempotencyMs), 3_600_000),
   ];
@@ -309,6 +331,35 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
   const addStatic = (name: string, url: string, configured: boolean): FleetRecord => {
     if (records.get(`static-${name}`) !== undefined) throw new AppError('conflict', `static-${name} exists already`);
     return records.addStatic({ name, url, addedAt: clock.now() }, configured);
+  };
+  /** Taken out of UPSTREAMS: gone once what is open has ended, or at the deadline. */
+  const retiring = new Map<FleetRecord, number>();
+  const retire = () => {
+    for (const [record, deadlineAt] of retiring) {
+      if (clock.now() < deadlineAt && (rowOf(record)?.active ?? 0) > 0) continue;
+      retiring.delete(record);
+      if (records.get(record.id) !== record) continue;
+      records.removeStatic(record);
+      events.emit({ level: 'info', kind: 'upstream', subject: record.id, message: `${record.id} removed` });
+    }
+  };
+  const changeStatics = (wanted: Config['UPSTREAMS']) => {
+    for (const { name, url } of wanted) {
+      const record = records.get(`static-${name}`);
+      if (record === undefined) addStatic(name, url, true);
+      else {
+        if (retiring.delete(record)) records.setAdmin(record, { mode: 'ready' });
+        records.moveStatic(record, url);
+      }
+    }
+    const names = new Set(wanted.map(({ name }) => `static-${name}`));
+    for (const record of records.all()) {
+      if (!record.configured || names.has(record.id) || retiring.has(record)) continue;
+      const deadlineAt = clock.now() + config.DRAIN_SECONDS * 1000;
+      retiring.set(record, deadlineAt);
+      records.setAdmin(record, { mode: 'drain', deadlineAt });
+    }
+    retire();
   };
   for (const upstream of config.UPSTREAMS) addStatic(upstream.name, upstream.url, true);
   for (const upstream of ledger.statics.all()) {
@@ -371,6 +422,16 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
   const drainMs = (asked: { now?: boolean; deadlineMs?: number } | undefined): number =>
     asked?.now ? 0 : (asked?.deadlineMs ?? config.DRAIN_SECONDS * 1000);
 
+  const switchStrategy = (name: StrategyName, source: Snapshot['strategy']['source'], by: string): StrategyName => {
+    const previous = table.strategy;
+    table.strategy = name;
+    if (previous !== name) {
+      strategy = { name, source, since: clock.now() };
+      events.emit({ level: 'info', kind: 'strategy', message: `strategy ${previous} -> ${name} by ${by}` });
+    }
+    return previous;
+  };
+
   let disposed = false;
   const dispose = async () => {
     if (disposed) return;
@@ -397,6 +458,21 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
       },
       reports: reports.latest,
     },
+    reconfigure(next) {
+      const before = config;
+      config = next;
+      Object.assign(timing, timingOf(next), options.timing);
+      balancer.configure(healthSettingsOf(next));
+      table.balancing = next.LB_ENABLED;
+      if (next.UPSTREAM_MAX_IN_FLIGHT !== before.UPSTREAM_MAX_IN_FLIGHT) {
+        for (const { ref } of records.all()) if (ref !== null) table.setCeiling(ref, next.UPSTREAM_MAX_IN_FLIGHT);
+      }
+      // Only a variable that changed outranks what was chosen meanwhile.
+      const name = next.LB_STRATEGY;
+      if (name !== undefined && name !== before.LB_STRATEGY) switchStrategy(name, 'LB_STRATEGY', 'LB_STRATEGY');
+      changeStatics(next.UPSTREAMS);
+      command(() => changed());
+    },
     announce(next) {
       urls = next;
       command(() => changed());
@@ -406,15 +482,9 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
       if (!strategyNames.includes(name)) {
         throw new AppError('invalid', `strategy: got ${name}, accepts one of ${strategyNames.join(', ')}`);
       }
-      const previous = table.strategy;
       return command(() => {
         ledger.settings.set('strategy', name);
-        table.strategy = name;
-        if (previous !== name) {
-          strategy = { name, source: 'saved', since: clock.now() };
-          events.emit({ level: 'info', kind: 'strategy', message: `strategy ${previous} -> ${name} by ${by}` });
-        }
-        return { strategy: name, previous };
+        return { strategy: name, previous: switchStrategy(name, 'saved', by) };
       });
     },
 
@@ -431,7 +501,13 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     async destroy(id, destroyOptions) {
       const record = records.get(id);
       if (record === undefined || record.lifecycle.phase === 'ended') {
-        if (record !== undefined || ledger.rentals.byInstance(id)?.state === 'ended') return { id, status: 'gone' };
+        const rental = ledger.rentals.byInstance(id);
+        if (rental?.state === 'ended') {
+          // Should the provider list it again, it is not taken back.
+          if (record !== undefined && rental.wanted) records.patch(record, { wanted: false });
+          else if (rental.wanted) ledger.rentals.update(rental.label, { wanted: false });
+          return { id, status: 'gone' };
+        }
         throw new AppError('not_found', `no instance is called ${id}`);
       }
       if (record.rental === null) {
@@ -498,35 +574,11 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     },
     async extend(id, hours) {
       const record = recordOf(id);
-      const contract = record.rental?.contract;
-      if (record.rental === null || contract == null) throw new AppError('unsupported', `${id} is not rented`);
+      if (record.rental === null) throw new AppError('unsupported', `${id} is not rented`);
       if (!Number.isInteger(hours) || hours < 1 || hours > 8760) {
         throw new AppError('invalid', `hours: got ${hours}, accepts a whole number from 1 to 8760`);
       }
-      const provider = providerOf(record.provider);
-      if (provider.extend === undefined || !record.rental.prepaid) {
-        throw new AppError('unsupported', `${record.provider} bills by use: there is no time to extend`);
-      }
-      const usd = record.rental.usdPerHour * hours;
-      try {
-        await provider.extend(contract, hours, AbortSignal.timeout(timing.rentTimeoutMs));
-      } catch (error) {
-        const refusal = appErrorOf(record.provider, error);
-        events.emit({
-          level: 'error',
-          kind: 'rental',
-          subject: id,
-          message: `${id} could not be extended: ${refusal.message}; look at its time left before trying again`,
-        });
-        throw refusal;
-      }
-      spend.prepaid(record.rental.label, usd, clock.now());
-      events.emit({
-        level: 'ok',
-        kind: 'rental',
-        subject: id,
-        message: `${id} extended by ${hours} h for $${usd.toFixed(2)}`,
-      });
+      await settle(extender.extend(record, providerOf(record.provider), hours));
       await reconciler.run(record.provider).catch((error: unknown) => failureOf(error));
       return command(() => viewOf(record));
     },
@@ -545,14 +597,18 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     },
     async adopt(providerName, contract) {
       const provider = providerOf(providerName);
-      const ours = ledger.rentals.byContract(providerName, contract);
-      if (ours !== undefined)
+      const free = () => {
+        const ours = ledger.rentals.byContract(providerName, contract);
+        if (ours === undefined) return;
         throw new AppError('conflict', `contract ${contract} is ours already (${ours.instanceId})`);
+      };
+      free();
       try {
         await reconciler.run(providerName);
       } catch (error) {
         throw appErrorOf(providerName, error);
       }
+      free();
       const instance = reconciler.foreignInstance(providerName, contract);
       if (instance === undefined) throw new AppError('not_found', `${providerName} lists no contract ${contract}`);
       const rental: Rental = {
@@ -595,8 +651,11 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
       return command(() => viewOf(record));
     },
     async addUpstream(input) {
-      if (!URL.canParse(input.url) || !/^https?:$/.test(new URL(input.url).protocol)) {
-        throw new AppError('invalid', 'url: accepts an http:// or https:// URL');
+      if (!isBaseUrl(input.url)) {
+        throw new AppError(
+          'invalid',
+          'url: accepts an http:// or https:// URL without user, password, query and fragment',
+        );
       }
       const url = input.url.replace(/\/+$/, '');
       const name = input.name ?? new URL(url).host.replace(/[^A-Za-z0-9.-]/g, '-');

@@ -65,6 +65,16 @@ export function createDestroyer(parts: {
       records.destroyDetail(record, `finishing ${open(record)} open requests`);
       await pause(job, Math.min(200, job.drainUntil - clock.monotonic()));
     }
+    const late = open(record);
+    if (late > 0 && !abort.signal.aborted) {
+      records.cut(record);
+      events.emit({
+        level: 'warn',
+        kind: 'drain',
+        subject: record.id,
+        message: `${record.id}: ${late} open requests were cut before it is destroyed`,
+      });
+    }
     while (!abort.signal.aborted) {
       const rental = record.rental;
       // Reconcile may have found out meanwhile that it is gone.

@@ -53,10 +53,12 @@ export function createReconciler(parts: {
   changed: () => void;
   /** True while a reservation in this process is working on the label: its intent is not an orphan. */
   underWay: (label: string) => boolean;
+  /** Told of every live instance of ours in a list that was asked for at `askedAt`. */
+  seen: (record: FleetRecord, instance: ProviderInstance, askedAt: number) => void;
   /** Hands a row in state `destroying` to the one who destroys. */
   destroy: (record: FleetRecord) => void;
 }): Reconciler {
-  const { ledger, records, events, clock, timing, changed, underWay, destroy } = parts;
+  const { ledger, records, events, clock, timing, changed, underWay, seen, destroy } = parts;
   const abort = new AbortController();
   let running = false;
   const states = new Map<ProviderName, State>(
@@ -77,9 +79,10 @@ export function createReconciler(parts: {
   const rowOf = (record: FleetRecord, rows: readonly ProviderInstance[]): ProviderInstance | undefined => {
     const rental = record.rental;
     if (rental === null) return undefined;
-    return rental.contract === null
-      ? rows.find((row) => row.label === rental.label && row.phase !== 'ended')
-      : rows.find((row) => row.contract === rental.contract);
+    if (rental.contract !== null) return rows.find((row) => row.contract === rental.contract);
+    const mine = rows.filter((row) => row.label === rental.label);
+    // One that has ended meanwhile was paid for as well.
+    return mine.find((row) => row.phase !== 'ended') ?? mine[0];
   };
 
   /** `askedAt` is the wall time at which the list was asked for: it proves nothing about what happened later. */
@@ -93,7 +96,7 @@ export function createReconciler(parts: {
       if (row === undefined) absent(record, askedAt);
       else {
         absences.delete(rental.label);
-        present(record, row);
+        present(record, row, askedAt);
       }
     }
     const foreign = new Map<string, ProviderInstance>();
@@ -105,7 +108,7 @@ export function createReconciler(parts: {
         if (row.phase !== 'ended') foreign.set(row.contract, row);
       } else if (known.contract !== null && known.contract !== row.contract) {
         if (row.phase !== 'ended') double(known, row);
-      } else if (known.state === 'ended' || known.state === 'refused') resurrect(known, row);
+      } else if (known.state === 'ended' || known.state === 'refused') resurrect(known, row, askedAt);
     }
     if (!sameForeign(foreign, state.foreign)) {
       state.foreign = foreign;
@@ -113,11 +116,11 @@ export function createReconciler(parts: {
     }
   };
 
-  const present = (record: FleetRecord, row: ProviderInstance) => {
+  const present = (record: FleetRecord, row: ProviderInstance, askedAt: number) => {
     const rental = record.rental;
     if (rental === null) return;
     if (rental.state === 'intended' || rental.state === 'unknown') {
-      if (rental.wanted) {
+      if (rental.wanted || row.phase === 'ended') {
         records.rented(record, row.contract);
         events.emit({
           level: 'ok',
@@ -134,6 +137,7 @@ export function createReconciler(parts: {
       }
     }
     if (record.rental?.state === 'destroying') {
+      if (record.rental.contract === null) records.destroying(record, record.rental.reason ?? 'given up', row.contract);
       if (row.phase === 'ended') records.ended(record, record.rental.reason ?? 'destroyed');
       else {
         records.observed(record, row);
@@ -150,6 +154,7 @@ export function createReconciler(parts: {
       return;
     }
     records.observed(record, row);
+    seen(record, row, askedAt);
     if (row.phase === 'failed') failed(record, row);
     else failedSince.delete(rental.label);
     expiry(record, row);
@@ -180,9 +185,10 @@ export function createReconciler(parts: {
   const expiry = (record: FleetRecord, row: ProviderInstance) => {
     if (row.expiresAt === null) return;
     const left = row.expiresAt - clock.now();
-    const key = `${record.id} ${row.expiresAt}`;
-    if (left > timing.expiryWarningMs || left <= 0 || warnedOfExpiry.has(key)) return;
-    warnedOfExpiry.add(key);
+    // Once, and once more after it was extended.
+    if (left > timing.expiryWarningMs) warnedOfExpiry.delete(record.id);
+    if (left > timing.expiryWarningMs || left <= 0 || warnedOfExpiry.has(record.id)) return;
+    warnedOfExpiry.add(record.id);
     events.emit({
       level: 'warn',
       kind: 'rental',
@@ -235,9 +241,25 @@ export function createReconciler(parts: {
     events.emit({ level: 'warn', kind: 'rental', subject: record.id, message: `${record.id} ended: ${reason}` });
   };
 
-  /** Something closed in the ledger is alive at the provider: a destroy that did not last, or a call that was very late. */
-  const resurrect = (rental: Rental, row: ProviderInstance) => {
+  /**
+   * Something closed in the ledger is alive at the provider: a list that left it out for a while, a destroy that did not
+   * last, or a call that was very late.
+   */
+  const resurrect = (rental: Rental, row: ProviderInstance, askedAt: number) => {
     if (row.phase === 'ended') return;
+    if (rental.state === 'ended' && rental.wanted) {
+      if (askedAt <= (rental.endedAt ?? 0)) return;
+      const record = records.get(rental.instanceId) ?? records.intended(rental);
+      records.revived(record);
+      events.emit({
+        level: 'warn',
+        kind: 'rental',
+        subject: record.id,
+        message: `${record.id} is listed by ${record.provider} again: taken back`,
+      });
+      records.observed(record, row);
+      return;
+    }
     const grace = rental.state === 'ended' ? timing.lingerGraceMs : 0;
     if (clock.now() - (rental.endedAt ?? 0) < grace) return;
     destroyStray(rental, row, `${rental.instanceId} is still alive at ${rental.provider}: destroying it again`);

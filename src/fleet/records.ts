@@ -36,14 +36,18 @@ export interface FleetRecords {
   byContract(provider: ProviderName, contract: string): FleetRecord | undefined;
   /** Called before the paid call, with the row that was just committed. */
   intended(rental: Rental): FleetRecord;
-  /** The contract is known: the instance is tracked from here on. */
-  rented(record: FleetRecord, contract: string): void;
+  /** The contract is known: the instance is tracked from here on. `usdPerHour`: the price it was bought at, when known. */
+  rented(record: FleetRecord, contract: string, usdPerHour?: number): void;
+  /** It had ended by itself, and the provider lists it as alive again. */
+  revived(record: FleetRecord): void;
   /** Commits a change of the ledger row that touches neither contract nor billing. */
   patch(record: FleetRecord, change: Partial<Omit<Rental, 'label' | 'contract' | 'billedFrom' | 'endedAt'>>): void;
   /** The provider's present word on an instance of ours. */
   observed(record: FleetRecord, instance: ProviderInstance): void;
   /** Takes it out of rotation for good; `contract` when only now known. */
   destroying(record: FleetRecord, reason: string, contract?: string): void;
+  /** Ends what is still open on it: every data-plane thread sees it leave and, with fresh connections, come back. */
+  cut(record: FleetRecord): void;
   /** The detail shown while destroying is retried. */
   destroyDetail(record: FleetRecord, detail: string): void;
   /** It exists no more. */
@@ -52,6 +56,8 @@ export interface FleetRecords {
   refused(record: FleetRecord, reason: string): void;
   addStatic(upstream: StaticUpstream, configured: boolean): FleetRecord;
   removeStatic(record: FleetRecord): void;
+  /** Another URL under the same name; requests that are open end where they began. */
+  moveStatic(record: FleetRecord, url: string): void;
   setAdmin(record: FleetRecord, admin: Admin): void;
   setWeight(record: FleetRecord, weight: number | null): void;
   setModels(record: FleetRecord, models: readonly string[] | null): void;
@@ -85,10 +91,13 @@ export function createRecords(parts: RecordParts): FleetRecords {
   const runningListeners = new Set<(record: FleetRecord) => void>();
   let directory: readonly DirectoryEntry[] = [];
 
-  const publish = () => {
+  const publish = (without: FleetRecord | null = null) => {
     directory = [...records.values()].flatMap((record) =>
       // One that is being destroyed stays until it has drained: its open requests still use the origin.
-      record.ref === null || record.origin === null || !['running', 'destroying'].includes(record.lifecycle.phase)
+      record === without ||
+      record.ref === null ||
+      record.origin === null ||
+      !['running', 'destroying'].includes(record.lifecycle.phase)
         ? []
         : [
             {
@@ -189,16 +198,31 @@ export function createRecords(parts: RecordParts): FleetRecords {
       changed();
       return record;
     },
-    rented(record, contract) {
+    rented(record, contract, usdPerHour = rentalOf(record).usdPerHour) {
       const rental = rentalOf(record);
       const now = clock.now();
       record.rental = ledger.transaction(() => {
         if (rental.prepaid && rental.contract === null) {
-          spend.prepaid(rental.label, rental.usdPerHour * (rental.prepaidHours ?? 0), now);
+          spend.prepaid(rental.label, usdPerHour * (rental.prepaidHours ?? 0), now);
         }
-        return ledger.rentals.update(rental.label, { state: 'rented', contract, settledAt: now, reason: null });
+        return ledger.rentals.update(rental.label, {
+          state: 'rented',
+          contract,
+          usdPerHour,
+          settledAt: now,
+          reason: null,
+        });
       });
       record.lifecycle = { phase: 'booting', at: now, detail: null };
+      join(record);
+      changed();
+    },
+    revived(record) {
+      const rental = rentalOf(record);
+      // Nobody destroyed it, so the provider has billed it all along.
+      const billedFrom = !rental.prepaid && rental.ran ? rental.endedAt : null;
+      commit(record, { state: 'rented', endedAt: null, reason: null, billedFrom });
+      record.lifecycle = { phase: 'booting', at: clock.now(), detail: 'listed again' };
       join(record);
       changed();
     },
@@ -213,8 +237,18 @@ export function createRecords(parts: RecordParts): FleetRecords {
       if (instance.origin !== null && instance.origin !== rental.origin) change.origin = instance.origin;
       if (instance.expiresAt !== rental.expiresAt) change.expiresAt = instance.expiresAt;
       // Zero is how a provider says "I do not know yet" while an instance boots.
-      if (instance.usdPerHour > 0 && Math.abs(instance.usdPerHour - rental.usdPerHour) > 1e-6 && !rental.prepaid) {
+      const dearer = instance.usdPerHour > 0 ? instance.usdPerHour - rental.usdPerHour : 0;
+      const prepaidMore = rental.prepaid ? dearer * (rental.prepaidHours ?? 0) : 0;
+      if (rental.prepaid ? Math.abs(prepaidMore) >= 0.005 : Math.abs(dearer) > 1e-6) {
         change.usdPerHour = instance.usdPerHour;
+        if (dearer > 0) {
+          events.emit({
+            level: 'warn',
+            kind: 'rental',
+            subject: record.id,
+            message: `${record.id} costs $${instance.usdPerHour.toFixed(3)}/h, not $${rental.usdPerHour.toFixed(3)}/h as before`,
+          });
+        }
       }
       const runs = instance.phase === 'running';
       if (runs && !rental.ran) change.ran = true;
@@ -234,7 +268,11 @@ export function createRecords(parts: RecordParts): FleetRecords {
         }
       }
       if (Object.keys(change).length > 0) {
-        commit(record, change);
+        ledger.transaction(() => {
+          // What was booked when the time was bought was another price than the one that was paid.
+          if (rental.prepaid && change.usdPerHour !== undefined) spend.prepaid(rental.label, prepaidMore, now);
+          commit(record, change);
+        });
         changed();
       }
       if (record.weightSource === 'formula' && change.usdPerHour !== undefined) {
@@ -286,6 +324,7 @@ export function createRecords(parts: RecordParts): FleetRecords {
           wanted: false,
           reason,
           settledAt: rental.settledAt ?? clock.now(),
+          endedAt: null,
           ...(contract === undefined ? {} : { contract }),
         });
       });
@@ -296,6 +335,10 @@ export function createRecords(parts: RecordParts): FleetRecords {
       publish();
       changed();
     },
+    cut(record) {
+      publish(record);
+      publish();
+    },
     destroyDetail(record, detail) {
       if (record.lifecycle.phase !== 'destroying' || record.lifecycle.detail === detail) return;
       record.lifecycle = { ...record.lifecycle, detail };
@@ -303,7 +346,8 @@ export function createRecords(parts: RecordParts): FleetRecords {
     },
     ended(record, reason) {
       const at = clock.now();
-      commit(record, { state: 'ended', endedAt: at, billedFrom: null, reason, wanted: false });
+      // `wanted` stays: what nobody asked to destroy is taken back should it turn out to live.
+      commit(record, { state: 'ended', endedAt: at, billedFrom: null, reason });
       ledger.operator.remove(record.id);
       record.lifecycle = { phase: 'ended', at, reason };
       record.origin = null;
@@ -323,6 +367,13 @@ export function createRecords(parts: RecordParts): FleetRecords {
       run(record, upstream.url);
       changed();
       return record;
+    },
+    moveStatic(record, url) {
+      if (record.origin === url) return;
+      // What was known of the old place says nothing about the new one.
+      if (record.ref !== null) table.setRunning(record.ref, false, clock.monotonic());
+      run(record, url);
+      changed();
     },
     removeStatic(record) {
       ledger.operator.remove(record.id);

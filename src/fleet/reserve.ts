@@ -65,6 +65,8 @@ export type ReserveParts = Readonly<{
 
 /** Paid calls of one reservation that may be under way at once. */
 const parallel = 4;
+/** Rise of a price over the offer's that is borne when nobody set a limit: what a disk or rounding adds. */
+const unaskedRise = 0.05;
 /** Offers tried for one instance before it counts as not to be had. */
 const attemptsPerInstance = 6;
 /** Failures of one kind after which a provider is left out of the rest of a reservation. */
@@ -83,6 +85,8 @@ type Group = {
   readonly offerId: string | null;
   market: Market;
   asked: number;
+  /** Its prices have proved to be of the past. */
+  stale: boolean;
 };
 
 type Slot = {
@@ -186,7 +190,7 @@ export function createReserver(parts: ReserveParts): Reserver {
     const market = await availability.candidates(marketFilter(filter, config), signal, {
       askAnyway: offerId !== null,
     });
-    return { filter, instances, config, offerId, market, asked: 1 };
+    return { filter, instances, config, offerId, market, asked: 1, stale: false };
   };
 
   const gpusPerInstance = (request: ReserveRequest): number => {
@@ -311,10 +315,10 @@ export function createReserver(parts: ReserveParts): Reserver {
     return answer;
   };
 
-  const commitRented = (saga: Saga, slot: Slot, contract: string) => {
+  const commitRented = (saga: Saga, slot: Slot, contract: string, usdPerHour?: number) => {
     const { record, offer } = slot;
     step('before-outcome');
-    records.rented(record, contract);
+    records.rented(record, contract, usdPerHour);
     step('after-outcome');
     slot.claim.settle('rented');
     slot.rented = true;
@@ -326,6 +330,37 @@ export function createReserver(parts: ReserveParts): Reserver {
       message: `${record.id} rented for ${saga.id}: ${offer.gpuCount}x ${offer.gpuModel} at $${(rental?.usdPerHour ?? offer.usdPerHour).toFixed(3)}/h, contract ${contract}`,
     });
     reconciler.nudge(record.provider);
+  };
+
+  /**
+   * Where the answer of the paid call names no price, the list does. One that costs more than it may is given back at
+   * once and another takes its place.
+   */
+  const priceHolds = async (saga: Saga, slot: Slot, spec: RentSpec): Promise<boolean> => {
+    const { record, offer } = slot;
+    const label = record.rental?.label ?? '';
+    if (spec.maxBidUsdPerHour !== null || stopping) return true;
+    const { found } = await reconciler.seek(record.provider, label);
+    const rental = record.rental;
+    // Not listed yet: the next reconcile corrects the price and says so.
+    if (found === null || rental === null || rental.state !== 'rented') return true;
+    const most = spec.maxUsdPerHour ?? offer.usdPerHour * (1 + unaskedRise) + 0.005;
+    const asked = spec.maxUsdPerHour !== null || spec.diskGb <= parts.defaults.diskGb;
+    const why =
+      asked && found.usdPerHour > most + 0.001
+        ? `costs $${found.usdPerHour.toFixed(3)}/h, the limit is $${most.toFixed(3)}/h`
+        : overBudget(found.usdPerHour - rental.usdPerHour);
+    if (found.usdPerHour <= 0 || why === null) {
+      records.observed(record, found);
+      return true;
+    }
+    records.destroying(record, `its price had risen: ${why}`);
+    destroyer.resume(record);
+    slot.rented = false;
+    slot.group.stale = true;
+    saga.errors.add(`${record.id}: ${why}; given back`);
+    saga.causes.add('gone');
+    return false;
   };
 
   const count = (saga: Saga, kind: keyof typeof patience, provider: ProviderName) => {
@@ -344,11 +379,12 @@ export function createReserver(parts: ReserveParts): Reserver {
     slot.attempts += 1;
     try {
       step('call');
-      const result = await call(provider, offer, specOf(rental, group, offer));
+      const spec = specOf(rental, group, offer);
+      const result = await call(provider, offer, spec);
       step('answered');
       if (result.ok) {
-        commitRented(saga, slot, result.contract);
-        return true;
+        commitRented(saga, slot, result.contract, result.usdPerHour);
+        return result.usdPerHour !== undefined || (await priceHolds(saga, slot, spec));
       }
       const line = `${record.id}: ${result.detail}`;
       if (result.leaked !== undefined) {
@@ -397,7 +433,7 @@ export function createReserver(parts: ReserveParts): Reserver {
           reconciler.nudge(record.provider);
           saga.causes.add('timeout');
           const found = await look(saga, slot);
-          if (found === 'found') return true;
+          if (found === 'found') return await priceHolds(saga, slot, spec);
           saga.errors.add(
             `${record.id}: the answer of ${offer.provider} was lost (${result.detail})${found === 'absent' ? '' : '; it is looked for by its label'}`,
           );
@@ -418,8 +454,10 @@ export function createReserver(parts: ReserveParts): Reserver {
     const { group } = slot;
     if (slot.attempts >= attemptsPerInstance) return false;
     let [offer] = choose(group, 1, saga.out);
-    if (offer === undefined && group.asked < 2 && group.offerId === null && saga.causes.has('gone')) {
+    const worn = group.stale || (offer === undefined && saga.causes.has('gone'));
+    if (worn && group.asked < 2 && group.offerId === null) {
       group.asked += 1;
+      group.stale = false;
       try {
         group.market = await availability.candidates(marketFilter(group.filter, group.config), undefined, {
           askAnyway: true,
@@ -431,15 +469,18 @@ export function createReserver(parts: ReserveParts): Reserver {
     }
     if (offer === undefined || saga.stop || stopping) return false;
     const chosen = offer;
-    const over = overBudget(usdPerHourOf(chosen, group.config));
-    if (over !== null) {
-      saga.errors.add(over);
+    step('before-intent');
+    // Choice, budget, intent and claim in one synchronous step: nobody else chooses in between.
+    const committed = ledger.transaction(() => {
+      const over = overBudget(usdPerHourOf(chosen, group.config));
+      return over === null ? { rental: intent(chosen, group, saga.id) } : { over };
+    });
+    if ('over' in committed) {
+      saga.errors.add(committed.over);
       saga.causes.add('budget');
       return false;
     }
-    step('before-intent');
-    // Budget, intent and claim in one synchronous step: nobody else chooses in between.
-    const rental = ledger.transaction(() => intent(chosen, group, saga.id));
+    const { rental } = committed;
     step('after-intent');
     const { record, claim } = begin(rental, chosen);
     slot.record = record;
@@ -453,6 +494,7 @@ export function createReserver(parts: ReserveParts): Reserver {
       if (saga.stop || stopping) {
         // Its intent was committed, its call never made.
         abandon(slot);
+        if (stopping) saga.errors.add('the server was shut down meanwhile');
         return;
       }
       const done = await attempt(saga, slot);
@@ -504,12 +546,13 @@ export function createReserver(parts: ReserveParts): Reserver {
         details: [short(wanted, chosen.length), ...problems],
       });
     }
-    const over = overBudget(chosen.reduce((sum, { group, offer }) => sum + usdPerHourOf(offer, group.config), 0));
-    if (over !== null) throw new AppError('budget_exceeded', over);
+    const usdPerHour = chosen.reduce((sum, { group, offer }) => sum + usdPerHourOf(offer, group.config), 0);
 
     const id = `res-${randomBytes(5).toString('hex')}`;
     step('before-intent');
     const rentals = ledger.transaction(() => {
+      const over = overBudget(usdPerHour);
+      if (over !== null) throw new AppError('budget_exceeded', over);
       ledger.reservations.insert({
         id,
         createdAt: clock.now(),
@@ -561,27 +604,48 @@ export function createReserver(parts: ReserveParts): Reserver {
     return saga;
   };
 
-  /** Gives back what the saga rented, and disowns what may still turn up. */
-  const rollBack = async (saga: Saga, why: string): Promise<number> => {
-    step('before-rollback');
-    const mine = ledger.rentals.of(saga.id).flatMap((rental) => records.byLabel(rental.label) ?? []);
+  /**
+   * Within a transaction: nobody is to have what a reservation rented. What exists is to be destroyed, what may still
+   * turn up is disowned. Answers what is being destroyed now and what is not known to exist.
+   */
+  const disown = (id: string, why: string): { toDestroy: FleetRecord[]; unclear: FleetRecord[] } => {
+    ledger.reservations.update(id, { state: 'releasing' });
     const toDestroy: FleetRecord[] = [];
-    ledger.transaction(() => {
-      ledger.reservations.update(saga.id, { state: 'releasing', errors: [...saga.errors] });
-      if (saga.idempotencyKey !== null) ledger.idempotency.remove(saga.idempotencyKey);
-      for (const record of mine) {
-        const state = record.rental?.state;
-        if (state === 'rented') {
-          records.destroying(record, why);
-          toDestroy.push(record);
-        } else if (state === 'unknown' || state === 'intended') records.patch(record, { wanted: false });
+    const unclear: FleetRecord[] = [];
+    for (const rental of ledger.rentals.of(id)) {
+      const record = records.byLabel(rental.label);
+      if (record === undefined) {
+        // Ended long ago; should the provider list it again, it is not taken back.
+        if (rental.wanted) ledger.rentals.update(rental.label, { wanted: false });
+        continue;
       }
+      if (rental.state === 'rented') records.destroying(record, why);
+      else if (rental.wanted) records.patch(record, { wanted: false });
+      if (record.rental?.state === 'destroying') toDestroy.push(record);
+      else if (rental.state === 'unknown' || rental.state === 'intended') unclear.push(record);
+    }
+    return { toDestroy, unclear };
+  };
+
+  const undo = (id: string, idempotencyKey: string | null, why: string) =>
+    ledger.transaction(() => {
+      if (idempotencyKey !== null) ledger.idempotency.remove(idempotencyKey);
+      return disown(id, why);
     });
+
+  /** Gives back what the saga rented; answers what became of it. */
+  const rollBack = async (saga: Saga, why: string): Promise<string> => {
+    step('before-rollback');
+    ledger.reservations.update(saga.id, { errors: [...saga.errors] });
+    const { toDestroy, unclear } = undo(saga.id, saga.idempotencyKey, why);
     step('rollback');
     for (const record of toDestroy) destroyer.resume(record);
     await Promise.all(toDestroy.map((record) => destroyer.settled(record, timing.destroyWaitMs)));
-    unsettled.add(saga.id);
-    return toDestroy.length;
+    const given =
+      toDestroy.length === 0 ? 'nothing had been rented' : `${toDestroy.length} rented instances are given back`;
+    return unclear.length === 0
+      ? given
+      : `${given}; ${unclear.length} more, whose answer was lost, will be destroyed if they turn up`;
   };
 
   const itemOf = (rental: Rental): ReservedItem => ({
@@ -611,6 +675,7 @@ export function createReserver(parts: ReserveParts): Reserver {
   const noneRented = (saga: Saga): AppError => {
     const details = [...saga.errors];
     const { causes } = saga;
+    if (stopping) return new AppError('conflict', 'the server was shut down before anything was rented', { details });
     if (causes.has('no_credit')) return new AppError('no_credit', details[0] ?? 'no credit', { details });
     if (causes.has('failed')) return new AppError('provider_failed', details[0] ?? 'the providers failed', { details });
     if (causes.has('timeout')) return new AppError('provider_timeout', details[0] ?? 'no answer in time', { details });
@@ -623,32 +688,30 @@ export function createReserver(parts: ReserveParts): Reserver {
   const execute = async (opening: Opening): Promise<ReserveResult> => {
     const saga = open(opening);
     active.add(saga.id);
+    // Whoever has a key can ask for the answer later; for whoever has none, nothing more is paid.
+    const cancelled = () => saga.signal?.aborted === true && saga.idempotencyKey === null;
+    const cancel = () => {
+      if (cancelled()) saga.stop = true;
+    };
+    saga.signal?.addEventListener('abort', cancel);
+    cancel();
     try {
       const queue = [...saga.slots];
-      const cancelled = () => saga.signal?.aborted === true && saga.idempotencyKey === null;
       const worker = async () => {
-        for (let slot = queue.shift(); slot !== undefined; slot = queue.shift()) {
-          if (cancelled()) saga.stop = true;
-          await fill(saga, slot);
-          if (cancelled()) saga.stop = true;
-        }
+        for (let slot = queue.shift(); slot !== undefined; slot = queue.shift()) await fill(saga, slot);
       };
       const results = await Promise.allSettled(Array.from({ length: Math.min(parallel, queue.length) }, worker));
       for (const result of results) if (result.status === 'rejected') throw result.reason;
-      // The process is going down: the next start takes it up from the ledger, like after a crash.
-      if (stopping)
-        throw new AppError('conflict', `${saga.id} was interrupted by a shutdown; it is taken up at the next start`);
 
       const rented = saga.slots.filter((slot) => slot.rented);
       if (cancelled()) {
-        const undone = await rollBack(saga, 'the client left before the answer');
-        const message = `${saga.id} cancelled: ${undone === 0 ? 'nothing had been rented' : `${undone} rented instances are given back`}`;
+        const message = `${saga.id} cancelled: ${await rollBack(saga, 'the client left before the answer')}`;
         events.emit({ level: 'warn', kind: 'reservation', subject: saga.id, message });
         throw new AppError('incomplete', message, { details: [...saga.errors] });
       }
       if (opening.allOrNothing && rented.length < saga.slots.length) {
         const undone = await rollBack(saga, 'all or nothing: the rest could not be had');
-        const message = `${rented.length} of ${saga.slots.length} instances could be rented; ${undone} given back`;
+        const message = `${rented.length} of ${saga.slots.length} instances could be rented: ${undone}`;
         events.emit({ level: 'warn', kind: 'reservation', subject: saga.id, message: `${saga.id}: ${message}` });
         throw new AppError('incomplete', message, { details: [...saga.errors] });
       }
@@ -665,7 +728,6 @@ export function createReserver(parts: ReserveParts): Reserver {
         }
       });
       step('answer');
-      if (lost) unsettled.add(saga.id);
       if (saga.signal?.aborted) {
         events.emit({
           level: 'info',
@@ -684,7 +746,10 @@ export function createReserver(parts: ReserveParts): Reserver {
       if (answer.reserved.length === 0) throw noneRented(saga);
       return answer;
     } finally {
+      saga.signal?.removeEventListener('abort', cancel);
       active.delete(saga.id);
+      // However it ended: whatever is still open in the ledger is looked after from here on.
+      unsettled.add(saga.id);
       for (const slot of saga.slots) if (slot.record.rental !== null) underWay.delete(slot.record.rental.label);
       changed();
     }
@@ -857,18 +922,7 @@ export function createReserver(parts: ReserveParts): Reserver {
       const reservation = ledger.reservations.get(id);
       if (reservation === undefined) throw new AppError('not_found', `no reservation is called ${id}`);
       if (active.has(id)) throw new AppError('conflict', `${id} is still being rented; try again in a moment`);
-      const mine = ledger.rentals.of(id).flatMap((rental) => records.byLabel(rental.label) ?? []);
-      const toDestroy = mine.filter((record) => ['rented', 'destroying'].includes(record.rental?.state ?? ''));
-      ledger.transaction(() => {
-        ledger.reservations.update(id, { state: 'releasing' });
-        for (const record of mine) {
-          const state = record.rental?.state;
-          if (state === 'unknown' || state === 'intended') records.patch(record, { wanted: false });
-        }
-        for (const record of toDestroy) {
-          if (record.rental?.state === 'rented') records.destroying(record, `${id} was released`);
-        }
-      });
+      const { toDestroy, unclear } = ledger.transaction(() => disown(id, `${id} was released`));
       unsettled.add(id);
       for (const record of toDestroy) destroyer.request(record, `${id} was released`, drainMs);
       const done = await Promise.all(
@@ -883,30 +937,25 @@ export function createReserver(parts: ReserveParts): Reserver {
       self.tidy();
       return {
         released: done.filter((item) => item.ok).map((item) => item.id),
-        failed: done.filter((item) => !item.ok).map((item) => item.id),
+        failed: [...done.filter((item) => !item.ok), ...unclear].map((item) => item.id),
       };
     },
     underWay: (label) => underWay.has(label),
     recover() {
       for (const rental of ledger.rentals.open()) {
         lastRentedAt.set(rental.provider, Math.max(lastRentedAt.get(rental.provider) ?? 0, rental.createdAt));
+        const record = records.byLabel(rental.label);
+        if (rental.state === 'intended' && record !== undefined) {
+          // Its call may have been on the wire until the last process died, which was at the latest just now.
+          records.patch(record, { state: 'unknown', settledAt: clock.now(), reason: 'interrupted by a restart' });
+        }
       }
       for (const reservation of ledger.reservations.unsettled()) {
         unsettled.add(reservation.id);
-        const undo = reservation.state === 'releasing' || reservation.allOrNothing;
-        if (!undo) continue;
-        // Cut off half way: the answer was never given, so all of it goes back.
-        ledger.transaction(() => {
-          ledger.reservations.update(reservation.id, { state: 'releasing' });
-          if (reservation.idempotencyKey !== null) ledger.idempotency.remove(reservation.idempotencyKey);
-          for (const rental of ledger.rentals.of(reservation.id)) {
-            const record = records.byLabel(rental.label);
-            if (record === undefined) continue;
-            if (rental.state === 'rented') records.destroying(record, 'all or nothing: interrupted by a restart');
-            else if (rental.state === 'intended' || rental.state === 'unknown')
-              records.patch(record, { wanted: false });
-          }
-        });
+        // All or nothing, cut off half way: the answer was never given, so all of it goes back.
+        if (reservation.state === 'releasing' || reservation.allOrNothing) {
+          undo(reservation.id, reservation.idempotencyKey, 'all or nothing: interrupted by a restart');
+        }
       }
       for (const record of records.all()) if (record.rental?.state === 'destroying') destroyer.resume(record);
     },
@@ -917,6 +966,13 @@ export function createReserver(parts: ReserveParts): Reserver {
         const reservation = ledger.reservations.get(id);
         if (reservation === undefined || reservation.state === 'settled') continue;
         if (active.has(id)) {
+          left.add(id);
+          continue;
+        }
+        if (reservation.state === 'renting' && reservation.allOrNothing) {
+          // Its work ended without an outcome, as when the disk was full.
+          const { toDestroy } = undo(id, reservation.idempotencyKey, 'all or nothing: interrupted');
+          for (const record of toDestroy) destroyer.resume(record);
           left.add(id);
           continue;
         }

@@ -93,6 +93,9 @@ function stateOf(record: FleetRecord, row: LoadRow | null, health: Health): { st
     case 'destroying':
       return { state: 'DESTROYING', reason: lifecycle.detail ?? '' };
     case 'reserving':
+      if (record.rental?.wanted === false) {
+        return { state: 'DESTROYING', reason: 'the answer was lost; it is destroyed as soon as it turns up' };
+      }
       return record.rental?.state === 'unknown'
         ? { state: 'RESERVING', reason: 'the answer was lost; looking for its label' }
         : { state: 'RESERVING', reason: 'renting' };
@@ -110,7 +113,10 @@ function stateOf(record: FleetRecord, row: LoadRow | null, health: Health): { st
     case 'unknown':
       return { state: 'PROBE', reason: why === '' ? 'waiting for the first good probe' : why };
     case 'probation':
-      return { state: 'PROBATION', reason: why };
+      return {
+        state: 'PROBATION',
+        reason: `answers its probes again; the next request decides${why === '' ? '' : ` (was out: ${why})`}`,
+      };
     case 'backoff':
       return { state: 'BACKOFF', reason: health.why };
     case 'ejected':

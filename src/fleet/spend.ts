@@ -54,6 +54,7 @@ export function createSpend(ledger: Ledger): Spend {
       let spentTodayUsd = 0;
       for (const charge of today) {
         const length = charge.toAt - charge.fromAt;
+        if (charge.toAt < midnight) continue;
         const part = length <= 0 ? 1 : (charge.toAt - Math.max(charge.fromAt, midnight)) / length;
         spentTodayUsd += charge.usd * part;
       }

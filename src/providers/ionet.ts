@@ -44,6 +44,8 @@ const vramKeptMs = 3_600_000;
 const addressKeptMs = 60_000;
 const deploymentsPage = 100;
 const priceSlackUsd = 0.0005;
+/** Clocks that differ by less do not move the end of a deployment. */
+const clockSlackMs = 120_000;
 
 /** Answers of GET come as `{data: …}`, those of deploy, PATCH and DELETE bare. Both are accepted everywhere. */
 function wrapped<T extends z.ZodType>(schema: T) {
@@ -371,7 +373,7 @@ export function createIonet(options: ProviderOptions): Provider {
       return { ok: false, reason: 'unknown', detail: `HTTP ${answer.status} without deployment_id in the answer` };
     }
     rentedAt.set(contract, usdPerHour);
-    return { ok: true, contract };
+    return { ok: true, contract, usdPerHour };
   }
 
   // --- list ---
@@ -703,11 +705,15 @@ function paidPerHour(detail: Detail | null): number | null {
   return detail?.amount_paid != null && minutes ? detail.amount_paid / (minutes / 60) : null;
 }
 
+/** From the start where it is known, which stands still, unless the time left says that it comes sooner. */
 function expiryOf(row: Deployment, startedAt: number | null): number | null {
   const minutes = minutesOf(row);
   if (minutes === null) return null;
-  if (startedAt !== null) return startedAt + minutes * 60_000;
-  return stateOf(row) === 'running' ? Date.now() + (row.compute_minutes_remaining ?? 0) * 60_000 : null;
+  // Whole minutes: up to one more may be left.
+  const byTimeLeft = Date.now() + ((row.compute_minutes_remaining ?? 0) + 1) * 60_000;
+  if (startedAt === null) return stateOf(row) === 'running' ? byTimeLeft : null;
+  const byStart = startedAt + minutes * 60_000;
+  return stateOf(row) === 'running' && byTimeLeft < byStart - clockSlackMs ? byTimeLeft : byStart;
 }
 
 /** ISO time, without a zone and with microseconds, which is UTC; also with one. */

@@ -14,8 +14,8 @@ import { type Simulator, type SimulatorOptions, startSimulator } from '../../src
 /** Intervals at which a test sees in a second what takes minutes outside. */
 export const quickTiming: Partial<Timing> = {
   snapshotMs: 50,
-  reconcileMs: 400,
-  reconcileBusyMs: 100,
+  reconcileMs: 250,
+  reconcileBusyMs: 80,
   refreshMs: 2000,
   offersFreshMs: 200,
   callTimeoutMs: 3000,

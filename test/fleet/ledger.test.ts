@@ -99,7 +99,7 @@ test('a ledger of a newer version is refused and given back', () => {
   db.close();
   expect(() => openLedger(dataDir)).toThrow('newer gpuproxy');
   const back = new DatabaseSync(join(dataDir, 'ledger.db'));
-  back.exec('PRAGMA user_version = 1');
+  back.exec('PRAGMA user_version = 2');
   back.close();
   ledger = openLedger(dataDir);
 });

@@ -1,17 +1,31 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { expect, test } from 'vitest';
+import { expect, test as serial } from 'vitest';
 import { monotonicMs } from '../../src/clock.ts';
 import { createBalancer } from '../../src/core/balancer.ts';
 import type { AppError, FleetEvent } from '../../src/fleet/app.ts';
 import { createApp } from '../../src/fleet/create-app.ts';
+import type { Provider } from '../../src/providers/provider.ts';
+import type { Simulator } from '../../src/sim/simulator.ts';
 import { aliveContracts, createStage, testConfig, until } from './fixture.ts';
+
+// Each has marketplaces and a ledger of its own, and most of its time is waiting.
+const test = serial.concurrent;
 
 const codeOf = (work: Promise<unknown>) =>
   work.then(
     () => 'done',
     (error: AppError) => error.code,
   );
+
+async function rentByHand({ vastUrl, vastKey }: Simulator, offer: string, label: string): Promise<string> {
+  const rented = await fetch(`${vastUrl}/api/v0/asks/${offer}/`, {
+    method: 'PUT',
+    headers: { authorization: `Bearer ${vastKey}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ client_id: 'me', image: 'x:y', disk: 10, label, env: { '-p 8000:8000': '1' } }),
+  });
+  return String(((await rented.json()) as { new_contract: number }).new_contract);
+}
 
 test('an instance that vanishes at the provider ends with the reason, and leaves the load table', async () => {
   await using stage = await createStage();
@@ -106,9 +120,8 @@ test('a destroy that fails is shown as destroying, survives a restart and is ret
   expect(first.status).toBe('destroying');
   const released = await app.releaseReservation(reservation, { now: true });
   expect(released.failed).toHaveLength(2);
-  const view = app.state.get().upstreams[0];
-  expect(view?.state).toBe('DESTROYING');
-  expect(view?.reason).toMatch(/next attempt in/);
+  await until('the reason', () => app.state.get().upstreams[0]?.reason.includes('next attempt in'));
+  expect(app.state.get().upstreams[0]?.state).toBe('DESTROYING');
   await app[Symbol.asyncDispose]();
   const next = await stage.start();
   expect(next.state.get().upstreams.map((item) => item.state)).toEqual(['DESTROYING', 'DESTROYING']);
@@ -128,12 +141,7 @@ test('after a restart rentals, weights and drains are as they were, and instance
   await app.setWeight(a ?? '', 2.5);
   await app.drain(b ?? '', { deadlineMs: 60_000 });
   const { offers } = await app.offers({ provider: 'vast.ai' });
-  const rented = await fetch(`${stage.simulator.vastUrl}/api/v0/asks/${offers.at(-1)?.id}/`, {
-    method: 'PUT',
-    headers: { authorization: `Bearer ${stage.simulator.vastKey}`, 'content-type': 'application/json' },
-    body: JSON.stringify({ client_id: 'me', image: 'x:y', disk: 10, label: 'by hand', env: { '-p 8000:8000': '1' } }),
-  });
-  const contract = String(((await rented.json()) as { new_contract: number }).new_contract);
+  const contract = await rentByHand(stage.simulator, offers.at(-1)?.id ?? '', 'by hand');
   await app[Symbol.asyncDispose]();
 
   const next = await stage.start();
@@ -314,7 +322,9 @@ test('event ids grow over restarts, kept events come back, and a listener gets e
 
 test('one provider that hangs neither hides nor delays the other', async () => {
   await using stage = await createStage();
-  const app = await stage.start({ timing: { callTimeoutMs: 800, offersFreshMs: 10_000, refreshMs: 300 } });
+  const app = await stage.start({
+    timing: { callTimeoutMs: 250, offersFreshMs: 10_000, refreshMs: 100, refreshMaxMs: 200 },
+  });
   await until('both known', () =>
     app.state.get().providers.every((view) => view.status === 'ok' && view.available > 0),
   );
@@ -359,4 +369,115 @@ test('logs come from the provider; a static upstream has none', async () => {
   const lines = await app.logs(id, { tail: 5 });
   expect(Array.isArray(lines)).toBe(true);
   expect(await codeOf(app.logs('static-s'))).toBe('unsupported');
+});
+
+test('an instance that the provider leaves out of its lists for a while is taken back, not destroyed', async () => {
+  await using stage = await createStage();
+  let hidden = false;
+  const [vast] = stage.providers;
+  if (vast === undefined) throw new Error('no provider');
+  const forgetful: Provider = { ...vast, list: async (signal) => (hidden ? [] : vast.list(signal)) };
+  const app = await stage.start({ providers: [forgetful] });
+  const { reserved } = await app.reserve({ count: 2, filter: {}, config: {} });
+  const [kept, given] = reserved.map((item) => item.instanceId);
+  await until('both up', () => app.state.get().upstreams.every((view) => view.eligible));
+  hidden = true;
+  await until('ended', () => app.state.get().upstreams.every((view) => view.state === 'ENDED'));
+  // What is destroyed by command meanwhile must not come back.
+  expect(await app.destroy(given ?? '')).toMatchObject({ status: 'gone' });
+  hidden = false;
+  await until('back in rotation', () =>
+    app.state.get().upstreams.some((view) => view.id === kept && view.state === 'OK'),
+  );
+  await until('the other one is destroyed', () => aliveContracts(stage.simulator).length === 1);
+  expect(aliveContracts(stage.simulator)).toEqual([reserved[0]?.contractId]);
+  expect(app.state.get().reservations).toMatchObject([{ state: 'partial' }]);
+  expect(app.events.recent().some((event) => event.message.includes('taken back'))).toBe(true);
+});
+
+test('a second instance under one of our labels is destroyed, the first one stays', async () => {
+  await using stage = await createStage();
+  const app = await stage.start();
+  const { reserved } = await app.reserve({ count: 1, filter: { provider: 'vast.ai' }, config: {} });
+  const label = stage.simulator.ledger()[0]?.label ?? '';
+  const { offers } = await app.offers({ provider: 'vast.ai' });
+  await rentByHand(stage.simulator, offers.at(-1)?.id ?? '', label);
+  expect(aliveContracts(stage.simulator)).toHaveLength(2);
+  await until('the second is gone', () => aliveContracts(stage.simulator).length === 1);
+  expect(aliveContracts(stage.simulator)).toEqual([reserved[0]?.contractId]);
+  expect(app.events.recent().some((event) => event.message.includes('second instance labelled'))).toBe(true);
+  expect(app.state.get().foreign).toEqual([]);
+});
+
+test('a contract whose answer was lost and that ended meanwhile is booked as paid', async () => {
+  await using stage = await createStage();
+  stage.simulator.faults.add({ kind: 'lose_answer', how: 'reset', provider: 'ionet', times: 1 });
+  const list = stage.simulator.faults.add({ kind: 'error', status: 502, route: 'list', provider: 'ionet' });
+  const app = await stage.start({ timing: { unknownGraceMs: 60_000 } });
+  expect(await codeOf(app.reserve({ count: 1, filter: { provider: 'io.net' }, config: {} }))).toBe('provider_timeout');
+  stage.simulator.faults.add({ kind: 'expire', instance: 'ionet' });
+  stage.simulator.faults.remove(list.id);
+  await until('ended', () => app.state.get().upstreams.some((view) => view.state === 'ENDED'));
+  expect(app.state.get().cost.spentUsd).toBeCloseTo(stage.simulator.ledger()[0]?.chargedUsd ?? -1, 2);
+});
+
+test('an extension whose answer is lost is neither bought twice nor left unbooked, also over a restart', async () => {
+  await using stage = await createStage();
+  const app = await stage.start({ timing: { rentTimeoutMs: 400, unknownGraceMs: 60_000 } });
+  const { reserved } = await app.reserve({ count: 1, filter: { provider: 'io.net' }, config: { durationHours: 2 } });
+  const id = reserved[0]?.instanceId ?? '';
+  const rate = reserved[0]?.usdPerHour ?? 0;
+  const before = await until('its end is known', () => app.state.get().upstreams[0]?.expiresAt);
+  const list = stage.simulator.faults.add({ kind: 'error', status: 502, route: 'list', provider: 'ionet' });
+  stage.simulator.faults.add({ kind: 'lose_answer', how: 'hang', route: 'extend', times: 1 });
+  expect(await codeOf(app.extend(id, 3))).toBe('provider_timeout');
+  expect(await codeOf(app.extend(id, 3))).toBe('conflict');
+  expect(app.state.get().cost.spentUsd).toBeCloseTo(2 * rate, 2);
+  await app[Symbol.asyncDispose]();
+
+  stage.simulator.faults.remove(list.id);
+  const next = await stage.start({ timing: { unknownGraceMs: 600 } });
+  await until('booked', () => Math.abs(next.state.get().cost.spentUsd - 5 * rate) < 0.01);
+  expect(next.state.get().upstreams[0]?.expiresAt ?? 0).toBeGreaterThan(before + 2.9 * 3_600_000);
+  // One that never reached the provider is closed, and the next one may be bought.
+  stage.simulator.faults.add({ kind: 'lose_answer', how: 'reset', when: 'before', route: 'extend', times: 1 });
+  expect(await codeOf(next.extend(id, 1))).toBe('provider_timeout');
+  await until('closed', () => next.events.recent().some((event) => event.message.includes('was not extended by 1 h')));
+  await next.extend(id, 1);
+  expect(next.state.get().cost.spentUsd).toBeCloseTo(6 * rate, 2);
+  expect(stage.simulator.ledger()[0]?.chargedUsd).toBeCloseTo(6 * rate, 2);
+});
+
+test('an old reservation stays in the picture while it owns something, however many came after it', async () => {
+  await using stage = await createStage();
+  const app = await stage.start();
+  const { reservation } = await app.reserve({ count: 1, filter: {}, config: {} });
+  stage.simulator.faults.add({ kind: 'credit', usd: -10_000 });
+  await Promise.allSettled(Array.from({ length: 60 }, () => app.reserve({ count: 1, filter: {}, config: {} })));
+  const shown = app.state.get().reservations;
+  expect(shown).toHaveLength(51);
+  expect(shown.at(-1)).toMatchObject({ id: reservation, state: 'active' });
+});
+
+test('an address with a user name or password in it is refused', async () => {
+  await using stage = await createStage();
+  const app = await stage.start({ providers: [] });
+  expect(await codeOf(app.addUpstream({ url: 'http://me:secret@127.0.0.1:9' }))).toBe('invalid');
+  expect(JSON.stringify(app.state.get())).not.toContain('secret');
+});
+
+test('times follow the wall clock after the machine has slept', async () => {
+  await using stage = await createStage();
+  let asleep = 0;
+  const clock = { now: () => Date.now() + asleep, monotonic: () => performance.now() };
+  const app = await stage.start({ clock });
+  const { reserved } = await app.reserve({ count: 1, filter: {}, config: {} });
+  await until('up', () => app.state.get().upstreams[0]?.eligible);
+  const lease = createBalancer(app.dataPlane.table).acquire(clock.monotonic());
+  if (typeof lease !== 'string') lease.settle('complete', clock.monotonic());
+  asleep = 8 * 3_600_000;
+  const view = await until('its time is of today', () =>
+    app.state.get().upstreams.find((item) => Math.abs((item.lastUsedAt ?? 0) - clock.now()) < 60_000),
+  );
+  expect(view).toMatchObject({ id: reserved[0]?.instanceId, lifecycle: { phase: 'running' } });
 });

@@ -1,6 +1,8 @@
-import { expect, test } from 'vitest';
+import { expect, test as serial } from 'vitest';
 import type { AppError } from '../../src/fleet/app.ts';
 import { aliveContracts, createStage, until } from './fixture.ts';
+
+const test = serial.concurrent;
 
 const refusal = (work: Promise<unknown>): Promise<AppError> =>
   work.then(
@@ -112,24 +114,54 @@ test('without credit anywhere the refusal is no_credit', async () => {
   expect(stage.simulator.ledger()).toHaveLength(0);
 });
 
-test('a price that rose above max_price between search and rent is refused', async () => {
+test.each(['vast.ai', 'io.net'] as const)(
+  'a price that rose above max_price between search and rent is refused at %s, and nothing dearer is kept',
+  async (provider) => {
+    await using stage = await createStage();
+    const app = await stage.start({ timing: { offersFreshMs: 60_000, refreshMs: 60_000 } });
+    await app.refresh();
+    const { offers } = await app.offers({ provider, gpuCount: 1 });
+    const cheapest = offers[0]?.usdPerHour ?? 0;
+    stage.simulator.faults.add({ kind: 'reprice', provider: provider === 'vast.ai' ? 'vast' : 'ionet', factor: 10 });
+    const error = await refusal(
+      app.reserve({ count: 1, filter: { provider, maxUsdPerHour: cheapest * 1.5 }, config: {} }),
+    );
+    expect(error.code).toBe('no_offers');
+    expect(error.details.join()).toContain(`the limit is`);
+    await until('nothing dearer is kept', () => aliveContracts(stage.simulator).length === 0);
+    // Within the limit a risen price is taken, and shown as it is.
+    const { count, reserved } = await app.reserve({ count: 1, filter: { provider, maxUsdPerHour: 1000 }, config: {} });
+    expect(count).toBe(1);
+    const bought = stage.simulator.ledger().find((entry) => entry.contract === reserved[0]?.contractId);
+    expect(reserved[0]?.usdPerHour).toBeCloseTo(bought?.usdPerHour ?? 0, 6);
+  },
+);
+
+test('without a limit of its own nothing is rented for more than its offer said, nor beyond the budget', async () => {
   await using stage = await createStage();
   const app = await stage.start({ timing: { offersFreshMs: 60_000, refreshMs: 60_000 } });
   await app.refresh();
-  const { offers } = await app.offers({ provider: 'vast.ai', gpuCount: 1 });
-  const dearest = offers.at(-1)?.usdPerHour ?? 0;
-  stage.simulator.faults.add({ kind: 'reprice', provider: 'vast', factor: 10 });
-  const work = app.reserve({
-    count: 1,
-    filter: { provider: 'vast.ai', maxUsdPerHour: dearest },
-    config: {},
+  stage.simulator.faults.add({ kind: 'reprice', factor: 3 });
+  const { reserved, errors } = await app.reserve({ count: 1, filter: { provider: 'vast.ai' }, config: {} });
+  expect(errors.join()).toContain('the limit is');
+  await until('the dear one is given back', () => aliveContracts(stage.simulator).length === 1);
+  const [kept] = stage.simulator.instances();
+  expect(kept?.usdPerHour).toBeCloseTo(reserved[0]?.usdPerHour ?? 0, 6);
+  await app.destroy(reserved[0]?.instanceId ?? '', { now: true });
+  await app[Symbol.asyncDispose]();
+  const tight = await stage.start({
+    flags: { MAX_USD_PER_HOUR: 1 },
+    timing: { offersFreshMs: 60_000, refreshMs: 60_000 },
   });
-  const outcome = await work.then(
-    (result) => result.reserved.map((item) => item.usdPerHour),
-    (error: AppError) => error.code,
-  );
-  if (typeof outcome === 'string') expect(['no_offers', 'provider_failed']).toContain(outcome);
-  for (const entry of stage.simulator.ledger()) expect(entry.usdPerHour).toBeLessThanOrEqual(dearest + 0.001);
+  await tight.refresh();
+  stage.simulator.faults.add({ kind: 'reprice', factor: 1.04 });
+  const result = await tight
+    .reserve({ count: 8, filter: { provider: 'vast.ai', maxUsdPerHour: 0.6 }, config: {} })
+    .catch(() => null);
+  await until('settled', () => tight.state.get().upstreams.every((view) => view.state !== 'DESTROYING'));
+  const rate = stage.simulator.instances().reduce((sum, instance) => sum + instance.usdPerHour, 0);
+  expect(rate).toBeLessThanOrEqual(1.001);
+  expect(result === null || result.count > 0).toBe(true);
 });
 
 test('a paid call whose answer is lost is found by its label and not made again', async () => {

@@ -1,5 +1,7 @@
-import { expect, test } from 'vitest';
+import { expect, test as serial } from 'vitest';
 import { createStage, until } from './fixture.ts';
+
+const test = serial.concurrent;
 
 const hour = 3_600_000;
 

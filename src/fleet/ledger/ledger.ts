@@ -8,7 +8,9 @@ import { migrations } from './migrations.ts';
 import {
   type Charge,
   chargeRow,
+  type Extension,
   eventRow,
+  extensionRow,
   type IdempotencyEntry,
   idempotencyRow,
   keyRow,
@@ -55,8 +57,15 @@ export interface Ledger extends Disposable {
     get(id: string): Reservation | undefined;
     /** In a state other than `settled`. */
     unsettled(): Reservation[];
-    /** Newest first. */
-    recent(limit: number): Reservation[];
+    /** The newest, and all that own something that exists or may exist; newest first. */
+    shown(limit: number): Reservation[];
+  };
+  readonly extensions: {
+    insert(extension: Omit<Extension, 'id'>): Extension;
+    /** Writes price, state and time of settlement. */
+    update(extension: Extension): void;
+    /** Whose outcome is not known. */
+    open(): Extension[];
   };
   readonly charges: {
     insert(charge: Charge): void;
@@ -245,8 +254,39 @@ export function openLedger(dataDir: string): Ledger {
       get: (id) => one(reservationRow, 'SELECT * FROM reservations WHERE id = ?', id),
       unsettled: () =>
         many(reservationRow, `SELECT * FROM reservations WHERE state <> 'settled' ORDER BY created_at, rowid`),
-      recent: (limit) =>
-        many(reservationRow, 'SELECT * FROM reservations ORDER BY created_at DESC, rowid DESC LIMIT ?', limit),
+      shown: (limit) =>
+        many(
+          reservationRow,
+          `SELECT * FROM reservations
+           WHERE id IN (SELECT id FROM reservations ORDER BY created_at DESC, rowid DESC LIMIT ?)
+              OR id IN (SELECT reservation FROM rentals WHERE ${open})
+           ORDER BY created_at DESC, rowid DESC`,
+          limit,
+        ),
+    },
+    extensions: {
+      insert(e) {
+        const { lastInsertRowid } = run(
+          'INSERT INTO extensions (label, hours, usd, created_at, expires_before, state, settled_at) VALUES (?, ?, ?, ?, ?, ?, ?)',
+          e.label,
+          e.hours,
+          e.usd,
+          e.createdAt,
+          e.expiresBefore,
+          e.state,
+          e.settledAt,
+        );
+        return { ...e, id: Number(lastInsertRowid) };
+      },
+      update: (e) =>
+        void run(
+          'UPDATE extensions SET usd = ?, state = ?, settled_at = ? WHERE id = ?',
+          e.usd,
+          e.state,
+          e.settledAt,
+          e.id,
+        ),
+      open: () => many(extensionRow, `SELECT * FROM extensions WHERE state IN ('intended', 'unknown') ORDER BY id`),
     },
     charges: {
       insert(charge) {

@@ -96,4 +96,17 @@ export const migrations: readonly string[] = [
     weight REAL
   ) STRICT;
   `,
+  `
+  CREATE TABLE extensions (
+    id INTEGER PRIMARY KEY,
+    label TEXT NOT NULL,
+    hours INTEGER NOT NULL,
+    usd REAL NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_before INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    settled_at INTEGER
+  ) STRICT;
+  CREATE INDEX extensions_open ON extensions (state) WHERE state IN ('intended', 'unknown');
+  `,
 ];

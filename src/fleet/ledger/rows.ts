@@ -105,6 +105,31 @@ export const reservationRow = z
   }));
 export type Reservation = z.output<typeof reservationRow>;
 
+export const extensionRow = z
+  .object({
+    id: z.number().int(),
+    label: z.string(),
+    hours: z.number().int(),
+    usd: z.number(),
+    created_at: time,
+    expires_before: time,
+    state: z.enum(['intended', 'unknown', 'bought', 'refused']),
+    settled_at: time.nullable(),
+  })
+  .transform((row) => ({
+    id: row.id,
+    /** Of the rental whose prepaid time it extends. */
+    label: row.label,
+    hours: row.hours,
+    usd: row.usd,
+    createdAt: row.created_at,
+    /** End of the prepaid time before the paid call. */
+    expiresBefore: row.expires_before,
+    state: row.state,
+    settledAt: row.settled_at,
+  }));
+export type Extension = z.output<typeof extensionRow>;
+
 export const idempotencyRow = z
   .object({
     key: z.string(),
