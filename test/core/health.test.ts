@@ -250,6 +250,13 @@ describe('slow start', () => {
     leaseOf(fleet.balancer.acquire(210_000, wanted));
   });
 
+  test('of a ceiling so low that a tenth is nothing, one request is let in from the start', () => {
+    const fleet = createFleet({ size: 1, strategy: 'round_robin', settings, ceiling: 5 });
+    const joined = joinFleet(fleet, 100_000, 1, 5);
+    expect(leaseOf(fleet.balancer.acquire(100_000, { tried: [0] })).row).toBe(joined.row);
+    expect(fleet.balancer.acquire(100_000, { tried: [0] })).toBe('full');
+  });
+
   test('a recovered one ramps up too', () => {
     const fleet = createFleet({ size: 4, strategy: 'round_robin', settings });
     fail(fleet, 0, 100_000);

@@ -172,6 +172,34 @@ describe('equal_weighted', () => {
     firstMinimum(({ table }, row) => table.columns.total[row] as number),
   );
 
+  holds(
+    'the picked one has the fewest picks ever, of these the fewest open requests, of these was served longest ago',
+    'ties that go to the first in the list',
+    60,
+    (planted) =>
+      fc.property(fc.integer({ min: 2, max: 8 }), script(150), (size, choices) => {
+        const fleet = createFleet({ size, strategy, planted });
+        const open: Lease[] = [];
+        const lastPick = new Array<number>(size).fill(-1);
+        choices.forEach((choice, i) => {
+          const keys = fleet.refs.map((ref, row) => {
+            const { active = 0, total = 0 } = fleet.table.read(ref) ?? {};
+            return total * 1e8 + active * 1e4 + (lastPick[row] as number);
+          });
+          const lease = leaseOf(fleet.balancer.acquire(i));
+          must(keys[lease.row] === Math.min(...keys), () => `picked ${lease.row} of ${keys.join(' ')}`);
+          lastPick[lease.row] = i;
+          open.push(lease);
+          // Endings in an order of their own, so that who has fewer open is not who was served longer ago.
+          for (let n = choice % 3; n > 0 && open.length > 0; n--) {
+            open.splice((choice >> 4) % open.length, 1)[0]?.settle('complete', i);
+          }
+          steps++;
+        });
+      }),
+    firstMinimum(({ table }, row) => table.columns.total[row] as number),
+  );
+
   test('one that comes back after an absence is level with the others, and its shown total stays true', () => {
     const fleet = createFleet({ size: 3, strategy });
     const [first] = fleet.refs;
@@ -281,6 +309,26 @@ describe('weighted_round_robin', () => {
         return inner(rows, count, now);
       };
     },
+  );
+
+  holds(
+    'credits count in picks: when all weights grow alike in the middle of a cycle, it goes on as before',
+    'credits in units of a sum that has changed',
+    60,
+    (planted) =>
+      fc.property(weights, fc.integer({ min: 2, max: 9 }), fc.nat(40), (w, k, before) => {
+        const [plain, grown] = [0, 1].map(() =>
+          createFleet({ size: w.length, strategy, weights: w.map((x) => x / 10), planted }),
+        ) as [Fleet, Fleet];
+        for (let i = 0; i < before; i++) for (const fleet of [plain, grown]) serve(fleet, i);
+        for (const [i, ref] of grown.refs.entries()) grown.table.setWeight(ref, ((w[i] as number) * k) / 10);
+        for (let i = before; i < before + 60; i++) {
+          const [a, b] = [serve(plain, i), serve(grown, i)];
+          must(a === b, () => `${w.join()} times ${k} after ${before}: pick ${i} is ${b}, not ${a}`);
+          steps += 2;
+        }
+      }),
+    largestCredit,
   );
 
   holds(
@@ -591,6 +639,22 @@ describe('least_response_time', () => {
     },
   );
 
+  test('a first byte from before an ejection, or of another tenant of the row, is nobody’s first sample', () => {
+    const fleet = createFleet({ size: 4, strategy });
+    for (let i = 0; i < 40; i++) sampleAt(fleet, 1e6 + i * 10, 50);
+    const on = (row: number, now: number) =>
+      leaseOf(fleet.balancer.acquire(now, { tried: [0, 1, 2, 3].filter((other) => other !== row) }));
+    const [before, tenant] = [on(0, 1e6), on(1, 1e6)];
+    for (let i = 0; i < 3; i++) on(0, 1e6).settle('refused', 1e6);
+    on(0, 2e6).settle('client_gone', 2e6);
+    before.firstByte(2e6 + 1);
+    expect(cost(fleet, 0)).toBe(-0.001);
+    fleet.table.leave(fleet.refs[1]!);
+    expect(joinFleet(fleet, 2e6).row).toBe(tenant.row);
+    tenant.firstByte(2e6 + 1);
+    expect(cost(fleet, tenant.row)).toBe(-0.001);
+  });
+
   test('costs within a tenth of the lowest are a tie, for the fewest open and then the longest unserved', () => {
     const fleet = createFleet({ size: 3, strategy });
     const sample = (row: number, ms: number) => {
@@ -598,18 +662,35 @@ describe('least_response_time', () => {
       lease.firstByte(1e6 + ms);
       lease.settle('complete', 1e6 + ms);
     };
-    sample(2, 100);
-    sample(1, 109);
     sample(0, 112);
-    const at = (tried: number[] = []) => leaseOf(fleet.balancer.acquire(1e6 + 120, { tried }));
-    // 2 and 1 tie, 0 is beyond; 2 was served longest ago.
-    expect(at().row).toBe(2);
-    expect(at().row).toBe(1);
-    // 200, 218 and 112: no tie.
-    expect(at().row).toBe(0);
-    // 200, 218 and 224 are open once each: 2 and 1 tie.
-    expect(at().row).toBe(2);
-    expect(at([1]).row).toBe(0);
+    sample(1, 109);
+    sample(2, 100);
+    const next = () => leaseOf(fleet.balancer.acquire(1e6 + 120)).row;
+    // 1 is within a tenth of 2 and was served longer ago; 0 is beyond.
+    expect(next()).toBe(1);
+    // 112, 218, 100.
+    expect(next()).toBe(2);
+    // 112, 218, 200.
+    expect(next()).toBe(0);
+    // 224, 218, 200: 1 ties with 2 and was served longer ago, 0 is beyond.
+    expect(next()).toBe(1);
+  });
+
+  test('after one bad sample its cost drifts to the middle of the fleet, and it is tried again within five time constants', () => {
+    const fleet = createFleet({ size: 3, strategy });
+    for (let i = 0; i < 3; i++) sampleAt(fleet, 1e6 + i * 1000, [100, 100, 1000][i] as number);
+    const slow = fleet.refs.findIndex((_, row) => cost(fleet, row) === 1000);
+    let now = 1.01e6;
+    while (now < 1e6 + 20 * tauMs) {
+      now += 500;
+      const lease = leaseOf(fleet.balancer.acquire(now));
+      if (lease.row === slow) break;
+      lease.firstByte(now + 100);
+      lease.settle('complete', now + 100);
+    }
+    // 100 + 900 · e^(−t/τ) is within a tenth of 100 after ln 90 = 4.5 τ.
+    expect((now - 1e6) / tauMs).toBeGreaterThan(4);
+    expect((now - 1e6) / tauMs).toBeLessThan(5);
   });
 
   test('without any sample it behaves as least connections', () => {
