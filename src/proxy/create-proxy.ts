@@ -57,6 +57,7 @@ export interface RunningProxy {
 
 const sweepMs = 100;
 const reportMs = 250;
+const notableLagMs = 20;
 const decisionsPerReport = 250;
 /** How often those who wait look for room that another thread has made. */
 const pollQueueMs = 20;
@@ -232,8 +233,12 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
   });
   server.on('error', () => {}); // accept errors (EMFILE): node goes on accepting when it can
 
+  let sweptAt = monotonicMs();
+  let loopLagMs = 0;
   const sweeper = setInterval(() => {
     const now = monotonicMs();
+    loopLagMs = Math.max(loopLagMs, now - sweptAt - sweepMs);
+    sweptAt = now;
     queue.expire(now);
     for (const exchange of plane.active) exchange.sweep(now);
   }, sweepMs);
@@ -248,8 +253,11 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
       (row, generation) => idOf(row, generation),
       epochOffsetMs,
     );
-    const report = recorder.report(queue.size, decisions);
-    const state = `${report.counters.requests} ${report.queued} ${report.counters.upgrades} ${decisions.length}`;
+    const report = recorder.report(queue.size, decisions, Math.round(loopLagMs));
+    // A lag that was told is taken back by a further report, also when nothing else happens.
+    const isLate = loopLagMs > notableLagMs;
+    loopLagMs = 0;
+    const state = `${report.counters.requests} ${report.queued} ${report.counters.upgrades} ${decisions.length} ${isLate}`;
     if (state === reported) return;
     reported = state;
     options.report?.(report);

@@ -12,6 +12,7 @@ import { ModelScan } from './model-scan.ts';
 import type { Plane } from './plane.ts';
 import { dispatchWithTrailers } from './trailer-dispatch.ts';
 import { Upload } from './upload.ts';
+import { type Usage, UsageTail } from './usage-tail.ts';
 import type { Waiting } from './wait-queue.ts';
 
 /** What the parts of a request did in time, for the access log and the report. Milliseconds. */
@@ -91,6 +92,7 @@ export class Exchange implements Waiting {
   #tunnelled = false;
   #continued = false;
   #grace: NodeJS.Timeout | null = null;
+  #usage: UsageTail | null = null;
 
   constructor(
     plane: Plane,
@@ -285,6 +287,11 @@ export class Exchange implements Waiting {
   }
   #uploadQuietSince = 0;
 
+  /** What a whole answer said about its tokens; null when it said nothing. */
+  get usage(): Usage | null {
+    return this.cause === 'complete' && this.#usage !== null ? this.#usage.read() : null;
+  }
+
   // --- called by the attempt ---
 
   /** The request is being written to an upstream: the body is wanted now. */
@@ -327,6 +334,7 @@ export class Exchange implements Waiting {
       return false;
     }
     this.status = status;
+    if (this.method === 'POST' && status === 200 && tellsUsage(headers)) this.#usage = new UsageTail();
     this.#chunkedAnswer = chunked;
     this.#answerLength = bodiless ? -1 : head.contentLength;
     // With the first bytes of the body if they are here already, alone if they are not.
@@ -346,6 +354,7 @@ export class Exchange implements Waiting {
     const headOut = this.#headOut;
     this.#headOut = true;
     this.bytesOut += chunk.length;
+    this.#usage?.push(chunk);
     if (this.bytesOut === this.#answerLength) {
       this.#ended = true;
       // Before the client can see the end: whoever has its answer must not find the slot still taken.
@@ -643,6 +652,16 @@ export class Exchange implements Waiting {
     } else if (!this.req.complete && this.upgrade === null) linger(this.req, this.socket);
     plane.recorder.finished(this);
   }
+}
+
+/** May the body be that of a model, in a form that can be read as it passes? */
+function tellsUsage(headers: IncomingHttpHeaders): boolean {
+  const type = headers['content-type'];
+  return (
+    typeof type === 'string' &&
+    headers['content-encoding'] === undefined &&
+    (type.startsWith('application/json') || type.startsWith('text/event-stream'))
+  );
 }
 
 function flushHead(exchange: Exchange): void {

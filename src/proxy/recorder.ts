@@ -1,8 +1,10 @@
+import { ttfbBoundsMs, ttfbBucket } from '../core/load-table.ts';
 import type { DataPlaneReport, Decision, FinishedRequest } from '../core/report.ts';
 import type { AccessLog } from './access-log.ts';
 import type { Exchange } from './exchange.ts';
 
 const keptRequests = 200;
+const maxOutcomes = 2000;
 
 /** Counts what this thread did and keeps its newest requests until the next report. */
 export class Recorder {
@@ -12,11 +14,15 @@ export class Recorder {
   #next = 0;
   readonly #statusClasses = [0, 0, 0, 0, 0, 0];
   readonly #causes: Record<string, number> = {};
+  readonly #outcomes = new Map<string, { instance: string; status: number; cause: string; count: number }>();
+  readonly #durations: number[] = Array.from({ length: ttfbBoundsMs.length + 1 }, () => 0);
   requests = 0;
   retries = 0;
   bytesIn = 0;
   bytesOut = 0;
   upgrades = 0;
+  promptTokens = 0;
+  completionTokens = 0;
 
   constructor(thread: number, log: AccessLog | null) {
     this.#thread = thread;
@@ -33,6 +39,13 @@ export class Recorder {
     this.#causes[cause] = (this.#causes[cause] ?? 0) + 1;
     this.bytesOut += bytesOut;
     const times = exchange.times;
+    const instance = exchange.attempt?.upstream.entry.id ?? null;
+    if (instance !== null) this.#outcome(instance, status, cause, times.totalMs);
+    const usage = exchange.usage;
+    if (usage !== null) {
+      this.promptTokens += usage.promptTokens;
+      this.completionTokens += usage.completionTokens;
+    }
     const query = exchange.target.indexOf('?');
     const request: FinishedRequest = {
       at: Date.now(),
@@ -41,7 +54,7 @@ export class Recorder {
       path: query === -1 ? exchange.target : exchange.target.slice(0, query),
       status,
       cause,
-      instance: exchange.attempt?.upstream.entry.id ?? null,
+      instance,
       attempts: exchange.attempts,
       queueMs: times.queueMs,
       ttfbMs: times.ttfbMs,
@@ -54,7 +67,17 @@ export class Recorder {
     this.log?.write(request, times, exchange);
   }
 
-  report(queued: number, decisions: readonly Decision[]): DataPlaneReport {
+  #outcome(instance: string, status: number, cause: string, totalMs: number): void {
+    const bucket = ttfbBucket(totalMs);
+    this.#durations[bucket] = this.#durations[bucket]! + 1;
+    const key = `${instance} ${status} ${cause}`;
+    const known = this.#outcomes.get(key);
+    if (known !== undefined) known.count++;
+    // Upstreams choose status codes, and come and go: only so many combinations are counted.
+    else if (this.#outcomes.size < maxOutcomes) this.#outcomes.set(key, { instance, status, cause, count: 1 });
+  }
+
+  report(queued: number, decisions: readonly Decision[], loopLagMs: number): DataPlaneReport {
     const oldest = this.#next > keptRequests ? this.#next % keptRequests : 0;
     const requests = [...this.#ring.slice(oldest), ...this.#ring.slice(0, oldest)];
     this.#ring.length = 0;
@@ -64,6 +87,7 @@ export class Recorder {
       requests,
       decisions,
       queued,
+      loopLagMs,
       counters: {
         requests: this.requests,
         statusClasses: [...this.#statusClasses],
@@ -72,6 +96,10 @@ export class Recorder {
         bytesIn: this.bytesIn,
         bytesOut: this.bytesOut,
         upgrades: this.upgrades,
+        durationHistogram: [...this.#durations],
+        promptTokens: this.promptTokens,
+        completionTokens: this.completionTokens,
+        outcomes: [...this.#outcomes.values()].map((outcome) => ({ ...outcome })),
       },
     };
   }

@@ -6,6 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
+import { monotonicMs } from '../../src/clock.ts';
 import { echo, RawClient, Rig, readAll, sleep, until } from './rig.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'gpuproxy-proxy-'));
