@@ -193,12 +193,13 @@ test('the access log has one JSON line a request, without query, header or key',
 test('decisions are reported with what was compared and how it ended', async () => {
   await using rig = await Rig.start({ strategy: 'least_connections' });
   await rig.backend('a', echo);
-  await rig.backend('b', echo, { running: false });
+  await rig.backend('b', echo);
+  rig.table.setDraining(rig.refs.get('b')!, true, monotonicMs());
   await (await fetch(rig.url)).text();
   await until(() => rig.reports.some((report) => report.decisions.length > 0));
   const [decision] = rig.reports.flatMap((report) => report.decisions);
   expect(decision).toMatchObject({ strategy: 'least_connections', winner: 'a', ending: 'complete' });
-  expect(decision!.candidates).toContainEqual({ id: 'b', excluded: 'not running', score: null });
+  expect(decision!.candidates).toContainEqual({ id: 'b', excluded: 'draining', score: null });
   expect(Math.abs(decision!.at - Date.now())).toBeLessThan(60_000);
 });
 
