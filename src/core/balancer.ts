@@ -304,10 +304,11 @@ export function createBalancer(
         trace.settle(this.#decision, number, this.#ttfbMs, elapsedMs);
         if (!current) return;
         sample(row, ending, time, elapsedMs, this.#ttfbMs);
-        // A lease from before a change of health neither judges the state after it nor holds its probation.
-        if (c.epoch[row] !== this.#epoch) return;
-        c.probing[row] = 0;
-        judge(table, row, number, time, set, retryAfterMs);
+        // A lease from before a change of health neither judges the state after it nor holds its probation. A pause that
+        // is asked for holds all the same: of many that are open the last to end may name the longest.
+        const stale = c.epoch[row] !== this.#epoch;
+        if (!stale) c.probing[row] = 0;
+        if (!stale || ending === 'backoff') judge(table, row, number, time, set, retryAfterMs);
       } finally {
         table.unlock();
       }

@@ -102,7 +102,7 @@ export function panics(out: number, size: number, settings: HealthSettings): boo
   return out > 0 && out > settings.maxEjectedFraction * size;
 }
 
-/** Judges one ended attempt that began in the row's present state. */
+/** Judges one ended attempt that began in the row's present state; one that ended in a back-off whenever it began. */
 export function judge(
   table: LoadTable,
   row: number,

@@ -378,7 +378,8 @@ export class LoadTable {
       c.generation[row] = generation;
       c.joined[row] = joined;
       c.lastPick[row] = joined - 2 ** 52;
-      c.creditScale[row] = 1;
+      // As fine as credits are later: in coarser units its part of what others leave behind would be rounded away.
+      c.creditScale[row] = unitsPerWeight;
       this.#weigh(row, init.weight);
       this.#cap(row, init.ceiling);
       c.lastUsed[row] = c.shownUs[row] = c.lastSampleUs[row] = c.costUs[row] = -1;

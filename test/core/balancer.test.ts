@@ -99,9 +99,10 @@ describe('balancer', () => {
     table.leave(refs[0]!);
     const next = table.join({ weight: 1, ceiling: 0, now: 2 });
     expect(next.row).toBe(0);
+    lease.firstByte(3);
     lease.settle('complete', 3);
     lease.settle('complete', 3);
-    expect(table.read(next)).toMatchObject({ active: 0, total: 0 });
+    expect(table.read(next)).toMatchObject({ active: 0, total: 0, avgMs: null, endings: { complete: 0 } });
     expect(table.read(refs[0]!)).toBe(null);
     expect(table.totals()).toMatchObject({ active: 0, total: 1 });
   });

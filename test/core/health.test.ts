@@ -60,7 +60,7 @@ describe('how an attempt ended', () => {
 
   test('a client that leaves early is no sample, and never a first one', () => {
     const fleet = createFleet({ size: 2, strategy: 'least_response_time' });
-    end(fleet, 0, 'client_gone', 1000);
+    on(fleet, 0, 1000).settle('client_gone', 1900);
     expect(fleet.table.columns.costUs[0]).toBe(-1);
     const slow = on(fleet, 0, 2000);
     slow.firstByte(2500);
@@ -175,6 +175,51 @@ describe('health', () => {
     expect(fleet.balancer.acquire(2099, { tried: [1] })).toBe('none');
     on(fleet, 0, 2100).settle('complete', 2101);
     expect(state(fleet, 0)?.health).toBe('up');
+  });
+
+  test('of several open requests that are told to wait the longest pause counts', () => {
+    const fleet = createFleet({ size: 2, strategy: 'round_robin' });
+    const [first, second, third, late] = [0, 1, 2, 3].map(() => on(fleet, 0, 100));
+    first?.settle('backoff', 200, 1000);
+    second?.settle('backoff', 300, 5000);
+    third?.settle('backoff', 400, 10);
+    expect(state(fleet, 0)).toMatchObject({ health: 'backoff', healthUntilMs: 5300 });
+    on(fleet, 0, 5300).settle('complete', 5301);
+    expect(state(fleet, 0)?.health).toBe('up');
+    late?.settle('backoff', 5400, 100);
+    expect(state(fleet, 0)).toMatchObject({ health: 'backoff', healthUntilMs: 5500 });
+  });
+
+  test('who was out enters equal_weighted level with those in service, also after a back-off', () => {
+    const fleet = createFleet({ size: 4, strategy: 'equal_weighted' });
+    fail(fleet, 0, 10);
+    for (let i = 0; i < 60; i++) end(fleet, 1 + (i % 3), 'complete', 20);
+    end(fleet, 1, 'backoff', 30, 1000);
+    for (let i = 0; i < 60; i++) end(fleet, 2 + (i % 2), 'complete', 40);
+    const taken = (now: number, tried: number[]) => {
+      const rows = Array.from({ length: 6 }, () => {
+        const lease = leaseOf(fleet.balancer.acquire(now, { tried }));
+        lease.settle('complete', now);
+        return lease.row;
+      });
+      return rows.filter((row) => row === 1).length;
+    };
+    // Not with the one that is still ejected at three requests: that would be far below.
+    expect(taken(2000, [0])).toBe(2);
+    const joined = joinFleet(fleet, 2000);
+    expect(fleet.table.columns.offset[joined.row]).toBeGreaterThan(40);
+  });
+
+  test('after an ejection its old response times are forgotten', () => {
+    const fleet = createFleet({ size: 4, strategy: 'least_response_time' });
+    const slow = on(fleet, 0, 0);
+    slow.firstByte(9000);
+    slow.settle('complete', 9000);
+    fail(fleet, 0, 9000);
+    on(fleet, 0, 20_000).settle('client_error', 20_010);
+    expect(state(fleet, 0)?.health).toBe('probation');
+    expect(fleet.table.columns.costUs[0]).toBe(-1);
+    expect(state(fleet, 0)?.avgMs).toBe(9000);
   });
 
   test('a back-off during probation returns to probation', () => {

@@ -99,6 +99,15 @@ describe('choosing offers', () => {
     expect(chosen.next().done).toBe(true);
   });
 
+  test('a provider whose offer was gone keeps its turn in round robin', () => {
+    const chosen = chooseOffers({ offers: [...vast, ...ionet], strategy: 'round_robin', loads: {}, balancing: true });
+    expect(chosen.next().value?.id).toBe('v0');
+    expect(chosen.next('gone').value?.id).toBe('v1');
+    expect(chosen.next().value?.id).toBe('i0');
+    expect(chosen.next('gone').value?.id).toBe('i1');
+    expect(chosen.next().value?.id).toBe('v2');
+  });
+
   test('every instance in stock is offered exactly once, whatever the strategy', () => {
     const stock = fc.array(fc.tuple(fc.integer({ min: 0, max: 4 }), fc.integer({ min: 1, max: 300 }), fc.boolean()), {
       maxLength: 12,

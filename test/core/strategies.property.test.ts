@@ -384,6 +384,27 @@ describe('weighted_round_robin', () => {
     largestCredit,
   );
 
+  test('what one that leaves was owed or ahead goes to the rest: credits of all keep the sum of zero', () => {
+    check(
+      60,
+      fc.property(weights, script(60), (w, choices) => {
+        const fleet = createFleet({ size: w.length, strategy, weights: w.map((x) => x / 10) });
+        for (const [i, choice] of choices.entries()) {
+          const ref = fleet.refs[choice % fleet.refs.length];
+          if ((choice >> 8) % 4 === 0 && fleet.refs.length > 1 && ref !== undefined) {
+            fleet.table.leave(ref);
+            fleet.refs.splice(fleet.refs.indexOf(ref), 1);
+          } else if ((choice >> 8) % 4 === 1) joinFleet(fleet, i, ((choice >> 16) % 30) / 10 + 0.1);
+          else serve(fleet, i);
+          const { credit, creditScale } = fleet.table.columns;
+          const sum = fleet.refs.reduce((n, { row }) => n + (credit[row] as number) / (creditScale[row] as number), 0);
+          must(Math.abs(sum) < 0.01, () => `${fleet.refs.length} upstreams are ${sum} picks off in sum`);
+          steps++;
+        }
+      }),
+    );
+  });
+
   test('all weights 0 count as equal', () => {
     const fleet = createFleet({ size: 3, strategy, weights: [0, 0, 0] });
     expect(Array.from({ length: 6 }, (_, i) => serve(fleet, i))).toEqual([0, 1, 2, 0, 1, 2]);
