@@ -29,7 +29,7 @@ async function clientOf(script: Script, options: { pace?: number; patience?: num
 const get = (client: JsonClient, rest: object = {}) =>
   client.get({ endpoint, method: 'GET', path: '/x', until: client.within(5000), ...rest }, z.object({ a: z.number() }));
 
-describe('one call', () => {
+describe.concurrent('one call', () => {
   it('sends the key in its header alone, the query encoded, and the body as JSON under the path of the base URL', async () => {
     await using it = await clientOf(() => ({ body: { a: 1 } }), { path: '/proxy/' });
     const answer = await it.client.get(
@@ -117,7 +117,7 @@ describe('one call', () => {
   });
 });
 
-describe('bounds', () => {
+describe.concurrent('bounds', () => {
   it('end a call that gets no answer', async () => {
     await using it = await clientOf(() => undefined, { patience: 0.01 });
     const before = performance.now();
@@ -176,7 +176,7 @@ describe('bounds', () => {
   });
 });
 
-describe('attempts', () => {
+describe.concurrent('attempts', () => {
   it('repeat what failed on the way or in a gateway, and count', async () => {
     let calls = 0;
     await using it = await clientOf((_, response) => {
@@ -204,7 +204,7 @@ describe('attempts', () => {
   });
 });
 
-describe('spacing', () => {
+describe.concurrent('spacing', () => {
   it('keeps the calls to one endpoint apart, in the order they came, and leaves others alone', async () => {
     await using it = await clientOf(() => ({ body: { a: 1 } }), { pace: 1 });
     const slow = { name: 'slow', spacingMs: 120 };
@@ -297,7 +297,7 @@ describe('spacing', () => {
   });
 });
 
-describe('a paid call', () => {
+describe.concurrent('a paid call', () => {
   const paid = (client: JsonClient, rest: object = {}) =>
     sendPaid(client, { endpoint, method: 'POST', path: '/buy', body: {}, until: client.within(5000), ...rest });
 
@@ -335,7 +335,7 @@ describe('a paid call', () => {
   });
 });
 
-describe('lines of a text without an end', () => {
+describe.concurrent('lines of a text without an end', () => {
   const read = (client: JsonClient, limits: object = {}) =>
     client.lines(
       { endpoint, method: 'GET', path: '/log', until: client.within(5000) },

@@ -122,7 +122,7 @@ const offer: Offer = {
   machineId: null,
 };
 
-describe('offers', () => {
+describe.concurrent('offers', () => {
   it('are put together from hardware, places with stock, and a price for each', async () => {
     await using it = await ionetOf(routes(market, publicList));
     const found = await it.ionet.offers({});
@@ -231,12 +231,12 @@ describe('offers', () => {
   });
 });
 
-describe('a rental', () => {
+describe.concurrent('a rental', () => {
   const deployed: Routes = { 'POST ': { body: { status: 'deployment requested', deployment_id: '8a4e-uuid' } } };
 
   it('is one deployment, prepaid, with secrets apart', async () => {
     await using it = await ionetOf(routes(deployed, market));
-    expect(await it.ionet.rent(offer, spec)).toEqual({ ok: true, contract: '8a4e-uuid' });
+    expect(await it.ionet.rent(offer, spec)).toEqual({ ok: true, contract: '8a4e-uuid', usdPerHour: 2.2 });
     expect(it.asked('POST')).toMatchObject([{ path: `${api}/deploy` }]);
     expect(it.asked('POST')[0]?.body).toEqual({
       resource_private_name: 'gpuproxy-7f3a',
@@ -382,7 +382,7 @@ const fleet = (rows: object[], rest: Routes = {}): Script =>
     '/deployment/': detail(),
   });
 
-describe('the list', () => {
+describe.concurrent('the list', () => {
   it('reads a deployment into our words: hourly price from what was paid, times without a zone as UTC', async () => {
     await using it = await ionetOf(fleet([deployment('d1')]));
     expect(await it.ionet.list()).toEqual([
@@ -477,6 +477,22 @@ describe('the list', () => {
     expect(after?.usdPerHour).toBeCloseTo(2.2);
   });
 
+  it('says that time ends sooner when less is left than the start tells', async () => {
+    const row = deployment('d1', { compute_minutes_served: 400, compute_minutes_remaining: 20 });
+    const started = {
+      started_at: new Date().toISOString(),
+      compute_minutes_served: 400,
+      compute_minutes_remaining: 20,
+    };
+    await using it = await ionetOf(
+      fleet([row], { '/deployment/d1': detail(started), '/containers': containers(worker()) }),
+    );
+    const [listed] = await it.ionet.list();
+    const left = (listed?.expiresAt ?? 0) - Date.now();
+    expect(left / 60_000).toBeGreaterThan(19);
+    expect(left / 60_000).toBeLessThan(22);
+  });
+
   it('stands although details and containers fail', async () => {
     let broken = false;
     const or = (fine: Scripted) => () => (broken ? { status: 500, body: '' } : fine);
@@ -534,7 +550,7 @@ describe('the list', () => {
   });
 });
 
-describe('destroy', () => {
+describe.concurrent('destroy', () => {
   it('takes the bare answer', async () => {
     await using it = await ionetOf(routes({ 'DELETE ': { body: { status: 'success', deployment_id: 'd1' } } }));
     await it.ionet.destroy('d1');
@@ -563,7 +579,7 @@ describe('destroy', () => {
   });
 });
 
-describe('extend', () => {
+describe.concurrent('extend', () => {
   it('buys whole hours, once', async () => {
     await using it = await ionetOf(routes({ '/extend': { status: 503, body: '' } }));
     expect(await errorOf(it.ionet.extend?.('d1', 2) ?? Promise.resolve())).toMatchObject({ code: 'server_error' });
@@ -586,7 +602,7 @@ describe('extend', () => {
   });
 });
 
-describe('logs', () => {
+describe.concurrent('logs', () => {
   it('are the last lines of streams that never end', async () => {
     await using it = await ionetOf((request, response, message) => {
       if (!request.path.includes('/log/')) return fleet([])(request, response, message);

@@ -77,7 +77,7 @@ const spec: RentSpec = {
   maxUsdPerHour: null,
 };
 
-describe('a search', () => {
+describe.concurrent('a search', () => {
   it('asks for what can serve, priced with the disk, cheapest first, in each class of memory', async () => {
     await using it = await vastOf(searching(() => []));
     await it.vast.offers({});
@@ -301,7 +301,7 @@ describe('a search', () => {
   });
 });
 
-describe('a rental', () => {
+describe.concurrent('a rental', () => {
   const rented = { body: { success: true, new_contract: 31000001, instance_api_key: 'd15a' } };
 
   it('sends what the official client sends', async () => {
@@ -469,7 +469,7 @@ const listing =
   (...rows: unknown[]): Script =>
   () => ({ body: { success: true, instances: rows, next_token: null } });
 
-describe('the list', () => {
+describe.concurrent('the list', () => {
   it('reads an instance into our words', async () => {
     await using it = await vastOf(listing(instance(31000001)));
     expect(await it.vast.list()).toEqual([
@@ -631,7 +631,7 @@ describe('the list', () => {
   });
 });
 
-describe('destroy', () => {
+describe.concurrent('destroy', () => {
   it('sends a body, as the official client does', async () => {
     await using it = await vastOf(() => ({ body: { success: true } }));
     await it.vast.destroy('31000001');
@@ -675,7 +675,7 @@ describe('destroy', () => {
   });
 });
 
-describe('balance', () => {
+describe.concurrent('balance', () => {
   it('is the credit, not the balance', async () => {
     await using it = await vastOf(() => ({ body: { id: 1, balance: -3.2, credit: 41.25, email: 'x' } }));
     expect(await it.vast.balance?.()).toBe(41.25);
@@ -683,7 +683,7 @@ describe('balance', () => {
   });
 });
 
-describe('logs', () => {
+describe.concurrent('logs', () => {
   const withLog = (urlOf: (base: string) => string, log: (n: number, request: Recorded) => Scripted): Script => {
     let reads = 0;
     return (request) =>

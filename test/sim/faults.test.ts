@@ -11,7 +11,7 @@ const withSim = async (
   await run(sim, vastClient(sim), ionetClient(sim));
 };
 
-describe('the REST control', () => {
+describe.concurrent('the REST control', () => {
   test('adds, lists and removes faults at the control address and at both marketplaces', () =>
     withSim(async (sim, vast) => {
       for (const url of [sim.controlUrl, sim.vastUrl, sim.ionetUrl]) {
@@ -93,7 +93,7 @@ test('a flag reads like the object', () => {
   expect(() => parseFaultFlag('nonsense')).toThrow('accepts one of');
 });
 
-describe('on an API', () => {
+describe.concurrent('on an API', () => {
   test('latency delays, and only the calls it names', () =>
     withSim(async (sim, vast, ionet) => {
       sim.faults.add({ kind: 'latency', ms: 250, provider: 'vast', route: 'list' });
@@ -237,7 +237,7 @@ describe('on an API', () => {
     ));
 });
 
-describe('on offers', () => {
+describe.concurrent('on offers', () => {
   test('vanished ones are in no list and cannot be rented', () =>
     withSim(async (sim, vast) => {
       const { id } = await vast.ask();

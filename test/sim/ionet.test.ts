@@ -11,7 +11,7 @@ const withSim = async (
 };
 const container = { replica_count: 1, traffic_port: 8000 };
 
-describe('what can be rented', () => {
+describe.concurrent('what can be rented', () => {
   test('hardware, places with stock and prices make 28 single-GPU instances by default', () =>
     withSim({}, async (ionet, sim) => {
       const { hardware, total } = await ionet.data<{ hardware: Row[]; total: number }>(
@@ -70,7 +70,7 @@ test('a wrong key is refused with a text in detail', () =>
     expect((await call(sim.ionetUrl, 'GET', `${caas}/deployments`)).status).toBe(401);
   }));
 
-describe('validation', () => {
+describe.concurrent('validation', () => {
   test('answers 422 with the place, the message and the type of each problem', () =>
     withSim(fastBoot, async (ionet) => {
       const cases: [Record<string, unknown>, unknown][] = [
@@ -111,7 +111,7 @@ describe('validation', () => {
     }));
 });
 
-describe('deployments', () => {
+describe.concurrent('deployments', () => {
   test('reads are wrapped in data, writes are not; times have no zone', () =>
     withSim(fastBoot, async (ionet) => {
       const made = await ionet.deploy();

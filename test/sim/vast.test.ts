@@ -10,7 +10,7 @@ const withSim = async (
   await run(vastClient(sim), sim);
 };
 
-describe('search', () => {
+describe.concurrent('search', () => {
   test('answers with exactly application/json, which the official command line insists on', () =>
     withSim({}, async (vast) => {
       expect((await vast.search()).type).toBe('application/json');
@@ -154,7 +154,7 @@ describe('search', () => {
     }));
 });
 
-describe('keys', () => {
+describe.concurrent('keys', () => {
   test('a wrong key is 404 auth_error on search, 401 elsewhere, and no key at all may search', () =>
     withSim({}, async (_vast, sim) => {
       const wrong = vastClient(sim, 'wrong');
@@ -185,7 +185,7 @@ describe('keys', () => {
     }));
 });
 
-describe('renting', () => {
+describe.concurrent('renting', () => {
   test('an offer can be rented once; the second is told in two blanks that it is gone', () =>
     withSim(fastBoot, async (vast, sim) => {
       const { id } = await vast.ask();
@@ -308,7 +308,7 @@ describe('renting', () => {
     }));
 });
 
-describe('instances', () => {
+describe.concurrent('instances', () => {
   test('are listed in pages of 25 with an opaque token, and whole under the old path', () =>
     withSim(fastBoot, async (vast) => {
       const { offers } = (await vast.search({ rentable: { eq: true } })).body;
@@ -328,6 +328,20 @@ describe('instances', () => {
       expect((await vast.send('GET', '/api/v1/instances/?limit=0')).body.instances).toHaveLength(5);
       const bad = await vast.send('GET', `${path}&after_token=bm9uc2Vuc2U`);
       expect([bad.status, bad.body.error]).toEqual([400, 'invalid_token']);
+    }));
+
+  test('a page token holds its place while rows before it go', () =>
+    withSim(fastBoot, async (vast) => {
+      const { offers } = (await vast.search({ rentable: { eq: true } })).body;
+      const asks = offers.slice(0, 30).map((offer) => offer.id);
+      const { new_contracts: ids } = (await vast.send('POST', '/api/v0/asks/bulk/', { ...rentBody(), ids: asks })).body;
+      const order = encodeURIComponent('[{"col": "gpu_name", "dir": "desc"}]');
+      const path = `/api/v1/instances/?order_by=${order}`;
+      const first = (await vast.send('GET', path)).body;
+      for (const row of first.instances.slice(0, 3)) await vast.send('DELETE', `/api/v0/instances/${row.id}/`, {});
+      const second = (await vast.send('GET', `${path}&after_token=${first.next_token}`)).body;
+      expect(second.instances).toHaveLength(5);
+      expect(new Set([...first.instances, ...second.instances].map((row) => row.id))).toEqual(new Set(ids));
     }));
 
   test('can be filtered by stored columns, not by computed ones; unknown columns come as null', () =>
