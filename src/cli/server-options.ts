@@ -28,6 +28,14 @@ export type TuiOptions = ServerOptions &
     theme: string | undefined;
     ascii: boolean;
     color: ColorChoice;
+    /** Sentences and typed commands in place of a drawn screen. */
+    screenReader: boolean;
+    /** New file that keeps what is shown; null: none. */
+    record: string | null;
+    /** Recording to show in place of a system; null: none. */
+    replay: string | null;
+    /** Of the replay; undefined: as it was recorded. */
+    speed: number | undefined;
   }>;
 
 const flagOf: Readonly<Record<string, VariableName>> = {

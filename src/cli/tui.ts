@@ -1,17 +1,14 @@
+import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { request } from 'undici';
+import { basename, join } from 'node:path';
 import type { Config } from '../config.ts';
+import type { ProviderName } from '../core/domain.ts';
 import type { LocalApp } from '../fleet/app.ts';
+import type { Opening } from '../tui/opening.ts';
 import type { ThemeName } from '../tui/theme.ts';
-import { writeCrashLog } from './crash-log.ts';
-import { defaultDataDir } from './data-dir.ts';
 import { CliError, exitCodes, usageError } from './exit.ts';
-import { openPreferences } from './preferences.ts';
+import { readPreferences } from './preferences-file.ts';
 import { serverConfig, type TuiOptions } from './server-options.ts';
-import { confirm } from './session.ts';
-import { startFailure } from './start-failure.ts';
-import { nothingConfigured, startSystem } from './system.ts';
 
 /** Leaves the alternate screen, shows the cursor, ends mouse, focus and paste reports, resets colours. */
 const restoreTerminal =
@@ -24,11 +21,33 @@ export async function run(options: TuiOptions): Promise<number> {
     return exitCodes.done;
   }
   const env = dashboardEnvironment(options);
-  // The dashboard is loaded while the system starts: both take about as long.
-  const loading = import('../tui/run-dashboard.tsx');
-  loading.catch(() => {});
   const theme = options.theme === undefined ? undefined : await themeNamed(options.theme);
+  if (options.record !== null && options.replay !== null) {
+    throw usageError('--record and --replay exclude each other: a recording is there already');
+  }
+  if (options.speed !== undefined && options.replay === null) throw usageError('--speed goes with --replay');
 
+  const { openTerminal } = await import('../tui/opening.ts');
+  const opening = drawsAtOnce(options, env)
+    ? openTerminal(process.stdout, env, options.url === null ? 'starting' : `connecting to ${options.url}`)
+    : null;
+  const recording = options.record === null ? null : await startFile(options.record);
+  try {
+    return await show(options, { env, theme, opening, recording });
+  } finally {
+    opening?.close();
+    recording?.close();
+  }
+}
+
+type Shown = Readonly<{
+  env: NodeJS.ProcessEnv;
+  theme: ThemeName | undefined;
+  opening: Opening | null;
+  recording: RecordingFile | null;
+}>;
+
+async function show(options: TuiOptions, { env, theme, opening, recording }: Shown): Promise<number> {
   const common = {
     stdin: process.stdin,
     stdout: process.stdout,
@@ -36,31 +55,87 @@ export async function run(options: TuiOptions): Promise<number> {
     readonly: options.readonly,
     once: options.once,
     interactive: options.interactive,
-    preferences: dashboardPreferences(),
+    ...(options.screenReader ? { screenReader: true } : {}),
+    ...(opening === null ? {} : { opening }),
+    ...(recording === null ? {} : { record: recording.write }),
     save,
     ...(theme === undefined ? {} : { theme }),
   };
+  // Looks are kept in the conf file under one name; a file that cannot be written costs only the memory of looks.
+  const preferences = async () => {
+    const { openPreferences } = await import('./preferences.ts');
+    const store = openPreferences();
+    return {
+      read: () => store.get('dashboard') ?? {},
+      write: (looks: object) => store.set('dashboard', looks as Record<string, unknown>),
+    };
+  };
+
+  if (options.replay !== null) {
+    const { createReplayApp, RecordingError } = await import('../tui/recording.ts');
+    const speed = options.speed ?? 1;
+    try {
+      using app = createReplayApp(readRecording(options.replay), { speed });
+      const { runDashboard } = await import('../tui/run-dashboard.tsx');
+      return await runDashboard({
+        ...common,
+        app,
+        preferences: await preferences(),
+        label: `replay ${basename(options.replay)}${speed === 1 ? '' : ` x${speed}`}`,
+        readonly: true,
+        now: app.now,
+      });
+    } catch (error) {
+      if (!(error instanceof RecordingError)) throw error;
+      throw usageError(`--replay ${options.replay}: ${error.message}`);
+    }
+  }
 
   const attach = async (to: string): Promise<number> => {
+    const loading = import('../tui/run-dashboard.tsx');
+    loading.catch(() => {});
     const { findConnection } = await import('./connection.ts');
     const { connectApp } = await import('./remote-app.ts');
     const { url, key } = findConnection({ key: options.key, url: to });
     await using app = await connectApp({ url, key });
     const { runDashboard } = await loading;
-    return await runDashboard({ ...common, app, label: url, connection: app.connection });
+    return await runDashboard({
+      ...common,
+      preferences: await preferences(),
+      app,
+      label: url,
+      connection: app.connection,
+    });
   };
   if (options.url !== null) return attach(options.url);
 
   const config = serverConfig(options);
+  opening?.draw(expected(config, options), {
+    label: 'local',
+    readonly: options.readonly,
+    theme: readPreferences().dashboard?.theme ?? theme,
+  });
+  // The system, the dashboard and the renderer are loaded while the first frame can already be read.
+  const { startSystem, nothingConfigured } = await import('./system.ts');
+  const { writeCrashLog } = await import('./crash-log.ts');
   const demo = options.demo || nothingConfigured(config) ? { seed: options.seed ?? 1 } : null;
   const logger = { error: (fields: { err?: unknown }, message: string) => void writeCrashLog(fields.err, message) };
-  const system = await startSystem({ config, demo, logger }).catch(async (error: unknown) => {
+  const starting = startSystem({ config, demo, logger });
+  const loading = import('../tui/run-dashboard.tsx').then((module) => {
+    if (opening !== null) module.preloadRenderer();
+    return module;
+  });
+  loading.catch(() => {});
+  const system = await starting.catch(async (error: unknown) => {
     const running = await serverAt(config);
-    if (running === null) throw startFailure(error);
-    return running;
+    if (running !== null) return running;
+    const { startFailure } = await import('./start-failure.ts');
+    throw startFailure(error);
   });
   if (typeof system === 'string') {
+    opening?.close();
     process.stderr.write(`a gpuproxy already runs at ${system}\n`);
+    const { confirm } = await import('./session.ts');
     if (process.stdin.isTTY !== true || !(await confirm('follow it?'))) {
       throw new CliError(exitCodes.failed, 'already_running', `a gpuproxy already runs at ${system}`, {
         hint: `gpuproxy tui --url ${system}`,
@@ -71,7 +146,13 @@ export async function run(options: TuiOptions): Promise<number> {
   let exitCode: number;
   try {
     const { runDashboard } = await loading;
-    exitCode = await runDashboard({ ...common, app: system.app, label: 'local', carriesTraffic: true });
+    exitCode = await runDashboard({
+      ...common,
+      preferences: await preferences(),
+      app: system.app,
+      label: 'local',
+      carriesTraffic: true,
+    });
     if (demo === null) {
       await drainTelling(system, config.DRAIN_SECONDS * 1000);
       tellWhatRuns(system.app);
@@ -85,8 +166,31 @@ export async function run(options: TuiOptions): Promise<number> {
   return exitCode;
 }
 
+/** True when a person looks at a drawn screen, so that something should stand on it at once. */
+function drawsAtOnce(options: TuiOptions, env: NodeJS.ProcessEnv): boolean {
+  const inCi = env.CI !== undefined && env.CI !== '' && env.CI !== 'false' && !options.interactive;
+  const reads = options.screenReader || env.INK_SCREEN_READER === 'true';
+  return process.stdin.isTTY === true && process.stdout.isTTY === true && !options.once && !inCi && !reads;
+}
+
+/** What the configuration says of a system before it has started. */
+function expected(config: Config, options: TuiOptions): Parameters<Opening['draw']>[0] {
+  const providers: ProviderName[] = [];
+  if (config.VASTAI_API_KEY !== undefined) providers.push('vast.ai');
+  if (config.IONET_API_KEY !== undefined) providers.push('io.net');
+  const demo = options.demo || (providers.length === 0 && config.UPSTREAMS.length === 0);
+  return {
+    banner: demo ? 'SIMULATED FLEET: no money is spent' : null,
+    balancing: config.LB_ENABLED,
+    strategy: config.LB_STRATEGY ?? null,
+    providers: demo ? ['vast.ai', 'io.net'] : providers,
+    maxUsdPerHour: config.MAX_USD_PER_HOUR ?? null,
+  };
+}
+
 /** Address of the gpuproxy that already serves the configured control plane; null when there is none. */
 async function serverAt(config: Config): Promise<string | null> {
+  const { request } = await import('undici');
   const url = `http://${config.GPUPROXY_HOST}:${config.GPUPROXY_PORT}`;
   try {
     const answer = await request(`${url}/healthz`, { headersTimeout: 1000, bodyTimeout: 1000 });
@@ -117,16 +221,53 @@ async function themeNamed(word: string): Promise<ThemeName> {
   return name;
 }
 
-/** Looks are kept in the conf file under one name; a file that cannot be written costs only the memory of looks. */
-function dashboardPreferences() {
-  const store = openPreferences();
+type RecordingFile = Readonly<{ write(line: string): void; close(): void }>;
+
+/** A new file for a recording. Each line is written at once, so that a crash loses none. Throws CliError (exit 2). */
+async function startFile(path: string): Promise<RecordingFile> {
+  const { withoutSecrets } = await import('./crash-log.ts');
+  let file: number;
+  try {
+    file = openSync(path, 'wx', 0o600);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw usageError(
+      code === 'EEXIST'
+        ? `--record: ${path} is there already; name another file`
+        : `--record: ${path} cannot be written (${code ?? 'unknown error'})`,
+    );
+  }
+  let lines = 0;
+  let failed: string | null = null;
   return {
-    read: () => store.get('dashboard') ?? {},
-    write: (preferences: object) => store.set('dashboard', preferences as Record<string, unknown>),
+    write(line) {
+      if (failed !== null) return;
+      try {
+        writeSync(file, withoutSecrets(line));
+        lines += 1;
+      } catch (error) {
+        // A full disk costs the recording, not the dashboard.
+        failed = (error as NodeJS.ErrnoException).code ?? 'unknown error';
+      }
+    },
+    close() {
+      closeSync(file);
+      const end = failed === null ? '' : `; it ends early: ${failed}`;
+      process.stderr.write(`recorded ${lines} lines in ${path}${end}: "gpuproxy tui --replay ${path}" shows it\n`);
+    },
   };
 }
 
+function readRecording(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    throw usageError(`--replay: ${path} cannot be read (${(error as NodeJS.ErrnoException).code ?? 'unknown error'})`);
+  }
+}
+
 async function save(name: string, content: string): Promise<string> {
+  const { defaultDataDir } = await import('./data-dir.ts');
   const folder = join(process.env.GPUPROXY_DATA_DIR || defaultDataDir(), 'exports');
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const path = join(folder, name);
@@ -134,7 +275,10 @@ async function save(name: string, content: string): Promise<string> {
   return path;
 }
 
-async function drainTelling(system: Awaited<ReturnType<typeof startSystem>>, deadlineMs: number): Promise<void> {
+async function drainTelling(
+  system: Readonly<{ app: LocalApp; drain(deadlineMs: number): Promise<void> }>,
+  deadlineMs: number,
+): Promise<void> {
   const { inFlight } = system.app.state.get().traffic;
   if (inFlight === 0) return;
   process.stderr.write(`finishing ${inFlight} open requests (at most ${deadlineMs / 1000} s, ctrl-c stops at once)\n`);

@@ -19,6 +19,8 @@ export type FrameOptions = Readonly<{
   /** Escape sequences for colours; none by default. */
   color?: ColorLevel;
   theme?: ThemeName;
+  /** The system is not there yet: the frame says so in place of counts. */
+  starting?: boolean;
 }>;
 
 /** One frame of the dashboard as text, for where there is no terminal. Lines end without trailing blanks. */
@@ -42,7 +44,7 @@ export function renderFrame(snapshot: Snapshot, options: FrameOptions): string {
     hiddenColumns: new Set(),
     events: options.events ?? [],
     eventLevel: 'all',
-    connection: { state: 'live', since: 0, retryAt: null, detail: null },
+    connection: { state: options.starting ? 'starting' : 'live', since: 0, retryAt: null, detail: null },
     readonly: options.readonly ?? false,
     label: options.label ?? '',
     pausedAt: null,

@@ -1,11 +1,12 @@
 import type { App } from '../fleet/app.ts';
 import { type ConnectionSource, createDashboard, type DashboardSettings, reasonOf } from './dashboard.ts';
+import type { Opening } from './opening.ts';
 import { createPainter } from './painter.ts';
 import type { PreferenceStore } from './preferences.ts';
 import type { Predict } from './preview.ts';
 import { startRecording } from './recording.ts';
 import { renderFrame } from './render-frame.ts';
-import { colorLevel, type ThemeName, themes } from './theme.ts';
+import { colorLevel, glyphsFor, type ThemeName, themes } from './theme.ts';
 
 export { renderFrame } from './render-frame.ts';
 
@@ -36,6 +37,8 @@ export type RunDashboardOptions = Readonly<{
   signal?: AbortSignal;
   /** Called when the person asked to leave, before the terminal is restored. */
   onQuit?: () => void;
+  /** The screen as it was taken when the program began. */
+  opening?: Opening;
   /** Takes a line of the session's recording; see `createReplayApp`. */
   record?: (line: string) => void;
   /** Wall clock in ms; that of a recording when one is shown. */
@@ -43,6 +46,11 @@ export type RunDashboardOptions = Readonly<{
   /** Saves an exported view; resolves with the path. */
   save?: (name: string, content: string) => Promise<string>;
 }>;
+
+/** Loads what `runDashboard` draws with, so that it need not wait for it. */
+export function preloadRenderer(): void {
+  import('./screen.ts').catch(() => {});
+}
 
 /** A fleet that has just been started gets this long to show something in a single printed frame. */
 const settleMs = 2500;
@@ -80,14 +88,6 @@ export async function runDashboard(options: RunDashboardOptions): Promise<number
     });
   }
   return showOnTerminal(options);
-}
-
-/** Unicode unless the locale or the terminal cannot. */
-export function glyphsFor(env: Readonly<Record<string, string | undefined>>): 'unicode' | 'ascii' {
-  if (env.GPUPROXY_GLYPHS === 'ascii' || env.GPUPROXY_GLYPHS === 'unicode') return env.GPUPROXY_GLYPHS;
-  if (env.TERM === 'dumb' || env.TERM === 'linux') return 'ascii';
-  const locale = env.LC_ALL || env.LC_CTYPE || env.LANG || '';
-  return locale === '' || /utf-?8/i.test(locale) ? 'unicode' : 'ascii';
 }
 
 async function settled(app: App): Promise<void> {
@@ -181,6 +181,7 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
     painter.show(dashboard.lines(), themes[dashboard.ui.theme]);
   };
 
+  options.opening?.handOver();
   const instance = mountScreen(dashboard, {
     stdin,
     stdout,

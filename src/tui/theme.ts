@@ -141,3 +141,11 @@ export function colorLevel(env: Readonly<Record<string, string | undefined>>): C
   const rich = env.COLORTERM !== undefined || /256|direct|kitty|alacritty|ghostty/.test(env.TERM ?? '');
   return rich ? 256 : 16;
 }
+
+/** Unicode unless the locale or the terminal cannot. */
+export function glyphsFor(env: Readonly<Record<string, string | undefined>>): 'unicode' | 'ascii' {
+  if (env.GPUPROXY_GLYPHS === 'ascii' || env.GPUPROXY_GLYPHS === 'unicode') return env.GPUPROXY_GLYPHS;
+  if (env.TERM === 'dumb' || env.TERM === 'linux') return 'ascii';
+  const locale = env.LC_ALL || env.LC_CTYPE || env.LANG || '';
+  return locale === '' || /utf-?8/i.test(locale) ? 'unicode' : 'ascii';
+}

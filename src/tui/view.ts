@@ -4,9 +4,9 @@ import type { Glyphs } from './format.ts';
 import type { PaneId } from './layout.ts';
 import type { PreviewState } from './preview.ts';
 
-/** Whether what is shown is current. A local system is always `live`. */
+/** Whether what is shown is current. A local system is `starting` until there is something to show, then always `live`. */
 export type Connection = Readonly<{
-  state: 'live' | 'stale';
+  state: 'live' | 'stale' | 'starting';
   /** When it got into this state, wall-clock ms. */
   since: number;
   /** When the next attempt is made; null when none is planned. */

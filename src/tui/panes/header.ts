@@ -38,17 +38,23 @@ function identity(view: View, width: number): Line {
     });
   }
 
-  const right: Segment[] = [
+  const { name, source, since } = snapshot.strategy;
+  const chosen: Segment[] = [
     {
       priority: 1,
       line: [
-        span(snapshot.strategy.name, 'title'),
+        span(name, 'title'),
+        // The variable wins at every start: a switch made here lasts until then.
+        ...(source === 'LB_STRATEGY' ? [span(' by LB_STRATEGY', 'dim')] : []),
         ...(view.strategyChangingTo === null
           ? []
           : [span(` ${view.glyphs.name === 'ascii' ? '->' : view.glyphs.arrow} ${view.strategyChangingTo}`, 'busy')]),
       ],
     },
-    { priority: 6, line: [span(`for ${age(view.now - snapshot.strategy.since)}`, 'dim')] },
+    { priority: 6, line: [span(`for ${age(view.now - since)}`, 'dim')] },
+  ];
+  const right: Segment[] = [
+    ...(strategyKnown(view) ? chosen : []),
     { priority: 2, line: [connectionSpan(view)] },
     { priority: 4, line: [span('?', 'key'), span(' help', 'dim')] },
     { priority: 6, line: [span(':', 'key'), span(' commands', 'dim')] },
@@ -61,12 +67,17 @@ function identity(view: View, width: number): Line {
   return fitLine([...leftLine, ...rightLine, span(' ')], width);
 }
 
+/** Before the start only the variable says which strategy it will be. */
+export const strategyKnown = (view: View): boolean =>
+  view.connection.state !== 'starting' || view.snapshot.strategy.source === 'LB_STRATEGY';
+
 function apiPart(url: string | null): Line {
   return url === null ? [] : [span('  api ', 'dim'), span(plainText(url))];
 }
 
 export function connectionSpan(view: View): Span {
   if (view.pausedAt !== null) return span(`PAUSED ${age(view.now - view.pausedAt)} ago`, 'warn');
+  if (view.connection.state === 'starting') return span('STARTING', 'busy');
   if (view.connection.state === 'stale') {
     const retry = view.connection.retryAt;
     const next = retry === null ? '' : `, retry in ${age(Math.max(0, retry - view.now))} (R now)`;

@@ -109,6 +109,9 @@ function trafficChart(view: View, width: number, room: number): Line[] {
 }
 
 function emptyFleet(view: View, width: number): Line[] {
+  if (view.connection.state === 'starting') {
+    return [[], [span('  Starting.', 'busy'), span(' Keys typed now count as soon as it runs.', 'dim')]];
+  }
   const lines: Line[] = [
     [],
     [span('  No instances yet.', 'strong')],

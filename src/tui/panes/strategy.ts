@@ -3,6 +3,7 @@ import { fitText, milliseconds, percent } from '../format.ts';
 import { fitLine, type Line, type Span, span, textOf } from '../line.ts';
 import { strategyNotes } from '../strategy-notes.ts';
 import type { View } from '../view.ts';
+import { strategyKnown } from './header.ts';
 import type { Pane } from './pane.ts';
 
 /** The picker: a digit switches at once, the cursor previews. */
@@ -14,7 +15,7 @@ export const strategyPane: Pane = {
   heading: (view) => ({ left: '', right: view.focus === 'strategy' ? 'enter applies, esc keeps' : '1-5 switch' }),
   tab: (view) => ({ text: String(strategyNames.indexOf(view.snapshot.strategy.name) + 1), alarm: false }),
   body: (view, width, height, focused) => {
-    const active = view.snapshot.strategy.name;
+    const active = strategyKnown(view) ? view.snapshot.strategy.name : null;
     const lines: Line[] = strategyNames.map((name, index) => {
       const here = focused && view.cursors.strategy === index;
       const spans: Span[] = [
@@ -30,7 +31,8 @@ export const strategyPane: Pane = {
       ];
       return here ? [span(textOf(fitLine(spans, width)), 'selected')] : spans;
     });
-    const shown = focused ? (strategyNames[view.cursors.strategy] ?? active) : active;
+    const shown = focused ? strategyNames[view.cursors.strategy] : active;
+    if (shown == null) return lines;
     if (height >= lines.length + 1) {
       lines.push([span('  for ', 'dim'), span(strategyNotes[shown].use, 'accent')]);
     }
