@@ -30,6 +30,10 @@ const whole = (min: number, max: number) =>
     .int({ error: `a whole number from ${min} to ${max}` })
     .min(min, { error: `a whole number from ${min} to ${max}` })
     .max(max, { error: `a whole number from ${min} to ${max}` });
+const fraction = z.coerce
+  .number({ error: 'a number from 0 to 1' })
+  .min(0, { error: 'a number from 0 to 1' })
+  .max(1, { error: 'a number from 0 to 1' });
 const httpUrl = z
   .string()
   .refine((text) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol), {
@@ -76,6 +80,33 @@ const upstreams = z.string().transform((value, context): UpstreamSetting[] => {
     parsed.push({ name, url: url.data });
   }
   return parsed;
+});
+
+/** Samplers by their names in the OpenTelemetry specification. */
+export const samplerNames = [
+  'always_on',
+  'always_off',
+  'traceidratio',
+  'parentbased_always_on',
+  'parentbased_always_off',
+  'parentbased_traceidratio',
+] as const;
+export type SamplerName = (typeof samplerNames)[number];
+
+/** `name=value,…` with percent-encoded values, as the OpenTelemetry specification writes headers. */
+const headerList = z.string().transform((value, context): Record<string, string> => {
+  const headers: Record<string, string> = {};
+  for (const item of value.split(',').filter((each) => each.trim() !== '')) {
+    const match = /^\s*([\w!#$%&'*+.^`|~-]+)\s*=\s*([\x21-\x7e]*)\s*$/.exec(item);
+    try {
+      if (match === null) throw new URIError();
+      headers[match[1]!.toLowerCase()] = decodeURIComponent(match[2]!);
+    } catch {
+      context.addIssue({ code: 'custom', message: 'a comma list of name=value, values percent-encoded' });
+      return z.NEVER;
+    }
+  }
+  return headers;
 });
 
 /** One row a variable: schema, default and the line of `.env.example`. */
@@ -193,10 +224,7 @@ export const variables = {
   },
   EJECT_MAX_SECONDS: { schema: seconds(0.1, 86_400), default: 300, shown: '300', help: 'Longest ejection' },
   MAX_EJECTED_FRACTION: {
-    schema: z.coerce
-      .number({ error: 'a number from 0 to 1' })
-      .min(0, { error: 'a number from 0 to 1' })
-      .max(1, { error: 'a number from 0 to 1' }),
+    schema: fraction,
     default: 0.5,
     shown: '0.5',
     help: 'Part of the fleet that may be ejected at once; beyond it ejected upstreams still get requests',
@@ -268,6 +296,32 @@ export const variables = {
     default: 'off',
     shown: 'off',
     help: 'off, - for stderr, or a file: one JSON line a request',
+  },
+  OTEL_EXPORTER_OTLP_ENDPOINT: {
+    schema: baseUrl.optional(),
+    default: undefined,
+    shown: '',
+    help: 'Base URL of an OTLP/HTTP receiver (port 4318) for traces; without it nothing is traced',
+  },
+  OTEL_EXPORTER_OTLP_HEADERS: {
+    schema: headerList,
+    default: '',
+    shown: '',
+    help: 'Sent to the receiver: comma list of name=value',
+    secret: true,
+  },
+  OTEL_SERVICE_NAME: { schema: text, default: 'gpuproxy', shown: 'gpuproxy', help: 'service.name of the traces' },
+  OTEL_TRACES_SAMPLER: {
+    schema: z.enum(samplerNames, { error: `one of ${samplerNames.join(', ')}` }),
+    default: 'parentbased_always_on',
+    shown: 'parentbased_always_on',
+    help: 'Which requests are traced',
+  },
+  OTEL_TRACES_SAMPLER_ARG: {
+    schema: fraction,
+    default: 1,
+    shown: '1',
+    help: 'Part of the requests that the ratio samplers trace',
   },
   INSTANCE_HEADER: { schema: boolean, default: true, shown: 'true', help: 'Answer with X-Gpuproxy-Instance' },
   TLS_CERT: {

@@ -50,6 +50,11 @@ const fixedAtStart: readonly VariableName[] = [
   'IONET_URL',
   'INSTANCE_PORT',
   'DEFAULT_DISK_GB',
+  'OTEL_EXPORTER_OTLP_ENDPOINT',
+  'OTEL_EXPORTER_OTLP_HEADERS',
+  'OTEL_SERVICE_NAME',
+  'OTEL_TRACES_SAMPLER',
+  'OTEL_TRACES_SAMPLER_ARG',
 ];
 
 /** True when nothing says where GPUs should come from. */

@@ -60,6 +60,9 @@ export type DataPlaneReport = Readonly<{
     /** Tokens that answers of upstreams told in their `usage`. */
     promptTokens?: number;
     completionTokens?: number;
+    /** Spans of OpenTelemetry; absent where nothing is traced. */
+    spansExported?: number;
+    spansDropped?: number;
     /** Requests that an upstream was asked for, by its id, status and cause word. */
     outcomes?: readonly RequestOutcomes[];
   }>;

@@ -177,6 +177,8 @@ function added({ counters: a }: DataPlaneReport, other: DataPlaneReport | null):
     durationHistogram: lists(a.durationHistogram, b.durationHistogram),
     promptTokens: (a.promptTokens ?? 0) + (b.promptTokens ?? 0),
     completionTokens: (a.completionTokens ?? 0) + (b.completionTokens ?? 0),
+    spansExported: (a.spansExported ?? 0) + (b.spansExported ?? 0),
+    spansDropped: (a.spansDropped ?? 0) + (b.spansDropped ?? 0),
     outcomes: [...(a.outcomes ?? []), ...(b.outcomes ?? [])],
   };
 }

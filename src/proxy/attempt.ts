@@ -32,6 +32,11 @@ export class Attempt implements Dispatcher.DispatchHandler {
   /** When the request was written to a connection; null: nothing was sent yet. */
   sentAt: number | null = null;
   answered = false;
+  /** Of the answer's head; null before it. */
+  status: number | null = null;
+  /** How and when the lease was settled; null while it is open. */
+  ending: Ending | null = null;
+  endedAt: number | null = null;
   firstByteAt: number | null = null;
   /** Set whenever bytes move, cleared by the sweep. */
   touched = true;
@@ -70,8 +75,11 @@ export class Attempt implements Dispatcher.DispatchHandler {
   settle(ending: Ending, retryAfter: number | null = null): void {
     if (this.over) return;
     this.over = true;
-    if (retryAfter === null) this.lease.settle(ending, this.#exchange.plane.now());
-    else this.lease.settle(ending, this.#exchange.plane.now(), retryAfter);
+    const now = this.#exchange.plane.now();
+    this.ending = ending;
+    this.endedAt = now;
+    if (retryAfter === null) this.lease.settle(ending, now);
+    else this.lease.settle(ending, now, retryAfter);
     this.#exchange.plane.queue.wake();
   }
 
@@ -106,6 +114,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
       this.#exchange.information(status, headers);
       return;
     }
+    this.status = status;
     const wait = status === 429 || status === 503 ? retryAfterMs(headers['retry-after'], Date.now()) : null;
     if (wait !== null) this.#ending = 'backoff';
     else if (status >= 500) this.#ending = 'server_error';
@@ -166,6 +175,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
       return;
     }
     this.answered = true;
+    this.status = status;
     this.tunnel = socket;
     this.#firstByte();
     this.#exchange.tunnel(status, headers, socket, this);

@@ -92,6 +92,10 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
   const idPrefix = `${randomBytes(5).toString('hex')}-`;
   let idCounter = 0;
   const secure = settings.tls !== null;
+  const epochOffsetMs = Date.now() - monotonicMs();
+  // Loaded by those alone who trace.
+  const tracer =
+    settings.tracing === null ? null : new (await import('./tracer.ts')).Tracer(settings.tracing, epochOffsetMs);
 
   /** From a parsed request to an exchange under way; refusals that need no upstream are answered here. */
   function handle(req: IncomingMessage, res: ProxyResponse, upgrade: string | null): Exchange {
@@ -105,6 +109,10 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     });
     const id = headers.requestId ?? idPrefix + (idCounter++).toString(36);
     const exchange = new Exchange(plane, req, res, headers, id, upgrade, monotonicMs());
+    if (tracer !== null) {
+      exchange.trace = tracer.begin(headers.forward);
+      if (exchange.trace !== null) headers.trace = exchange.trace.traceId;
+    }
     res.exchange = exchange;
     plane.active.add(exchange);
     res.on('close', onResponseClose);
@@ -245,7 +253,6 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
   const poller = setInterval(() => {
     if (queue.size > 0) queue.admit();
   }, pollQueueMs);
-  const epochOffsetMs = Date.now() - monotonicMs();
   let reported = '';
   const sendReport = () => {
     const decisions = balancer.trace.take(
@@ -253,11 +260,11 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
       (row, generation) => idOf(row, generation),
       epochOffsetMs,
     );
-    const report = recorder.report(queue.size, decisions, Math.round(loopLagMs));
+    const report = recorder.report(queue.size, decisions, Math.round(loopLagMs), tracer);
     // A lag that was told is taken back by a further report, also when nothing else happens.
     const isLate = loopLagMs > notableLagMs;
     loopLagMs = 0;
-    const state = `${report.counters.requests} ${report.queued} ${report.counters.upgrades} ${decisions.length} ${isLate}`;
+    const state = `${report.counters.requests} ${report.queued} ${report.counters.upgrades} ${decisions.length} ${isLate} ${tracer?.exported} ${tracer?.dropped}`;
     if (state === reported) return;
     reported = state;
     options.report?.(report);
@@ -297,7 +304,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
       clearInterval(poller);
       clearInterval(reporter);
       if (options.report !== undefined) sendReport();
-      await upstreams.destroy();
+      await Promise.all([upstreams.destroy(), tracer?.close()]);
       recorder.log?.close();
     })();
     return closing;

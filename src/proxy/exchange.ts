@@ -10,6 +10,7 @@ import { Attempt } from './attempt.ts';
 import { answerHeaders, type RequestHeaders } from './headers.ts';
 import { ModelScan } from './model-scan.ts';
 import type { Plane } from './plane.ts';
+import type { RequestTrace } from './tracer.ts';
 import { dispatchWithTrailers } from './trailer-dispatch.ts';
 import { Upload } from './upload.ts';
 import { type Usage, UsageTail } from './usage-tail.ts';
@@ -63,6 +64,8 @@ export class Exchange implements Waiting {
   readonly headers: RequestHeaders;
   /** Protocol asked for; null for an ordinary request. */
   readonly upgrade: string | null;
+  /** Its place in a trace; null: not traced. */
+  trace: RequestTrace | null = null;
   model: string | null = null;
   allowed: Uint8Array;
   tried: readonly number[] = nothingTried;
@@ -558,6 +561,7 @@ export class Exchange implements Waiting {
     }
     const attempt = new Attempt(this, lease, upstream, plane.now());
     this.attempt = attempt;
+    if (this.trace !== null) this.trace.attempted(attempt);
     const path = upstream.prefix === '' ? this.target : upstream.prefix + this.target;
     const headers = this.headers.forward;
     const body = this.#upload === null ? null : this.#upload.body();
@@ -651,6 +655,7 @@ export class Exchange implements Waiting {
       }
     } else if (!this.req.complete && this.upgrade === null) linger(this.req, this.socket);
     plane.recorder.finished(this);
+    if (this.trace !== null) this.trace.ended(this);
   }
 }
 

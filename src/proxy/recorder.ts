@@ -77,7 +77,12 @@ export class Recorder {
     else if (this.#outcomes.size < maxOutcomes) this.#outcomes.set(key, { instance, status, cause, count: 1 });
   }
 
-  report(queued: number, decisions: readonly Decision[], loopLagMs: number): DataPlaneReport {
+  report(
+    queued: number,
+    decisions: readonly Decision[],
+    loopLagMs: number,
+    tracer: Readonly<{ exported: number; dropped: number }> | null,
+  ): DataPlaneReport {
     const oldest = this.#next > keptRequests ? this.#next % keptRequests : 0;
     const requests = [...this.#ring.slice(oldest), ...this.#ring.slice(0, oldest)];
     this.#ring.length = 0;
@@ -99,6 +104,7 @@ export class Recorder {
         durationHistogram: [...this.#durations],
         promptTokens: this.promptTokens,
         completionTokens: this.completionTokens,
+        ...(tracer === null ? {} : { spansExported: tracer.exported, spansDropped: tracer.dropped }),
         outcomes: [...this.#outcomes.values()].map((outcome) => ({ ...outcome })),
       },
     };

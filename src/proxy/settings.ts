@@ -1,3 +1,6 @@
+import type { SamplerName } from '../config.ts';
+import type { TraceSettings } from './tracer.ts';
+
 /** Everything a data-plane thread can be told. Plain data, so that it travels to a worker as it is. */
 export type ProxySettings = Readonly<{
   /** Connecting to an upstream, TLS included. */
@@ -39,6 +42,8 @@ export type ProxySettings = Readonly<{
   tls: Readonly<{ cert: string; key: string }> | null;
   /** `off`, `-` for stderr, or a file: one JSON line a request. */
   accessLog: string;
+  /** Where spans go; null: nothing is traced. */
+  tracing: TraceSettings | null;
 }>;
 
 export const defaultProxySettings: ProxySettings = {
@@ -63,6 +68,7 @@ export const defaultProxySettings: ProxySettings = {
   verifyUpstreamTls: true,
   tls: null,
   accessLog: 'off',
+  tracing: null,
 };
 
 /** The configuration variables that the data plane reads; the program's `Config` is one of these. */
@@ -79,6 +85,11 @@ export type ProxyVariables = Readonly<{
   INSTANCE_HEADER: boolean;
   ACCESS_LOG: string;
   UPSTREAM_API_KEY?: string | undefined;
+  OTEL_EXPORTER_OTLP_ENDPOINT?: string | undefined;
+  OTEL_EXPORTER_OTLP_HEADERS?: Readonly<Record<string, string>>;
+  OTEL_SERVICE_NAME?: string;
+  OTEL_TRACES_SAMPLER?: SamplerName;
+  OTEL_TRACES_SAMPLER_ARG?: number;
 }>;
 
 /** Settings from configuration; the PEM texts are read by the caller, because TLS_CERT and TLS_KEY name files. */
@@ -97,6 +108,16 @@ export function proxySettingsFrom(variables: ProxyVariables, tls: ProxySettings[
     instanceHeader: variables.INSTANCE_HEADER,
     accessLog: variables.ACCESS_LOG,
     upstreamApiKey: variables.UPSTREAM_API_KEY ?? null,
+    tracing:
+      variables.OTEL_EXPORTER_OTLP_ENDPOINT === undefined
+        ? null
+        : {
+            endpoint: variables.OTEL_EXPORTER_OTLP_ENDPOINT,
+            headers: variables.OTEL_EXPORTER_OTLP_HEADERS ?? {},
+            service: variables.OTEL_SERVICE_NAME ?? 'gpuproxy',
+            sampler: variables.OTEL_TRACES_SAMPLER ?? 'parentbased_always_on',
+            ratio: variables.OTEL_TRACES_SAMPLER_ARG ?? 1,
+          },
     tls,
   };
 }

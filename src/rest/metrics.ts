@@ -136,6 +136,14 @@ export function createMetrics(app: LocalApp, openStreams: () => number): Metrics
       [{ kind: 'completion' }, summed((report) => report.counters.completionTokens ?? 0)],
     ]),
   );
+  counter('gpuproxy_spans_total', 'OpenTelemetry spans that were sent, or given up', ['result'], () =>
+    reports().every((report) => report.counters.spansExported === undefined)
+      ? []
+      : [
+          [{ result: 'exported' }, summed((report) => report.counters.spansExported ?? 0)],
+          [{ result: 'dropped' }, summed((report) => report.counters.spansDropped ?? 0)],
+        ],
+  );
   counter('gpuproxy_retries_total', 'Further attempts on other upstreams', [], () => [[{}, state().traffic.retries]]);
   counter('gpuproxy_picks_total', 'Picks by the strategy that made them', ['strategy'], () => {
     const { picksByStrategy } = app.dataPlane.table.totals();
