@@ -138,7 +138,7 @@ describe('equal_weighted', () => {
         choices.forEach((choice, i) => {
           open.push(leaseOf(fleet.balancer.acquire(i)));
           if (choice % 3 !== 0) open.splice(choice % open.length, 1)[0]?.settle('complete', i);
-          const totals = fleet.refs.map((ref) => fleet.table.read(ref)?.total ?? 0);
+          const totals = fleet.refs.map(({ row }) => fleet.table.columns.total[row] as number);
           must(Math.max(...totals) - Math.min(...totals) <= 1, () => totals.join(' '));
           steps++;
         });
@@ -182,10 +182,8 @@ describe('equal_weighted', () => {
         const open: Lease[] = [];
         const lastPick = new Array<number>(size).fill(-1);
         choices.forEach((choice, i) => {
-          const keys = fleet.refs.map((ref, row) => {
-            const { active = 0, total = 0 } = fleet.table.read(ref) ?? {};
-            return total * 1e8 + active * 1e4 + (lastPick[row] as number);
-          });
+          const { active, total } = fleet.table.columns;
+          const keys = lastPick.map((last, row) => (total[row] as number) * 1e8 + (active[row] as number) * 1e4 + last);
           const lease = leaseOf(fleet.balancer.acquire(i));
           must(keys[lease.row] === Math.min(...keys), () => `picked ${lease.row} of ${keys.join(' ')}`);
           lastPick[lease.row] = i;
@@ -420,7 +418,7 @@ describe('least_connections', () => {
       const open: Lease[] = [];
       const lastPick = new Array<number>(size).fill(-1);
       choices.forEach((choice, i) => {
-        const before = fleet.refs.map((ref) => fleet.table.read(ref)?.active ?? 0);
+        const before = fleet.refs.map(({ row }) => fleet.table.columns.active[row] as number);
         const lease = leaseOf(fleet.balancer.acquire(i));
         const least = Math.min(...before);
         must(before[lease.row] === least, () => `picked ${lease.row} of ${before.join(' ')}`);
@@ -522,7 +520,7 @@ describe('least_response_time', () => {
     ));
 
   test('a tenfold change of response time is followed within three time constants', () => {
-    for (const everyMs of [1, 100, 5000]) {
+    for (const everyMs of [10, 100, 5000]) {
       const fleet = createFleet({ size: 1, strategy });
       let now = 1e6;
       for (let t = 0; t < tauMs; t += everyMs) sampleAt(fleet, (now += everyMs), 20);
