@@ -10,13 +10,13 @@ import { parseArgs } from 'node:util';
 import { strategyNames } from '../src/core/domain.ts';
 import {
   balancerPolicy,
-  createRandom,
   demoModelFleet,
   type ModelPolicy,
   type ModelUpstream,
   modelTraffic,
   runModel,
 } from '../src/core/fleet-model.ts';
+import { createRandom } from '../src/core/random.ts';
 import type { Strategy } from '../src/core/strategies/index.ts';
 
 type Create = Strategy['create'];

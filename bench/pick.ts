@@ -9,6 +9,7 @@ import { parseArgs } from 'node:util';
 import { createBalancer, type Lease } from '../src/core/balancer.ts';
 import { type StrategyName, strategyNames } from '../src/core/domain.ts';
 import { LoadTable } from '../src/core/load-table.ts';
+import { createRandom } from '../src/core/random.ts';
 
 const sizes = [4, 16, 64, 256, 1024, 10_000];
 const targets: Readonly<Record<number, number>> = { 64: 2000, 1024: 20_000 };
@@ -20,8 +21,7 @@ function fleet(strategy: StrategyName, size: number) {
   const table = LoadTable.create(size);
   const balancer = createBalancer(table, { slowStartMs: 0 });
   table.strategy = strategy;
-  let seed = 42;
-  const random = () => (seed = (seed * 1_103_515_245 + 12_345) % 2 ** 31) / 2 ** 31;
+  const random = createRandom(42);
   for (let i = 0; i < size; i++) {
     const ref = table.join({ weight: [1, 1.2, 1.5, 1.8, 2, 3][i % 6] as number, ceiling: 256, now: 0 });
     table.setRunning(ref, true, 0);

@@ -63,17 +63,6 @@ export type ModelResult = Readonly<{
   peakOpen: number;
 }>;
 
-/** A small seeded generator (mulberry32): the same seed gives the same numbers from 0 to below 1. */
-export function createRandom(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 /** Work that the fleet can do in a millisecond, of the upstreams there from the start that do not fail. */
 export function capacityOf(upstreams: readonly ModelUpstream[]): number {
   return upstreams.reduce((sum, u) => sum + (u.joinsAtMs === undefined && !u.fails ? u.slots * u.speed : 0), 0);

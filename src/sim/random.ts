@@ -1,4 +1,6 @@
-/** A small seeded generator (mulberry32): the same seed gives the same sequence on every machine. */
+import { createRandom as createUniform } from '../core/random.ts';
+
+/** Draws from a seeded generator: the same seed gives the same sequence on every machine. */
 export type Random = Readonly<{
   /** 0 ≤ x < 1. */
   next(): number;
@@ -12,14 +14,7 @@ export type Random = Readonly<{
 }>;
 
 export function createRandom(seed: number): Random {
-  let state = seed >>> 0;
-  const next = (): number => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296;
-  };
+  const next = createUniform(seed);
   const pick = <T>(items: readonly T[]): T => {
     const item = items[Math.floor(next() * items.length)];
     if (item === undefined) throw new RangeError('cannot pick from an empty list');

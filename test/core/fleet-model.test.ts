@@ -3,13 +3,13 @@ import { strategyNames } from '../../src/core/domain.ts';
 import {
   balancerPolicy,
   capacityOf,
-  createRandom,
   demoModelFleet,
   type ModelUpstream,
   modelTraffic,
   replay,
   runModel,
 } from '../../src/core/fleet-model.ts';
+import { createRandom } from '../../src/core/random.ts';
 import type { FinishedRequest } from '../../src/core/report.ts';
 
 const run = (upstreams: readonly ModelUpstream[], strategy: (typeof strategyNames)[number], load = 0.75, seed = 1) =>

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
 import type { Lease } from '../../src/core/balancer.ts';
-import { createRandom } from '../../src/core/fleet-model.ts';
+import { createRandom } from '../../src/core/random.ts';
 import type { Strategy } from '../../src/core/strategies/index.ts';
 import { createFleet, type Fleet, joinFleet, leaseOf, must, serve } from './fleet.ts';
 

@@ -2,7 +2,6 @@ import { type Command, Option } from 'commander';
 import { type StrategyName, strategyNames } from '../../core/domain.ts';
 import {
   balancerPolicy,
-  createRandom,
   demoModelFleet,
   leastReplayed,
   type ModelResult,
@@ -12,6 +11,7 @@ import {
   replay,
   runModel,
 } from '../../core/fleet-model.ts';
+import { createRandom } from '../../core/random.ts';
 import type { FinishedRequest } from '../../core/report.ts';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { CliError, exitCodes, usageError } from '../exit.ts';
