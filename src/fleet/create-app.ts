@@ -427,7 +427,9 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     table.strategy = name;
     if (previous !== name) {
       strategy = { name, source, since: clock.now() };
-      events.emit({ level: 'info', kind: 'strategy', message: `strategy ${previous} -> ${name} by ${by}` });
+      const until =
+        setting === null || setting === name ? '' : `; LB_STRATEGY brings ${setting} back at the next start`;
+      events.emit({ level: 'info', kind: 'strategy', message: `strategy ${previous} -> ${name} by ${by}${until}` });
     }
     return previous;
   };

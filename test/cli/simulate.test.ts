@@ -36,9 +36,9 @@ describe('simulate', () => {
     expect(lines.slice(0, 5).map((line) => line.split(' ')[0])).toEqual([...strategyNames]);
     const row = /^\w+ +(?:(?:\d+ms|\d+\.\d+s|\d+m\d\ds) +){4}\d+ +\d+ % \S+ +\d+ % \S+$/;
     for (const line of lines.slice(0, 5)) expect(line).toMatch(row);
-    expect(stdout).toContain('20,000 requests at 80 % of what the 8 instances of demo can do, seed 1.');
+    expect(stdout).toContain('20,000 requests at 80 % of what demo (8 instances) can do, seed 1.');
     expect(stdout).toContain('Over 100 % an instance gets more than it can do');
-    expect(stdout).toContain('Lowest mean: least_response_time.');
+    expect(stdout).toContain('Lowest mean and p99: least_response_time.');
     // Defaults are what was asked for above.
     expect((await simulate()).stdout).toBe(stdout);
   });

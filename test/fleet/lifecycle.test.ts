@@ -279,6 +279,10 @@ test('the last strategy survives a restart, LB_STRATEGY wins over it, and the sn
   await saved[Symbol.asyncDispose]();
   const set = await stage.start({ flags: { LB_STRATEGY: 'equal_weighted' } });
   expect(set.state.get().strategy).toMatchObject({ name: 'equal_weighted', source: 'LB_STRATEGY' });
+  await set.setStrategy('round_robin', 'test');
+  expect(set.events.recent().at(-1)?.message).toBe(
+    'strategy equal_weighted -> round_robin by test; LB_STRATEGY brings equal_weighted back at the next start',
+  );
 });
 
 test('the snapshot keeps its reference while nothing changes and the parts that did not change when something does', async () => {

@@ -19,7 +19,7 @@ import { type Fields, fieldsOf, listOf, numberOf, textOf } from '../fields.ts';
 import { modelFleetHelp, readModelFleet } from '../model-fleet.ts';
 import { nearest } from '../nearest.ts';
 import { wholeFrom } from '../offer-options.ts';
-import { type Column, table } from '../output.ts';
+import { type Column, counted, table } from '../output.ts';
 import { openSession, type Session } from '../session.ts';
 
 /** What a strategy did: whole response times, waiting included, of the requests that were answered. */
@@ -89,7 +89,7 @@ export function build(command: Command): void {
     const { fleet, load, requests, seed } = options;
     if (session.json) session.printJson({ live: false, fleet, load, requests, seed, results });
     else {
-      const what = `${requests.toLocaleString('en')} requests at ${percent(load)} of what the ${upstreams.length} instances of ${fleet} can do, seed ${seed}.`;
+      const what = `${requests.toLocaleString('en')} requests at ${percent(load)} of what ${fleet} (${counted(upstreams.length, 'instance')}) can do, seed ${seed}.`;
       session.print(`${table(columns, results)}\n${what}\n${summary(results)}`);
     }
   });
@@ -116,12 +116,14 @@ function summary(results: readonly Result[]): string {
       'Over 100 % an instance gets more than it can do: its line, and these times, grow as long as requests come.',
     );
   }
-  const best = (what: string, value: (row: Result) => number | null) => {
-    const ranked = results.filter((row) => value(row) !== null).sort((a, b) => value(a)! - value(b)!);
-    if (ranked[0] !== undefined && ranked.length > 1) lines.push(`Lowest ${what}: ${ranked[0].strategy}.`);
+  const best = (value: (row: Result) => number | null) => {
+    const [first] = results.filter((row) => value(row) !== null).sort((a, b) => value(a)! - value(b)!);
+    return first?.strategy;
   };
-  best('mean', (row) => row.mean_ms);
-  best('p99', (row) => row.p99_ms);
+  const [mean, p99] = [best((row) => row.mean_ms), best((row) => row.p99_ms)];
+  if (results.length > 1 && mean !== undefined && p99 !== undefined) {
+    lines.push(mean === p99 ? `Lowest mean and p99: ${mean}.` : `Lowest mean: ${mean}. Lowest p99: ${p99}.`);
+  }
   return `${lines.join('\n')}\n`;
 }
 
