@@ -5,6 +5,7 @@ import {
   barParts,
   cellWidth,
   count,
+  cutMiddle,
   fitText,
   milliseconds,
   money,
@@ -45,6 +46,10 @@ export type Pool = Readonly<{
   topShare: number;
   idWidth: number;
   gpuWidth: number;
+  stateWidth: number;
+  topPrice: number;
+  /** Cells of the whole table. */
+  width: number;
   /** True when the table is wide enough for bars beside numbers. */
   roomy: boolean;
   /** True when predicted shares stand beside the real ones. */
@@ -109,6 +114,17 @@ const text = (value: string, width: number, align: Align, style: Style = 'text')
 
 const fixed = (width: number) => () => width;
 
+const isNarrow = (pool: Pool): boolean => pool.width < 84;
+const stateCells = (pool: Pool): number => Math.min(10, Math.max(isNarrow(pool) ? 5 : 7, pool.stateWidth));
+
+/** Ids get what they need; on the narrowest terminals no more than leaves room for the state. */
+function idCells(pool: Pool): number {
+  const needed = Math.max(10, pool.idWidth);
+  if (pool.width >= 62) return Math.min(pool.width >= 150 ? 32 : 20, needed);
+  // The guide's other columns and their gaps take 37 cells.
+  return Math.min(needed, Math.max(10, pool.width - 38 - stateCells(pool)));
+}
+
 /** Every column of the load table, in display order. */
 export const columns: readonly Column[] = [
   {
@@ -116,11 +132,11 @@ export const columns: readonly Column[] = [
     title: 'INSTANCE',
     key: 'i',
     align: 'left',
-    width: (pool) => Math.min(20, Math.max(10, pool.idWidth)),
+    width: idCells,
     priority: 0,
     descending: false,
     sortValue: (row) => row.id,
-    cell: (row, _view, _pool, width) => text(row.id, width, 'left', 'strong'),
+    cell: (row, _view, _pool, width) => text(cutMiddle(row.id, width), width, 'left', 'strong'),
   },
   {
     id: 'provider',
@@ -150,7 +166,7 @@ export const columns: readonly Column[] = [
     title: 'TOTAL',
     key: 't',
     align: 'right',
-    width: fixed(7),
+    width: fixed(6),
     priority: 3,
     descending: true,
     sortValue: (row) => row.total,
@@ -161,7 +177,7 @@ export const columns: readonly Column[] = [
     title: 'AVG RT',
     key: 'r',
     align: 'right',
-    width: fixed(7),
+    width: (pool) => (isNarrow(pool) ? 6 : 7),
     priority: 4,
     descending: true,
     sortValue: (row) => row.avgMs ?? -1,
@@ -202,7 +218,7 @@ export const columns: readonly Column[] = [
     title: 'STATE',
     key: 's',
     align: 'left',
-    width: fixed(9),
+    width: stateCells,
     priority: 6,
     descending: false,
     sortValue: (row) => {
@@ -238,7 +254,7 @@ export const columns: readonly Column[] = [
     title: '$/H',
     key: 'd',
     align: 'right',
-    width: fixed(6),
+    width: (pool) => (isNarrow(pool) && pool.topPrice < 100 ? 5 : 6),
     priority: 9,
     descending: true,
     sortValue: (row) => row.usdPerHour,
@@ -387,17 +403,24 @@ export function poolOf(rows: readonly UpstreamView[]): Pool {
   let topShare = 0;
   let idWidth = 0;
   let gpuWidth = 0;
+  let stateWidth = 0;
+  let topPrice = 0;
   for (const row of rows) {
     topActive = Math.max(topActive, row.active);
     topShare = Math.max(topShare, row.share);
     idWidth = Math.max(idWidth, cellWidth(row.id));
     gpuWidth = Math.max(gpuWidth, cellWidth(gpuLabel(row)));
+    stateWidth = Math.max(stateWidth, row.state.length);
+    topPrice = Math.max(topPrice, row.usdPerHour);
   }
   return {
     topActive,
     topShare,
     idWidth,
     gpuWidth,
+    stateWidth,
+    topPrice,
+    width: 0,
     roomy: false,
     ghosts: false,
     medianAvgMs: averages[Math.floor(averages.length / 2)] ?? null,
@@ -413,7 +436,7 @@ export function fitColumns(
   hidden: ReadonlySet<ColumnId>,
   ghosts = false,
 ): Fitted & { gap: number } {
-  const pool = { ...usual, ghosts, roomy: width >= 125 };
+  const pool = { ...usual, ghosts, width, roomy: width >= 125 };
   const wanted = columns.filter((column) => !hidden.has(column.id));
   const chosen = new Set<ColumnId>();
   let used = 0;

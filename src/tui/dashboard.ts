@@ -27,8 +27,9 @@ export type DashboardSettings = Readonly<{
   columns: number;
   rows: number;
   color: ColorLevel;
-  /** Glyph set when no preference is kept. */
+  /** `ascii` where the terminal can draw no more. */
   glyphs?: 'unicode' | 'ascii';
+  /** Wins over what is kept. */
   theme?: ThemeName;
   label?: string;
   readonly?: boolean;
@@ -193,9 +194,12 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     hiddenColumns: new Set(kept.hiddenColumns ?? []),
     eventLevel: 'all',
     refreshMs: kept.refreshMs ?? 250,
-    theme: kept.theme ?? settings.theme ?? 'terminal',
-    glyphs: (kept.glyphs ?? settings.glyphs) === 'ascii' ? asciiGlyphs : unicodeGlyphs,
+    theme: settings.theme ?? kept.theme ?? 'terminal',
+    // What the terminal cannot draw is not drawn, whatever was chosen on another one.
+    glyphs: settings.glyphs === 'ascii' || kept.glyphs === 'ascii' ? asciiGlyphs : unicodeGlyphs,
   };
+  /** Chosen here or kept from before: a flag of one start is not kept. */
+  let chosen: Pick<DashboardPreferences, 'theme' | 'glyphs'> = { theme: kept.theme, glyphs: kept.glyphs };
   let overlays: Overlay[] = [];
   let prompt: Prompt | null = null;
   let toast: Toast | null = null;
@@ -366,8 +370,8 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   function saveLooks(): void {
     try {
       settings.preferences?.write({
-        theme: ui.theme,
-        glyphs: ui.glyphs.name,
+        ...(chosen.theme === undefined ? {} : { theme: chosen.theme }),
+        ...(chosen.glyphs === undefined ? {} : { glyphs: chosen.glyphs }),
         refreshMs: ui.refreshMs as NonNullable<DashboardPreferences['refreshMs']>,
         sort: ui.sort,
         hiddenColumns: [...ui.hiddenColumns],
@@ -461,6 +465,8 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     update(patch) {
       const before = ui;
       ui = { ...ui, ...patch };
+      if (patch.theme !== undefined) chosen = { ...chosen, theme: patch.theme };
+      if (patch.glyphs !== undefined) chosen = { ...chosen, glyphs: patch.glyphs.name };
       const looks = ['theme', 'glyphs', 'refreshMs', 'sort', 'hiddenColumns'] as const;
       if (looks.some((name) => before[name] !== ui[name])) saveLooks();
       if (patch.focus !== undefined || patch.cursors !== undefined) showPreview();
@@ -606,9 +612,10 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     }
     void app
       .requests({ limit: 5000 })
-      .then((kept) => {
+      .then((kept) => previewOf(name, kept, snapshot, now(), settings.predict ?? predictByReplay))
+      .then((found) => {
         if (ui.focus !== 'strategy' || strategyNames[ui.cursors.strategy] !== name) return;
-        preview = previewOf(name, kept, snapshot, now(), settings.predict ?? predictByReplay);
+        preview = found;
         draw();
       })
       .catch((error: unknown) => {

@@ -92,6 +92,15 @@ export function fitText(text: string, width: number, align: Align = 'left'): str
   return align === 'left' ? clean + blanks : blanks + clean;
 }
 
+/** A text of at most `width` cells: what is cut is cut from the middle, because ids differ at their ends. */
+export function cutMiddle(text: string, width: number): string {
+  const clean = plainText(text);
+  const cells = cellWidth(clean);
+  if (cells <= width || width < 5) return clean;
+  const tail = Math.ceil((width - 1) / 2);
+  return `${sliceCells(clean, 0, width - 1 - tail)}~${sliceCells(clean, cells - tail, cells)}`;
+}
+
 /** Words broken into lines of at most `width` cells. */
 export function wrap(text: string, width: number): string[] {
   const lines: string[] = [];
@@ -146,6 +155,9 @@ export function age(ms: number): string {
   if (hours < 24) return `${hours}h${String(minutes % 60).padStart(2, '0')}m`;
   return `${Math.floor(hours / 24)}d${String(hours % 24).padStart(2, '0')}h`;
 }
+
+/** An age in its greatest unit, at most three cells under a hundred days: `59s`, `12m`, `5h`. */
+export const shortAge = (ms: number): string => age(ms).replace(/^(\d+[mhd]).*$/, '$1');
 
 /** A count in at most `width` cells: `9999`, `12.3k`, `4.5M`. */
 export function count(value: number, width = 7): string {

@@ -1,5 +1,5 @@
-import { fitText, plainText } from './format.ts';
-import { layout, type Rect, type SizeClass } from './layout.ts';
+import { cellWidth, fitText, plainText } from './format.ts';
+import { layout, type PaneId, type Rect, type SizeClass } from './layout.ts';
 import { block, drawOver, fitLine, type Line, lineWidth, type Style, span, spread } from './line.ts';
 import { headerLines, healthLine } from './panes/header.ts';
 import { panes } from './panes/index.ts';
@@ -71,9 +71,10 @@ function paneLines(pane: Pane, view: View, at: Rect, withTitle: boolean): readon
   const focused = view.focus === pane.id;
   const heading = pane.heading(view);
   const left = `${pane.title}${heading.left === '' ? '' : ` ${heading.left}`}`;
+  // The tab of a pane says its name and count already.
   const rule = withTitle
     ? titleRule(left, heading.right, at.width, view, focused, pane.letter)
-    : titleRule(heading.left, heading.right, at.width, view, focused);
+    : titleRule(heading.left === pane.tab(view).text ? '' : heading.left, heading.right, at.width, view, focused);
   return [rule, ...block(pane.body(view, at.width, at.height - 1, focused), at.width, at.height - 1)];
 }
 
@@ -100,27 +101,33 @@ export function titleRule(
   return fitLine([...leftPart, span(rule.repeat(Math.max(0, fill)), style), ...rightPart], width);
 }
 
-const shortTitles: Readonly<Record<string, string>> = {
-  instances: 'Instances',
-  providers: 'Providers',
-  strategy: 'Strategy',
-  reservations: 'Reserved',
-  events: 'Events',
+/** Names of the tabs: whole ones, and short ones for where they do not fit. */
+const tabTitles: Readonly<Record<PaneId, readonly [string, string]>> = {
+  instances: ['Instances', 'Inst'],
+  providers: ['Providers', 'Prov'],
+  strategy: ['Strategy', 'Strat'],
+  reservations: ['Reserved', 'Res'],
+  events: ['Events', 'Ev'],
 };
 
 function tabLine(view: View, width: number): Line {
-  const spans = [span(' ')];
-  for (const pane of panes) {
-    const tab = pane.tab(view);
-    const here = view.focus === pane.id;
-    spans.push(
-      span(here ? '[' : ' ', 'accent'),
-      span(`${shortTitles[pane.id] ?? pane.title} ${tab.text}`, here ? 'title' : tab.alarm ? 'bad' : 'dim'),
-      span(tab.alarm ? '!' : '', 'bad'),
-      span(here ? ']' : ' ', 'accent'),
-    );
-  }
-  return spread(spans, [span('tab ', 'dim')], width);
+  const tabs = (size: 0 | 1): Line => {
+    const spans = [span(' ')];
+    for (const pane of panes) {
+      const tab = pane.tab(view);
+      const here = view.focus === pane.id;
+      spans.push(
+        span(here ? '[' : ' ', 'accent'),
+        span(`${tabTitles[pane.id][size]} ${tab.text}`, here ? 'title' : tab.alarm ? 'bad' : 'dim'),
+        span(tab.alarm ? '!' : '', 'bad'),
+        span(here ? ']' : ' ', 'accent'),
+      );
+    }
+    return spans;
+  };
+  const whole = tabs(0);
+  const end: Line = [span('tab ', 'dim')];
+  return spread(lineWidth(whole) + lineWidth(end) <= width ? whole : tabs(1), end, width);
 }
 
 const toastWords = { info: 'INFO ', ok: 'OK ', warn: 'WARN ', error: 'ERROR ' } as const;
@@ -167,13 +174,19 @@ function toastLine(view: View, width: number): Line {
 }
 
 function footerLine(view: View, width: number): Line {
-  const spans = [span(' ')];
+  const need = ([key, words]: readonly [string, string]) => cellWidth(key) + cellWidth(words) + 3;
+  // The way to every other key, and the way out, have a place at every width.
+  const always = view.hints.filter(([key]) => key === '?' || key === 'q');
+  const shown = new Set<readonly [string, string]>();
   let used = 1;
-  for (const [key, words] of view.hints) {
-    const need = key.length + words.length + 1;
-    if (used + need + 2 > width) continue;
-    spans.push(span(key, 'key'), span(` ${words}  `, 'dim'));
-    used += need + 2;
+  for (const hint of [...always, ...view.hints]) {
+    if (shown.has(hint) || used + need(hint) > width) continue;
+    shown.add(hint);
+    used += need(hint);
+  }
+  const spans = [span(' ')];
+  for (const hint of view.hints) {
+    if (shown.has(hint)) spans.push(span(hint[0], 'key'), span(` ${hint[1]}  `, 'dim'));
   }
   return fitLine(spans, width);
 }

@@ -46,15 +46,20 @@ export const predictByReplay: Predict = (strategy, requests, snapshot) => {
   return result === null ? null : { p95Ms: result.p95Ms, shares: new Map(Object.entries(result.shares)) };
 };
 
-/** The preview of one strategy from the requests that are kept. */
-export function previewOf(
+/** The preview of one strategy from the requests that are kept. Gives way to other work between its two models. */
+export async function previewOf(
   strategy: StrategyName,
   kept: readonly FinishedRequest[],
   snapshot: Snapshot,
   now: number,
   predict: Predict,
-): PreviewState {
-  const requests = kept.filter((request) => request.at >= now - spanMs);
+): Promise<PreviewState> {
+  // The time of a model grows with requests times instances: on great fleets and much traffic the newest must do.
+  const most = Math.max(leastRequests + 100, Math.min(1500, Math.floor(300_000 / (snapshot.upstreams.length + 1))));
+  const requests = kept
+    .filter((request) => request.at >= now - spanMs)
+    .sort((a, b) => a.at - b.at)
+    .slice(-most);
   const times = requests
     .filter((request) => request.cause === 'complete')
     .map((request) => request.totalMs - request.queueMs)
@@ -73,6 +78,7 @@ export function previewOf(
   }
   const then = predict(strategy, requests, snapshot);
   if (then === null) return { ...nothing, why: 'the model has nothing to say about this traffic' };
+  await new Promise((done) => setImmediate(done));
   const model = predict(snapshot.strategy.name, requests, snapshot)?.p95Ms ?? null;
   return {
     ...nothing,

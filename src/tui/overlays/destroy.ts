@@ -125,9 +125,9 @@ function bodyLines(view: View, gone: ReadonlySet<string>, risky: boolean): Line[
     lines.push([
       span('  '),
       outside(fitText(row.id, 16), 'strong'),
-      outside(` ${fitText(row.provider, 8)} ${fitText(gpuLabel(row), 14)} `),
+      outside(` ${fitText(row.provider, 7)} ${fitText(gpuLabel(row), 12)} `),
       span(fitText(row.state, 10), stateStyle(row.state)),
-      span(`${row.active} in flight, share ${percent(row.share)}`, 'dim'),
+      span(`${row.active} in flight, ${percent(row.share)} share`, 'dim'),
     ]);
   }
   if (rows.length > 8) lines.push([span(`  and ${rows.length - 8} more`, 'dim')]);

@@ -4,7 +4,19 @@ import type { UpstreamView } from '../../fleet/app.ts';
 import { gpuLabel, stateStyle } from '../columns.ts';
 import { commandForKey } from '../commands.ts';
 import { type Dashboard, type Overlay, reasonOf } from '../dashboard.ts';
-import { age, barParts, clockTime, count, fitText, milliseconds, money, percent, rate, sparkline } from '../format.ts';
+import {
+  age,
+  barParts,
+  clockTime,
+  count,
+  cutMiddle,
+  fitText,
+  milliseconds,
+  money,
+  percent,
+  rate,
+  sparkline,
+} from '../format.ts';
 import { block, fitLine, type Line, outside, type Span, span } from '../line.ts';
 import { eventRow } from '../panes/events.ts';
 import type { View } from '../view.ts';
@@ -129,7 +141,7 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
           : tab === 'requests'
             ? scrolled(requestLines(requests, width), room)
             : tab === 'decisions'
-              ? scrolled(decisionLines(decisions, id), room)
+              ? scrolled(decisionLines(decisions, id, width), room)
               : tab === 'logs'
                 ? scrolled(logLines(logs), room)
                 : scrolled(eventLines(view, id, width), room);
@@ -404,14 +416,14 @@ function requestLines(loaded: Loaded<readonly FinishedRequest[]>, width: number)
   if (early !== null || loaded.state !== 'ready') return early ?? [];
   return loaded.value.map((request) => [
     span(` ${clockTime(request.at)}  `, 'dim'),
-    outside(fitText(`${request.method} ${request.path}`, width >= 110 ? 36 : 24)),
+    outside(fitText(`${request.method} ${request.path}`, width >= 110 ? 36 : 25)),
     span(
       ` ${request.status === 0 ? '---' : request.status} `,
       request.status >= 500 || request.status === 0 ? 'bad' : request.status >= 400 ? 'warn' : 'good',
     ),
     span(fitText(milliseconds(request.totalMs), 8, 'right'), 'strong'),
-    span('  ttfb ', 'dim'),
-    span(fitText(milliseconds(request.ttfbMs), 7, 'right')),
+    span(' ttfb ', 'dim'),
+    span(fitText(milliseconds(request.ttfbMs), 6, 'right')),
     outside(request.cause === 'complete' ? '' : `  ${request.cause.replaceAll('_', ' ')}`, 'warn'),
     span(request.attempts > 1 ? `  ${request.attempts} attempts` : '', 'warn'),
     outside(request.model === null ? '' : `  ${request.model}`, 'dim'),
@@ -419,29 +431,35 @@ function requestLines(loaded: Loaded<readonly FinishedRequest[]>, width: number)
   ]);
 }
 
-function decisionLines(loaded: Loaded<readonly Decision[]>, id: string): Line[] {
+function decisionLines(loaded: Loaded<readonly Decision[]>, id: string, width: number): Line[] {
   const early = waiting(loaded, 'decisions are kept');
   if (early !== null || loaded.state !== 'ready') return early ?? [];
-  return [...loaded.value].reverse().map((decision) => {
-    const own = decision.candidates.find((candidate) => candidate.id === id);
-    const open = decision.candidates.filter((candidate) => candidate.excluded === null);
-    const won = decision.winner === id;
-    return [
-      span(` ${clockTime(decision.at)}  `, 'dim'),
-      span(fitText(decision.strategy, 21)),
-      span(fitText(won ? 'chosen' : `went to ${decision.winner ?? 'nobody'}`, 22), won ? 'good' : 'dim'),
-      outside(
-        own === undefined
-          ? 'was not a candidate'
-          : own.excluded !== null
-            ? `excluded: ${own.excluded}`
-            : `score ${own.score === null ? '-' : own.score.toFixed(1)} among ${open.length}`,
-        own?.excluded == null ? 'text' : 'warn',
-      ),
-      span(decision.ending === null ? '' : `  ${decision.ending}`, 'dim'),
-      span(decision.ttfbMs === null ? '' : `  ttfb ${milliseconds(decision.ttfbMs)}`, 'dim'),
-    ];
-  });
+  const to = width >= 110 ? 32 : 18;
+  return loaded.value
+    .toSorted((a, b) => b.at - a.at)
+    .map((decision) => {
+      const own = decision.candidates.find((candidate) => candidate.id === id);
+      const open = decision.candidates.filter((candidate) => candidate.excluded === null);
+      const won = decision.winner === id;
+      return [
+        span(` ${clockTime(decision.at)}  `, 'dim'),
+        span(fitText(decision.strategy, 21)),
+        outside(
+          `${fitText(won ? 'chosen' : `to ${cutMiddle(decision.winner ?? 'nobody', to - 3)}`, to)} `,
+          won ? 'good' : 'dim',
+        ),
+        outside(
+          own === undefined
+            ? 'was not a candidate'
+            : own.excluded !== null
+              ? `excluded: ${own.excluded}`
+              : `score ${own.score === null ? '-' : own.score.toFixed(1)} among ${open.length}`,
+          own?.excluded == null ? 'text' : 'warn',
+        ),
+        span(decision.ending === null ? '' : `  ${decision.ending}`, 'dim'),
+        span(decision.ttfbMs === null ? '' : `  ttfb ${milliseconds(decision.ttfbMs)}`, 'dim'),
+      ];
+    });
 }
 
 function logLines(loaded: Loaded<readonly string[]>): Line[] {

@@ -54,6 +54,10 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
   let timer: ReturnType<typeof setTimeout> | null = null;
   let refused: string | null = null;
   let closed = false;
+  /** Enter was pressed before the price was there. */
+  let wantsOn = false;
+  /** What would fill up a partial reservation: the cheapest beyond the price asked for, when it must be. */
+  let next: Readonly<{ request: ReserveRequest; plan: ReservePlan }> | null = null;
   // The key stays while the answer to the same request is not known, so that a lost answer is never paid for twice.
   let attempt: Readonly<{ body: string; key: string }> | null = null;
 
@@ -118,6 +122,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
     // A plan for other wishes must never be confirmed.
     plan = null;
     planFailed = null;
+    wantsOn = false;
     const wanted = request();
     if (typeof wanted === 'string') {
       planFailed = wanted;
@@ -133,6 +138,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
           plan = value;
           planFailed = null;
           refused = null;
+          if (wantsOn) toConfirm(wanted);
           dashboard.changed();
         })
         .catch((error: unknown) => {
@@ -176,7 +182,10 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
           `${result.reservation}: reserved ${result.count} of ${result.requested} GPUs`,
           cli(),
         );
+        attempt = null;
         go({ name: 'done', result });
+        // Without an answer `n` opens the form in place of the next best offers.
+        if (result.count < result.requested) findNext(wanted, result.requested - result.count).catch(() => {});
       } catch (error) {
         const answered =
           error instanceof AppError && error.code !== 'disconnected' && error.code !== 'provider_timeout';
@@ -239,9 +248,14 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
           });
         } else if (key === 'k' || key === 'enter') dashboard.close(overlay);
         else if (key === 'n' && result.count < result.requested) {
-          dashboard.close(overlay);
-          const next = createReserveDialog(dashboard, defaults);
-          dashboard.open(next);
+          if (next === null) {
+            dashboard.close(overlay);
+            dashboard.open(createReserveDialog(dashboard, defaults));
+          } else {
+            typed.set('');
+            go({ name: 'confirm', ...next, at: dashboard.now(), risen: null });
+            next = null;
+          }
         } else return false;
         return true;
       }
@@ -259,6 +273,31 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
     },
   };
 
+  async function findNext(wanted: ReserveRequest, missing: number): Promise<void> {
+    const { maxUsdPerHour: _limit, ...anyPrice } = wanted.filter;
+    const each = wanted.filter.gpuCount ?? 1;
+    const count = Math.max(each, Math.floor(missing / each) * each);
+    for (const filter of [wanted.filter, anyPrice]) {
+      const request = { ...wanted, count, filter };
+      const found = await dashboard.app.plan(request);
+      if (found.count === 0) continue;
+      next = { request, plan: found };
+      if (!closed) dashboard.changed();
+      return;
+    }
+  }
+
+  function toConfirm(wanted: ReserveRequest): void {
+    wantsOn = false;
+    if (plan === null || step.name !== 'form') return;
+    if (plan.count === 0) {
+      refused = 'nothing matches: widen the filter';
+      return;
+    }
+    typed.set('');
+    go({ name: 'confirm', request: wanted, plan, at: dashboard.now(), risen: null });
+  }
+
   function formKey(key: string): boolean {
     const name = fieldNames[at] ?? 'count';
     if (key === 'tab' || key === 'down') at = (at + 1) % fieldNames.length;
@@ -266,12 +305,9 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
     else if (key === 'enter') {
       const wanted = request();
       if (typeof wanted === 'string') refused = wanted;
-      else if (plan === null) refused = planFailed ?? 'the offers are still being asked for';
-      else if (plan.count === 0) refused = 'nothing matches: widen the filter';
-      else {
-        typed.set('');
-        go({ name: 'confirm', request: wanted, plan, at: dashboard.now(), risen: null });
-      }
+      else if (plan === null && planFailed === null) wantsOn = true;
+      else if (plan === null) refused = planFailed;
+      else toConfirm(wanted);
     } else if (name === 'provider' && ['left', 'right', 'space'].includes(key)) {
       const names = ['any', ...dashboard.view().snapshot.providers.map((provider) => provider.name)];
       const step = key === 'left' ? names.length - 1 : 1;
@@ -301,7 +337,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
     lines.push([]);
     if (refused !== null) lines.push([outside(refused, 'bad')]);
     else if (planFailed !== null) lines.push([outside(planFailed, 'warn')]);
-    else if (plan === null) lines.push([span('asking the providers', 'busy')]);
+    else if (plan === null) lines.push([span(`asking the providers${wantsOn ? ', then on' : ''}`, 'busy')]);
     else lines.push(...planSummary(view, plan));
     if (plan !== null) {
       const room = height - lines.length - 2;
@@ -389,9 +425,13 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
       result.count < result.requested && result.count > 0
         ? [
             span('k', 'key'),
-            span(' keep them  '),
+            span(` keep ${result.count}  `),
             span('n', 'key'),
-            span(' try for more  '),
+            span(
+              next === null
+                ? ' try for more  '
+                : ` next best: ${next.plan.count} more at ${money(next.plan.usdPerHour)}/h  `,
+            ),
             span('x', 'key'),
             span(' release all'),
           ]

@@ -43,17 +43,18 @@ export const eventsPane: Pane = {
 };
 
 export function eventRow(event: FleetEvent, width: number, marker = ' '): Span[] {
-  const subject = width >= 70 ? 16 : 13;
+  const subject = width >= 120 ? 24 : width >= 70 ? 16 : 13;
   // The subject has its own column: a message that begins with it does not repeat it.
   const { message } = event;
-  const said = event.subject !== null && message.startsWith(event.subject) ? event.subject.length : 0;
-  const rest = message.slice(said).replace(/^:? /, '');
+  const about = event.subject ?? event.kind;
+  const said = message === about || /^[: ]/.test(message.slice(about.length)) ? about : '';
+  const rest = message.startsWith(said) ? message.slice(said.length).replace(/^:? /, '') : message;
   return [
     span(marker, 'key'),
     span(`${clockTime(event.at)} `, 'dim'),
     span(fitText(event.level.toUpperCase(), 5), levelStyles[event.level]),
     span(' '),
-    outside(fitText(event.subject ?? event.kind, subject), 'strong'),
+    outside(fitText(about, subject), 'strong'),
     span(' '),
     outside(rest === '' ? message : rest),
   ];

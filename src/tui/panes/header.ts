@@ -26,7 +26,12 @@ function identity(view: View, width: number): Line {
   const { snapshot } = view;
   const banner = snapshot.mode.banner;
   const left: Segment[] = [{ priority: 0, line: [span(' gpuproxy ', 'brand')] }];
-  if (view.label !== '') left.push({ priority: 5, line: [span(plainText(view.label), 'accent')] });
+  if (view.label !== '') {
+    // Which server one steers must be seen; that it is the one in this process may go.
+    const remote = /^https?:\/\//.test(view.label);
+    const name = remote && width < 120 ? view.label.replace(/^http:\/\//, '') : view.label;
+    left.push({ priority: remote ? 1 : 5, line: [span(fitText(name, Math.min(name.length, 40)), 'accent')] });
+  }
   if (banner !== null) left.push({ priority: 2, line: [span(` ${plainText(banner)} `, 'banner')] });
   if (view.readonly) left.push({ priority: 3, line: [span('[READ-ONLY]', 'warn')] });
   if (!snapshot.mode.balancing) left.push({ priority: 3, line: [span('LB OFF: failover only', 'warn')] });
@@ -80,7 +85,7 @@ export function connectionSpan(view: View): Span {
   if (view.connection.state === 'starting') return span('STARTING', 'busy');
   if (view.connection.state === 'stale') {
     const retry = view.connection.retryAt;
-    const next = retry === null ? '' : `, retry in ${age(Math.max(0, retry - view.now))} (R now)`;
+    const next = retry === null ? '' : `, retry in ${age(Math.max(0, retry - view.now))}`;
     return span(`STALE ${age(view.now - view.connection.since)}${next}`, 'bad');
   }
   return span(view.refreshMs === 250 ? 'LIVE 4/s' : `LIVE every ${view.refreshMs / 1000}s`, 'good');

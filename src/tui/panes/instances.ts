@@ -92,20 +92,18 @@ function trafficChart(view: View, width: number, room: number): Line[] {
   if (trend.length < 2) return [];
   const height = Math.min(8, room - 3);
   const top = Math.max(1, ...trend.filter(Number.isFinite));
+  // Always a whole minute, so that a second keeps its width.
+  const minute = [...Array.from({ length: Math.max(0, 60 - trend.length) }, () => 0), ...trend.slice(-60)];
   const scale = 8;
   const blanks: Line[] = Array.from({ length: room - height - 2 }, () => []);
-  const rows = areaChart(trend, width - scale - 2, height, view.glyphs, top).map(
+  const rows = areaChart(minute, width - scale - 2, height, view.glyphs, top).map(
     (text, row): Line => [
       span(fitText(row === 0 ? rate(top) : row === height - 1 ? '0' : '', scale - 1, 'right'), 'dim'),
       span(` ${view.glyphs.side}`, 'rule'),
       span(text, 'spark'),
     ],
   );
-  return [
-    ...blanks,
-    [span('  REQUESTS/S', 'head'), span(`  last ${trend.length} s, now ${rate(rps)}`, 'dim')],
-    ...rows,
-  ];
+  return [...blanks, [span('  REQUESTS/S', 'head'), span(`  last 60 s, now ${rate(rps)}`, 'dim')], ...rows];
 }
 
 function emptyFleet(view: View, width: number): Line[] {

@@ -1,5 +1,5 @@
 import type { ProviderView } from '../../fleet/app.ts';
-import { age, count, fitText, milliseconds, money } from '../format.ts';
+import { age, count, fitText, milliseconds, money, shortAge } from '../format.ts';
 import { fitLine, type Line, outside, type Span, span, textOf } from '../line.ts';
 import type { View } from '../view.ts';
 import { type Pane, scrollTo } from './pane.ts';
@@ -35,7 +35,7 @@ export const providersPane: Pane = {
         span(fitText('AVAIL', 6, 'right'), 'head'),
         span(fitText('$/H', 12, 'right'), 'head'),
         span(fitText('MINE', 5, 'right'), 'head'),
-        span('  API', 'head'),
+        span(' API', 'head'),
       ],
     ];
     const needed = providers.length + 2;
@@ -56,7 +56,7 @@ export const providersPane: Pane = {
         span(fitText(count(totalAvailable(view)), 6, 'right'), 'strong'),
         span(fitText('', 12)),
         span(fitText(count(mine), 5, 'right')),
-        span(`  ${money(spend)}/h`, 'dim'),
+        span(` ${money(spend)}/h`, 'dim'),
       ]);
     }
     const notes = providers.flatMap((provider) => providerNotes(provider, view));
@@ -72,10 +72,10 @@ function providerRow(provider: ProviderView, view: View, here: boolean): Span[] 
     provider.minUsdPerHour === null
       ? '-'
       : `${money(provider.minUsdPerHour)}-${money(provider.maxUsdPerHour ?? provider.minUsdPerHour).slice(1)}`;
-  const old = provider.refreshedAt === null ? '' : ` ${age(view.now - provider.refreshedAt)}`;
+  const old = provider.refreshedAt === null ? '' : ` ${fitText(shortAge(view.now - provider.refreshedAt), 3, 'right')}`;
   const api: Span =
     provider.status === 'ok'
-      ? span(`OK ${milliseconds(provider.latencyMs)}`, 'good')
+      ? span(`OK ${fitText(milliseconds(provider.latencyMs), 5, 'right')}`, 'good')
       : provider.status === 'loading'
         ? span('loading', 'busy')
         : outside((provider.lastError?.code ?? 'error').toUpperCase().replaceAll('_', ' '), 'bad');
@@ -85,7 +85,7 @@ function providerRow(provider: ProviderView, view: View, here: boolean): Span[] 
     span(fitText(provider.refreshedAt === null ? '-' : count(provider.available), 6, 'right'), 'strong'),
     span(fitText(range, 12, 'right')),
     span(fitText(count(provider.rented), 5, 'right')),
-    span('  '),
+    span(' '),
     api,
     span(old, 'dim'),
   ];

@@ -1,5 +1,5 @@
 import type { ReservationView, UpstreamView } from '../../fleet/app.ts';
-import { age, barParts, cellWidth, fitText, money } from '../format.ts';
+import { barParts, cellWidth, fitText, money, shortAge } from '../format.ts';
 import { fitLine, type Line, outside, type Span, type Style, span, textOf } from '../line.ts';
 import type { View } from '../view.ts';
 import { type Pane, scrollTo } from './pane.ts';
@@ -57,7 +57,7 @@ export const reservationsPane: Pane = {
     view.offsets.reservations = first;
     for (const [index, item] of items.slice(first, first + room).entries()) {
       const here = focused && first + index === view.cursors.reservations;
-      const spans = reservationRow(item, view, byId, idWidth, here);
+      const spans = reservationRow(item, view, byId, idWidth, here, width);
       lines.push(here ? [span(textOf(fitLine(spans, width)), 'selected')] : spans);
     }
     return lines;
@@ -70,16 +70,22 @@ function reservationRow(
   byId: ReadonlyMap<string, UpstreamView>,
   idWidth: number,
   here: boolean,
+  width: number,
 ): Span[] {
   const members = item.instances.map((id) => byId.get(id)).filter((row) => row !== undefined);
   const ready = members.filter((row) => row.eligible).length;
   const booting = members.filter((row) => ['RESERVING', 'BOOT', 'PROBE'].includes(row.state)).length;
+  // Cursor, gaps, state, price and age take 24 cells: what remains is for the detail.
+  const room = Math.max(7, Math.min(12, width - idWidth - 24));
   const detail =
     item.state === 'renting'
       ? `${item.instances.length} of ${item.requested}`
       : booting > 0
-        ? `${ready} up ${booting} boot`
+        ? room < 12
+          ? `${ready}+${booting} boot`
+          : `${ready} up ${booting} boot`
         : `${ready}/${item.instances.length} up`;
+  const failed = item.errors.length > 0 && booting === 0 && ready === 0 ? item.errors[0] : undefined;
   return [
     span(here ? view.glyphs.cursor : ' ', 'key'),
     span(' '),
@@ -87,8 +93,9 @@ function reservationRow(
     span(' '),
     span(fitText(item.state, 7), stateStyles[item.state]),
     span(' '),
-    span(fitText(item.errors.length > 0 && booting === 0 && ready === 0 ? (item.errors[0] ?? '') : detail, 11)),
-    span(item.usdPerHour > 0 ? `${money(item.usdPerHour)}/h` : '', 'text'),
-    span(` ${age(view.now - item.createdAt)}`, 'dim'),
+    outside(fitText(room < 12 && failed !== undefined ? failed : detail, room)),
+    span(fitText(item.usdPerHour > 0 ? `${money(item.usdPerHour)}/h` : '', 8, 'right')),
+    span(` ${fitText(shortAge(view.now - item.createdAt), 3, 'right')}`, 'dim'),
+    ...(room < 12 || failed === undefined ? [] : [outside(`  ${failed}`, 'warn')]),
   ];
 }

@@ -36,12 +36,12 @@ export const strategyPane: Pane = {
     if (height >= lines.length + 1) {
       lines.push([span('  for ', 'dim'), span(strategyNotes[shown].use, 'accent')]);
     }
-    if (height >= lines.length + 2) lines.push(...previewLines(view, width).slice(0, height - lines.length));
+    if (height >= lines.length + 2) lines.push(...previewLines(view).slice(0, height - lines.length));
     return lines;
   },
 };
 
-function previewLines(view: View, width: number): Line[] {
+function previewLines(view: View): Line[] {
   const preview = view.preview;
   if (preview === null) {
     const { source } = view.snapshot.strategy;
@@ -73,12 +73,7 @@ function previewLines(view: View, width: number): Line[] {
     }
     if (mover !== null) {
       lines.push(
-        comparison(
-          fitText(`moves most ${mover}`, Math.max(14, width - 26)).trimEnd(),
-          percent(now.get(mover) ?? 0),
-          percent(preview.shares.get(mover) ?? 0),
-          arrow,
-        ),
+        comparison(`moves ${mover}`, percent(now.get(mover) ?? 0), percent(preview.shares.get(mover) ?? 0), arrow),
       );
     }
   }
