@@ -1,29 +1,22 @@
-import type { Duplex } from 'node:stream';
-import type { Dispatcher } from 'undici';
-import type { IncomingHttpHeaders } from 'undici/types/header.js';
+import type { Socket } from 'node:net';
 import type { Lease } from '../core/balancer.ts';
 import type { Ending } from '../core/domain.ts';
+import type { AnswerHead } from './answer-head.ts';
 import type { Exchange } from './exchange.ts';
 import { retryAfterMs } from './headers.ts';
+import type { AnswerListener, Outgoing, UpstreamConnection } from './upstream-connection.ts';
 import type { Upstream } from './upstreams.ts';
-
-type Controller = Dispatcher.DispatchController;
 
 /** Answers up to this size are read to their end when nobody wants them, so that the connection can be used again. */
 const cheapToDrain = 16_384;
-/** … but no longer than this; abandoning one that has ended does nothing. */
+/** … but no longer than this. */
 const drainMs = 1_000;
 
-class Cancelled extends Error {
-  override readonly name = 'Cancelled';
-}
-const cancelled = new Cancelled('cancelled by the proxy');
-
 /**
- * One try at one upstream: what undici calls while the request goes out and the answer comes in. Holds the lease from the
- * pick on and settles it exactly once; whatever arrives after that is thrown away.
+ * One try at one upstream: what its connection calls while the request goes out and the answer comes in. Holds the lease
+ * from the pick on and settles it exactly once; whatever arrives after that is thrown away.
  */
-export class Attempt implements Dispatcher.DispatchHandler {
+export class Attempt implements AnswerListener {
   readonly lease: Lease;
   readonly upstream: Upstream;
   /** Lease settled: nothing of this attempt counts any more. */
@@ -42,11 +35,13 @@ export class Attempt implements Dispatcher.DispatchHandler {
   touched = true;
   quietSince: number;
   paused = false;
-  tunnel: Duplex | null = null;
   readonly #exchange: Exchange;
-  #controller: Controller | null = null;
+  #connection: UpstreamConnection | null = null;
+  #outgoing: Outgoing | null = null;
+  #tunnel: Socket | null = null;
   #ending: Ending = 'complete';
   #retryAfterMs: number | null = null;
+  #repeated = false;
 
   constructor(exchange: Exchange, lease: Lease, upstream: Upstream, now: number) {
     this.#exchange = exchange;
@@ -56,20 +51,18 @@ export class Attempt implements Dispatcher.DispatchHandler {
     this.quietSince = now;
   }
 
-  dispatch(options: Dispatcher.DispatchOptions): void {
-    try {
-      this.upstream.pool.dispatch(options, this);
-    } catch (error) {
-      this.onResponseError(null, error as Error);
-    }
+  dispatch(outgoing: Outgoing, fresh = false): void {
+    this.#outgoing = outgoing;
+    this.#connection = this.upstream.pool.send(outgoing, this, fresh);
+    if (this.#connection === null) this.onFailure('removed');
   }
 
   /** Ends the attempt from our side, at once: the slot is free and the connection is cut. */
   cancel(ending: Ending): void {
     if (this.over) return;
     this.settle(ending);
-    this.#controller?.abort(cancelled);
-    this.tunnel?.destroy();
+    this.#connection?.abort(this);
+    this.#tunnel?.destroy();
   }
 
   settle(ending: Ending, retryAfter: number | null = null): void {
@@ -93,66 +86,76 @@ export class Attempt implements Dispatcher.DispatchHandler {
     if (!this.paused) return;
     this.paused = false;
     this.touched = true;
-    this.#controller?.resume();
+    this.#connection?.resume();
   }
 
-  onRequestStart(controller: Controller): void {
-    if (this.over) {
-      controller.abort(cancelled);
-      return;
-    }
-    this.#controller = controller;
+  onSent(): void {
     this.sentAt = this.#exchange.plane.now();
     this.touched = true;
-    this.#exchange.sending();
+    this.#exchange.sendContinue();
   }
 
-  onResponseStart(controller: Controller, status: number, headers: IncomingHttpHeaders, text?: string): void {
+  onInformation(head: AnswerHead): void {
     if (this.over) return;
     this.touched = true;
-    if (status < 200) {
-      this.#exchange.information(status, headers);
-      return;
-    }
+    this.#exchange.information(head);
+  }
+
+  onHead(head: AnswerHead): void {
+    if (this.over) return;
+    this.touched = true;
+    const { status } = head;
     this.status = status;
-    const wait = status === 429 || status === 503 ? retryAfterMs(headers['retry-after'], Date.now()) : null;
-    if (wait !== null) this.#ending = 'backoff';
-    else if (status >= 500) this.#ending = 'server_error';
-    else if (status >= 400) this.#ending = 'client_error';
-    this.#retryAfterMs = wait;
-    if (status === 429 || (status >= 502 && status <= 504)) {
-      if (this.#exchange.answerElsewhere(this, this.#ending, wait)) {
-        const length = headers['content-length'];
-        if (typeof length !== 'string' || Number(length) > cheapToDrain) controller.abort(cancelled);
-        else setTimeout(abort, drainMs, controller).unref();
-        return;
+    if (status >= 400) {
+      const wait = status === 429 || status === 503 ? retryAfterMs(head.retryAfter, Date.now()) : null;
+      if (wait !== null) this.#ending = 'backoff';
+      else this.#ending = status >= 500 ? 'server_error' : 'client_error';
+      this.#retryAfterMs = wait;
+      if (status === 429 || (status >= 502 && status <= 504)) {
+        if (this.#exchange.answerElsewhere(this, this.#ending, wait)) {
+          this.#abandon(head.contentLength);
+          return;
+        }
       }
     }
     this.answered = true;
-    if (!this.#exchange.answer(status, text ?? '', headers, this)) {
+    if (!this.#exchange.answer(head, this)) {
+      const connection = this.#connection;
       this.#exchange.attemptFailed(this, 'server_error', 'bad_answer');
-      controller.abort(cancelled);
+      connection?.abort(this);
     }
   }
 
-  onResponseData(controller: Controller, chunk: Buffer): void {
+  onData(chunk: Buffer): void {
     if (this.over) return;
     this.touched = true;
     if (this.firstByteAt === null) this.#firstByte();
-    if (!this.#exchange.write(chunk)) {
-      this.paused = true;
-      controller.pause();
-    }
+    if (!this.#exchange.write(chunk)) this.#pause();
   }
 
-  onResponseEnd(_controller: Controller, trailers: IncomingHttpHeaders): void {
+  onChunks(framed: Buffer, bytes: number): boolean {
+    if (this.over) return true;
+    if (!this.#exchange.passesFrames) return false;
+    this.touched = true;
+    if (this.firstByteAt === null) this.#firstByte();
+    if (!this.#exchange.writeFrames(framed, bytes)) this.#pause();
+    return true;
+  }
+
+  onEnd(trailers: readonly string[]): void {
+    // From here on the connection may be somebody else's.
+    this.#connection = null;
+    this.paused = false;
     if (this.over) return;
     if (this.firstByteAt === null) this.#firstByte();
     this.complete();
     this.#exchange.end(trailers);
   }
 
-  onResponseError(_controller: Controller | null, error: Error): void {
+  onFailure(code: string): void {
+    const connection = this.#connection;
+    this.#connection = null;
+    this.paused = false;
     if (this.over) return;
     // Our own side first: an upstream death and a departed client both end here.
     if (this.#exchange.clientLeft) {
@@ -160,33 +163,51 @@ export class Attempt implements Dispatcher.DispatchHandler {
       this.#exchange.closed();
       return;
     }
-    const code = (error as NodeJS.ErrnoException).code ?? error.name;
-    if (code === 'UND_ERR_INVALID_ARG' || code === 'UND_ERR_NOT_SUPPORTED') {
-      this.settle('client_gone');
-      this.#exchange.refuse(400, 'bad_request', 'The request cannot be forwarded.');
-      return;
+    // An idle connection that was closed just as it was used again says nothing about the upstream.
+    if (connection !== null && connection.used > 0 && !connection.answering && !this.#repeated) {
+      if (this.#exchange.repeatable) {
+        this.#repeated = true;
+        this.sentAt = null;
+        this.dispatch(this.#outgoing!, true);
+        return;
+      }
     }
     this.#exchange.attemptFailed(this, this.answered ? 'truncated' : 'refused', code);
   }
 
-  onRequestUpgrade(_controller: Controller, status: number, headers: IncomingHttpHeaders, socket: Duplex): void {
+  onUpgrade(head: AnswerHead, socket: Socket): void {
+    this.#connection = null;
     if (this.over) {
       socket.destroy();
       return;
     }
     this.answered = true;
-    this.status = status;
-    this.tunnel = socket;
+    this.status = head.status;
+    this.#tunnel = socket;
     this.#firstByte();
-    this.#exchange.tunnel(status, headers, socket, this);
+    this.#exchange.tunnel(head, socket, this);
+  }
+
+  #pause(): void {
+    // The last bytes may have ended the attempt: then there is nothing to hold back.
+    if (this.#connection === null) return;
+    this.paused = true;
+    this.#connection.pause();
+  }
+
+  #abandon(length: number): void {
+    const connection = this.#connection;
+    if (connection === null) return;
+    if (length < 0 || length > cheapToDrain) connection.abort(this);
+    else setTimeout(abandon, drainMs, connection, this).unref();
   }
 
   #firstByte(): void {
     this.firstByteAt = this.#exchange.plane.now();
-    this.lease.firstByte(this.firstByteAt, this.#ending === 'complete');
+    this.lease.firstByte(this.firstByteAt);
   }
 }
 
-function abort(controller: Controller): void {
-  controller.abort(cancelled);
+function abandon(connection: UpstreamConnection, attempt: Attempt): void {
+  connection.abort(attempt);
 }

@@ -55,6 +55,8 @@ export interface RunningProxy {
   close(): Promise<void>;
 }
 
+/** What a path cannot have: spaces and controls, a fragment, characters beyond one byte. */
+const badTargetPattern = /[^\x21\x22\x24-\xff]/;
 const sweepMs = 100;
 const reportMs = 250;
 const notableLagMs = 20;
@@ -74,7 +76,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
   const thread = options.thread ?? 0;
   const { table } = options;
   const balancer = createBalancer(table, options.balancer, { thread });
-  const upstreams = new Upstreams(settings, table.capacity);
+  const upstreams = new Upstreams(settings, table.capacity, monotonicMs);
   const recorder = new Recorder(thread, openLog(settings));
   const queue = new WaitQueue(balancer, settings, monotonicMs);
   const plane: Plane = {
@@ -123,7 +125,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
       return exchange;
     }
     const target = exchange.target;
-    if (target.charCodeAt(0) !== 0x2f || target.includes('#')) {
+    if (target.charCodeAt(0) !== 0x2f || badTargetPattern.test(target)) {
       const detail = 'The request target must be a path; this is no proxy for other servers.';
       exchange.refuse(400, 'bad_target', detail, ['connection', 'close']);
       return exchange;
@@ -249,6 +251,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     sweptAt = now;
     queue.expire(now);
     for (const exchange of plane.active) exchange.sweep(now);
+    upstreams.sweep(now);
   }, sweepMs);
   const poller = setInterval(() => {
     if (queue.size > 0) queue.admit();
@@ -281,7 +284,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
         const attempt = exchange.attempt;
         if (attempt !== null && !attempt.over && attempt.upstream.pool === gone.pool) exchange.cut('drained');
       }
-      gone.pool.destroy().catch(() => {});
+      gone.pool.destroy();
     }
     // Those who wait hold masks of the old directory.
     for (const exchange of plane.active) exchange.directoryChanged();
@@ -304,7 +307,8 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
       clearInterval(poller);
       clearInterval(reporter);
       if (options.report !== undefined) sendReport();
-      await Promise.all([upstreams.destroy(), tracer?.close()]);
+      upstreams.destroy();
+      await tracer?.close();
       recorder.log?.close();
     })();
     return closing;

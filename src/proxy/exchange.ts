@@ -1,18 +1,16 @@
 import type { IncomingMessage, ServerResponse as NodeResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import type { Duplex } from 'node:stream';
-import type { Dispatcher } from 'undici';
-import type { IncomingHttpHeaders } from 'undici/types/header.js';
 import type { Lease } from '../core/balancer.ts';
 import type { Ending } from '../core/domain.ts';
+import { type AnswerHead, passedTrailers } from './answer-head.ts';
 import { type Answer, openAiError, problem } from './answers.ts';
 import { Attempt } from './attempt.ts';
-import { answerHeaders, type RequestHeaders } from './headers.ts';
+import type { RequestHeaders } from './headers.ts';
 import { ModelScan } from './model-scan.ts';
 import type { Plane } from './plane.ts';
 import type { RequestTrace } from './tracer.ts';
-import { dispatchWithTrailers } from './trailer-dispatch.ts';
 import { Upload } from './upload.ts';
+import { loanBytes, type Outgoing } from './upstream-connection.ts';
 import { type Usage, UsageTail } from './usage-tail.ts';
 import type { Waiting } from './wait-queue.ts';
 
@@ -39,8 +37,6 @@ const idempotent: Readonly<Record<string, true>> = {
 type ServerResponse = NodeResponse & { readonly expectsContinue: boolean };
 
 const nothingTried: readonly number[] = [];
-/** Pieces up to this size are copied into one write; larger ones are cheaper to gather. */
-const oneWriteBytes = 8_192;
 /** A small body that is on its way is waited for this long, so that it can go out, and go out again, in one piece. */
 const bodyGraceMs = 50;
 /** A directory older than the load table can name a row that this thread does not know yet. */
@@ -130,7 +126,7 @@ export class Exchange implements Waiting {
       this.choose();
       return;
     }
-    const upload = new Upload(this.req, settings.retryBodyBytes);
+    const upload = new Upload(this.req, this.headers.contentLength, settings.retryBodyBytes);
     this.#upload = upload;
     const scan = this.headers.json && upstreams.knowsModels ? new ModelScan() : null;
     const small = !this.headers.chunked && this.headers.contentLength <= settings.retryBodyBytes;
@@ -181,7 +177,7 @@ export class Exchange implements Waiting {
     if (this.#queued) this.queueMs += this.plane.now() - this.queuedAt;
     this.#queued = false;
     if (this.attempts > 0) {
-      this.refuse(502, 'no_upstream_left', 'Every upstream that could be tried has failed.');
+      this.#giveFailure();
       return;
     }
     if (why === 'none' && this.model !== null && this.picky) {
@@ -297,11 +293,6 @@ export class Exchange implements Waiting {
 
   // --- called by the attempt ---
 
-  /** The request is being written to an upstream: the body is wanted now. */
-  sending(): void {
-    this.sendContinue();
-  }
-
   sendContinue(): void {
     if (this.#continued || !this.res.expectsContinue) return;
     this.#continued = true;
@@ -309,40 +300,46 @@ export class Exchange implements Waiting {
   }
 
   /** 1xx other than 100 and 101. */
-  information(status: number, headers: IncomingHttpHeaders): void {
+  information(head: AnswerHead): void {
     if (this.req.httpVersionMinor === 0 || this.res.socket === null || this.res.headersSent) return;
     this.#informed = true;
-    let head = `HTTP/1.1 ${status} ${status === 103 ? 'Early Hints' : 'Information'}\r\n`;
-    const { flat } = answerHeaders(headers, this.id, null, false);
-    for (let i = 0; i < flat.length; i += 2) {
-      const values = flat[i + 1]!;
-      for (const value of Array.isArray(values) ? values : [values]) head += `${flat[i]}: ${value}\r\n`;
-    }
-    this.res.socket.write(`${head}\r\n`, 'latin1');
+    const { status, passed } = head;
+    let text = `HTTP/1.1 ${status} ${status === 103 ? 'Early Hints' : 'Information'}\r\n`;
+    for (let i = 0; i < passed.length; i += 2) text += `${passed[i]}: ${passed[i + 1]}\r\n`;
+    this.res.socket.write(`${text}\r\n`, 'latin1');
   }
 
   /** The head of the answer. False when it cannot be passed on. */
-  answer(status: number, text: string, headers: IncomingHttpHeaders, attempt: Attempt): boolean {
+  answer(head: AnswerHead, attempt: Attempt): boolean {
     const { res } = this;
-    const length = headers['content-length'];
+    const { status, contentLength } = head;
     const bodiless = this.method === 'HEAD' || status === 204 || status === 304;
-    const chunked = length === undefined && !bodiless && this.req.httpVersionMinor > 0;
-    const instance = this.plane.settings.instanceHeader ? attempt.upstream.entry.id : null;
-    const head = answerHeaders(headers, this.id, instance, chunked);
-    if (head.codings) return false;
-    if (this.plane.draining || this.upgrade !== null) head.flat.push('connection', 'close');
+    const chunked = contentLength === -1 && !bodiless && this.req.httpVersionMinor > 0;
+    const flat = this.#answerHeaders(head, attempt);
+    // A length beside 204 is forbidden, and some would wait for so many bytes.
+    if (contentLength !== -1 && status !== 204) flat.push('content-length', String(contentLength));
+    if (head.trailer !== null && chunked) flat.push('trailer', head.trailer);
+    if (this.plane.draining || this.upgrade !== null) flat.push('connection', 'close');
     try {
-      res.writeHead(status, text, head.flat as string[]);
+      res.writeHead(status, head.reason, flat);
     } catch {
       return false;
     }
     this.status = status;
-    if (this.method === 'POST' && status === 200 && tellsUsage(headers)) this.#usage = new UsageTail();
+    if (this.method === 'POST' && status === 200 && tellsUsage(head)) this.#usage = new UsageTail();
     this.#chunkedAnswer = chunked;
-    this.#answerLength = bodiless ? -1 : head.contentLength;
+    this.#answerLength = bodiless ? -1 : contentLength;
     // With the first bytes of the body if they are here already, alone if they are not.
     process.nextTick(flushHead, this);
     return true;
+  }
+
+  #answerHeaders(head: AnswerHead, attempt: Attempt): string[] {
+    const flat = head.passed;
+    flat.push('via', head.via === '' ? '1.1 gpuproxy' : `${head.via}, 1.1 gpuproxy`);
+    if (!head.identified) flat.push('x-request-id', this.id);
+    if (this.plane.settings.instanceHeader) flat.push('x-gpuproxy-instance', attempt.upstream.entry.id);
+    return flat;
   }
 
   flushHead(): void {
@@ -351,59 +348,105 @@ export class Exchange implements Waiting {
     this.res.flushHeaders();
   }
 
-  /** False when the client takes no more for now; the attempt is resumed when it does. */
+  /**
+   * Passes bytes of the body on. False when the client takes no more for now; the attempt is resumed when it does. A small
+   * piece is copied, because its buffer is used again; as a string it leaves in one write with what goes before it.
+   */
   write(chunk: Buffer): boolean {
     const { res } = this;
     const headOut = this.#headOut;
+    const small = chunk.length <= loanBytes ? chunk.toString('latin1') : null;
     this.#headOut = true;
     this.bytesOut += chunk.length;
-    this.#usage?.push(chunk);
+    if (this.#usage !== null) {
+      if (small === null) this.#usage.pushEnd(chunk);
+      else this.#usage.push(small);
+    }
     if (this.bytesOut === this.#answerLength) {
       this.#ended = true;
       // Before the client can see the end: whoever has its answer must not find the slot still taken.
       this.attempt?.complete();
-      // As a string it leaves in one piece with the head: one write instead of a gathered one.
-      if (!headOut && chunk.length <= oneWriteBytes) res.end(chunk.toString('latin1'), 'latin1');
-      else res.end(chunk);
+      if (small === null) res.end(chunk);
+      else res.end(small, 'latin1');
       return true;
     }
     const { socket } = res;
-    if (this.#chunkedAnswer && socket !== null) {
-      if (this.#writeChunk(socket, chunk, headOut)) return true;
-    } else if (res.write(chunk)) return true;
-    if (!this.#drainArmed) {
-      this.#drainArmed = true;
-      const resume = () => this.attempt?.resume();
-      res.on('drain', resume);
-      this.socket.on('drain', resume);
-      res.on('close', () => this.socket.off('drain', resume));
-    }
-    return false;
+    let more: boolean;
+    if (this.#chunkedAnswer && socket !== null) more = this.#writeChunk(socket, chunk, small, headOut);
+    else more = small === null ? res.write(chunk) : res.write(small, 'latin1');
+    if (!more) this.#awaitDrain();
+    return more;
   }
 
   /**
    * One chunk of a chunked answer, framed here: the bytes are those of `res.write`, but they leave in one write where
    * node gathers three pieces. All chunks of an answer go this way, because `res.write` may hold some back.
    */
-  #writeChunk(socket: Socket, chunk: Buffer, headOut: boolean): boolean {
-    const small = chunk.length <= oneWriteBytes;
-    if (headOut && small) {
-      return socket.write(`${chunk.length.toString(16)}\r\n${chunk.toString('latin1')}\r\n`, 'latin1');
-    }
+  #writeChunk(socket: Socket, chunk: Buffer, small: string | null, headOut: boolean): boolean {
+    const size = chunk.length.toString(16);
+    if (headOut && small !== null) return socket.write(`${size}\r\n${small}\r\n`, 'latin1');
     socket.cork();
     if (!headOut) this.res.flushHeaders();
-    socket.write(`${chunk.length.toString(16)}\r\n`, 'latin1');
-    socket.write(chunk);
-    const more = socket.write('\r\n', 'latin1');
+    let more: boolean;
+    if (small !== null) more = socket.write(`${size}\r\n${small}\r\n`, 'latin1');
+    else {
+      socket.write(`${size}\r\n`, 'latin1');
+      socket.write(chunk);
+      more = socket.write('\r\n', 'latin1');
+    }
     socket.uncork();
     return more;
   }
 
-  end(trailers: IncomingHttpHeaders): void {
+  /** Chunks may be passed on as the upstream framed them. */
+  get passesFrames(): boolean {
+    return this.#chunkedAnswer && this.res.socket !== null;
+  }
+
+  /** As `write`, for whole chunks with their framing; `framed` is lent, `bytes` are in it. */
+  writeFrames(framed: Buffer, bytes: number): boolean {
+    const socket = this.res.socket!;
+    this.bytesOut += bytes;
+    const headOut = this.#headOut;
+    this.#headOut = true;
+    if (!headOut) {
+      socket.cork();
+      this.res.flushHeaders();
+    }
+    let more: boolean;
+    if (framed.length <= loanBytes) {
+      const text = framed.toString('latin1');
+      if (this.#usage !== null) this.#usage.push(text);
+      more = socket.write(text, 'latin1');
+    } else {
+      if (this.#usage !== null) this.#usage.pushEnd(framed);
+      more = socket.write(Buffer.from(framed));
+    }
+    if (!headOut) socket.uncork();
+    if (!more) this.#awaitDrain();
+    return more;
+  }
+
+  #awaitDrain(): void {
+    if (this.#drainArmed) return;
+    this.#drainArmed = true;
+    const { res } = this;
+    const resume = () => this.attempt?.resume();
+    res.on('drain', resume);
+    this.socket.on('drain', resume);
+    res.on('close', () => this.socket.off('drain', resume));
+  }
+
+  end(trailers: readonly string[]): void {
     if (this.#ended) return;
     this.#ended = true;
-    if (this.#chunkedAnswer) this.#addTrailers(trailers);
+    if (this.#chunkedAnswer && trailers.length > 0) this.#addTrailers(trailers);
     this.res.end();
+  }
+
+  /** The request can be sent once more as it was: nothing has come back and nothing of it is lost. */
+  get repeatable(): boolean {
+    return !this.#informed && !this.res.headersSent && this.#upload?.replayable !== false;
   }
 
   /**
@@ -423,6 +466,8 @@ export class Exchange implements Waiting {
   /** The attempt ended without a whole answer, and the client is still there. */
   attemptFailed(attempt: Attempt, ending: Ending, code: string): void {
     attempt.settle(ending);
+    this.#failure = ending;
+    this.#failureCode = code;
     if (this.res.headersSent) {
       this.cause = ending;
       this.#abort();
@@ -433,33 +478,34 @@ export class Exchange implements Waiting {
       this.choose();
       return;
     }
-    if (ending === 'first_byte_timeout') {
-      this.refuse(504, 'first_byte_timeout', 'The upstream did not answer in time.');
-    } else {
-      this.#reply(
-        problem(502, 'upstream_failed', `The upstream could not be reached or broke off (${code}).`, []),
-        ending,
-      );
-    }
+    this.#giveFailure();
   }
 
+  /** Tells the client how the last attempt failed. */
+  #giveFailure(): void {
+    if (this.#failure === 'first_byte_timeout') {
+      this.refuse(504, 'first_byte_timeout', 'The upstream did not answer in time.');
+      return;
+    }
+    const detail = `The upstream could not be reached or broke off (${this.#failureCode}).`;
+    this.#reply(problem(502, 'upstream_failed', detail, []), this.#failure);
+  }
+  #failure: Ending = 'refused';
+  #failureCode = '';
+
   /** The upstream has switched protocols: from here on bytes pass both ways until either side closes. */
-  tunnel(status: number, headers: IncomingHttpHeaders, upstream: Duplex, attempt: Attempt): void {
+  tunnel(answer: AnswerHead, upstream: Socket, attempt: Attempt): void {
     const { socket, res } = this;
     this.#tunnelled = true;
-    this.status = status;
+    this.status = 101;
     this.plane.recorder.upgrades++;
     res.detachSocket(socket);
     socket.removeAllListeners('data');
     socket.removeAllListeners('end');
-    const protocol = headers.upgrade ?? this.upgrade ?? 'websocket';
-    let head = `HTTP/1.1 ${status} Switching Protocols\r\nconnection: Upgrade\r\nupgrade: ${protocol}\r\n`;
-    const instance = this.plane.settings.instanceHeader ? attempt.upstream.entry.id : null;
-    const { flat } = answerHeaders(headers, this.id, instance, false);
-    for (let i = 0; i < flat.length; i += 2) {
-      const values = flat[i + 1]!;
-      for (const value of Array.isArray(values) ? values : [values]) head += `${flat[i]}: ${value}\r\n`;
-    }
+    const protocol = answer.upgrade ?? this.upgrade ?? 'websocket';
+    let head = `HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: ${protocol}\r\n`;
+    const flat = this.#answerHeaders(answer, attempt);
+    for (let i = 0; i < flat.length; i += 2) head += `${flat[i]}: ${flat[i + 1]}\r\n`;
     const writtenBefore = socket.bytesWritten;
     socket.write(`${head}\r\n`, 'latin1');
     for (const chunk of this.early) upstream.write(chunk);
@@ -562,21 +608,24 @@ export class Exchange implements Waiting {
     const attempt = new Attempt(this, lease, upstream, plane.now());
     this.attempt = attempt;
     if (this.trace !== null) this.trace.attempted(attempt);
-    const path = upstream.prefix === '' ? this.target : upstream.prefix + this.target;
-    const headers = this.headers.forward;
-    const body = this.#upload === null ? null : this.#upload.body();
-    const { trailer } = this.headers;
-    if (trailer !== null && this.headers.chunked) {
-      const { origin } = upstream.entry;
-      dispatchWithTrailers(
-        { origin, path, method: this.method, headers, trailer, body },
-        this.req,
-        attempt,
-        plane.settings,
-      );
-      return;
-    }
-    attempt.dispatch({ path, method: this.method as Dispatcher.HttpMethod, headers, body, upgrade: this.upgrade });
+    const chunkedWithTrailer = this.headers.trailer !== null && this.headers.chunked;
+    const outgoing: Outgoing = {
+      method: this.method,
+      path: upstream.prefix === '' ? this.target : upstream.prefix + this.target,
+      headers: this.#headerLines(),
+      body: this.#upload,
+      trailer: chunkedWithTrailer ? this.headers.trailer : null,
+      upgrade: this.upgrade,
+    };
+    attempt.dispatch(outgoing);
+  }
+
+  /** Made anew for every attempt: a trace gives each its own parent. */
+  #headerLines(): string {
+    const { forward } = this.headers;
+    let lines = '';
+    for (let i = 0; i < forward.length; i += 2) lines += `${forward[i]}: ${forward[i + 1]}\r\n`;
+    return lines;
   }
 
   #mayRetry(attempt: Attempt, ending: Ending): boolean {
@@ -611,16 +660,9 @@ export class Exchange implements Waiting {
     this.res.end(answer.body);
   }
 
-  #addTrailers(trailers: IncomingHttpHeaders): void {
-    for (const name in trailers) {
-      if (name === 'content-length' || name === 'transfer-encoding' || name === 'host' || name === 'connection')
-        continue;
-      try {
-        this.res.addTrailers({ [name]: trailers[name]! } as Record<string, string>);
-      } catch {
-        // A trailer that node refuses to write is left out: the body itself is whole.
-      }
-    }
+  #addTrailers(trailers: readonly string[]): void {
+    const passed = passedTrailers(trailers);
+    for (let i = 0; i < passed.length; i += 2) this.res.addTrailers([[passed[i]!, passed[i + 1]!]]);
   }
 
   /** Breaks the client's transfer so that it cannot be taken for a whole answer. */
@@ -629,7 +671,9 @@ export class Exchange implements Waiting {
     this.#ended = true;
     // Without a length and without chunks only a reset tells a broken body from a finished one.
     if (!this.#chunkedAnswer && this.#answerLength === -1) {
-      socket.resetAndDestroy();
+      // TLS tells by itself: a connection without close_notify was cut.
+      if (this.plane.settings.tls === null) socket.resetAndDestroy();
+      else socket.destroy();
       return;
     }
     socket.destroySoon();
@@ -660,12 +704,10 @@ export class Exchange implements Waiting {
 }
 
 /** May the body be that of a model, in a form that can be read as it passes? */
-function tellsUsage(headers: IncomingHttpHeaders): boolean {
-  const type = headers['content-type'];
+function tellsUsage(head: AnswerHead): boolean {
+  const type = head.contentType;
   return (
-    typeof type === 'string' &&
-    headers['content-encoding'] === undefined &&
-    (type.startsWith('application/json') || type.startsWith('text/event-stream'))
+    type !== null && !head.encoded && (type.startsWith('application/json') || type.startsWith('text/event-stream'))
   );
 }
 

@@ -1,8 +1,6 @@
-import type { IncomingHttpHeaders } from 'undici/types/header.js';
-
 /**
- * What crosses the proxy in a header block and what does not. Request headers arrive as node's flat array of names and
- * values and leave as a flat array for undici; answer headers arrive as undici's parsed object and leave as a flat array.
+ * What crosses the proxy in the headers of a request and what does not. They arrive as node's flat array of names and values
+ * and leave as one; the length of the body is told apart, because whoever sends the body frames it.
  */
 
 const pass = 0;
@@ -147,7 +145,6 @@ export function readRequestHeaders(
         if (found.contentLength !== -1) found.fault = faults.framing;
         found.contentLength = Number(value);
         if (!(found.contentLength >= 0) || !/^\d+$/.test(value)) found.fault = faults.framing;
-        forward.push(name.lower, value);
         break;
       case transferEncoding:
         if (found.chunked) found.fault = faults.framing;
@@ -238,12 +235,11 @@ function connectionNames(value: string, so_far: Set<string> | null): Set<string>
   return named;
 }
 
-/** Content-Length stays whatever Connection says: dropping it would change where the body ends. */
 function dropNamed(flat: string[], named: ReadonlySet<string>): void {
   let kept = 0;
   for (let i = 0; i < flat.length; i += 2) {
     const name = flat[i]!;
-    if (named.has(name) && name !== 'content-length' && name !== 'te') continue;
+    if (named.has(name) && name !== 'te') continue;
     flat[kept] = name;
     flat[kept + 1] = flat[i + 1]!;
     kept += 2;
@@ -251,69 +247,9 @@ function dropNamed(flat: string[], named: ReadonlySet<string>): void {
   flat.length = kept;
 }
 
-const answerDrop: Readonly<Record<string, true>> = {
-  connection: true,
-  'keep-alive': true,
-  'proxy-connection': true,
-  'proxy-authenticate': true,
-  'proxy-authentication-info': true,
-  te: true,
-  'transfer-encoding': true,
-  upgrade: true,
-  via: true,
-  'x-gpuproxy-instance': true,
-};
-
-/** The header block of an answer as node's `writeHead` takes it. `codings` is set when the body has a coding we cannot undo. */
-export type AnswerHeaders = Readonly<{
-  flat: (string | string[])[];
-  /** -1: not given. */
-  contentLength: number;
-  codings: boolean;
-}>;
-
-/**
- * `instance` null: the header is switched off. `trailers` false: the client's side cannot carry them, so they are not
- * announced.
- */
-export function answerHeaders(
-  headers: IncomingHttpHeaders,
-  requestIdValue: string,
-  instance: string | null,
-  trailers: boolean,
-): AnswerHeaders {
-  const flat: (string | string[])[] = [];
-  let length = -1;
-  let codings = false;
-  let named: Set<string> | null = null;
-  let own = true;
-  const connectionValue = headers.connection;
-  if (connectionValue !== undefined) {
-    named = connectionNames(Array.isArray(connectionValue) ? connectionValue.join(',') : connectionValue, null);
-  }
-  for (const name in headers) {
-    const value = headers[name]!;
-    if (answerDrop[name] === true) {
-      if (name === 'transfer-encoding' && (Array.isArray(value) || value.toLowerCase() !== 'chunked')) codings = true;
-      continue;
-    }
-    if (named?.has(name) === true && name !== 'content-length') continue;
-    if (name === 'content-length') length = Number(value);
-    else if (name === 'trailer' && !trailers) continue;
-    else if (name === 'x-request-id') own = false;
-    flat.push(name, value);
-  }
-  const viaValue = headers.via;
-  flat.push('via', viaValue === undefined ? '1.1 gpuproxy' : `${viaValue}, 1.1 gpuproxy`);
-  if (own) flat.push('x-request-id', requestIdValue);
-  if (instance !== null) flat.push('x-gpuproxy-instance', instance);
-  return { flat, contentLength: length, codings };
-}
-
 /** Milliseconds to wait by a Retry-After header (seconds or HTTP date); null when absent or not understood. */
-export function retryAfterMs(value: string | string[] | undefined, wallNow: number): number | null {
-  const text = Array.isArray(value) ? value[0] : value;
-  if (text === undefined) return null;
+export function retryAfterMs(text: string | null, wallNow: number): number | null {
+  if (text === null) return null;
   if (/^\d+$/.test(text.trim())) return Math.min(Number(text) * 1000, 86_400_000);
   const at = Date.parse(text);
   return Number.isNaN(at) ? null : Math.min(Math.max(0, at - wallNow), 86_400_000);

@@ -1,12 +1,21 @@
 import type { IncomingMessage } from 'node:http';
-import { Readable } from 'node:stream';
+import { passedTrailers } from './answer-head.ts';
 import type { ModelScan } from './model-scan.ts';
+
+/** What takes a request body: the connection to an upstream. */
+export interface BodySink {
+  /** False: no more for now; `drained` is called when there is room again. */
+  take(chunk: Buffer): boolean;
+  finish(trailers: readonly string[]): void;
+}
 
 /**
  * The body of one request on its way from the client to one upstream after another. What has arrived is kept while it is
  * small enough to be sent again; beyond that it only passes through, at the pace of the upstream.
  */
 export class Upload {
+  /** Content-Length; -1: it comes in chunks. */
+  readonly length: number;
   /** Bytes received from the client. */
   bytes = 0;
   /** The client has sent all of it. */
@@ -19,14 +28,15 @@ export class Upload {
   readonly #keepBytes: number;
   #kept: Buffer[] = [];
   #keptBytes = 0;
-  #stream: UploadStream | null = null;
+  #sink: BodySink | null = null;
   #scan: ModelScan | null = null;
   /** Reading ahead of a consumer stops here. */
   #aheadBytes: number;
   #onProgress: (() => void) | null = null;
 
-  constructor(req: IncomingMessage, keepBytes: number) {
+  constructor(req: IncomingMessage, length: number, keepBytes: number) {
     this.#req = req;
+    this.length = length;
     this.#keepBytes = keepBytes;
     this.#aheadBytes = keepBytes;
     req.on('data', (chunk: Buffer) => this.#data(chunk));
@@ -57,34 +67,43 @@ export class Upload {
     return this.#keptBytes >= this.#aheadBytes;
   }
 
-  /** What to give to undici: all of the body when it is here, else a stream of it. Only while `replayable`. */
-  body(): Buffer | Readable | null {
-    if (this.complete) {
-      this.#stream = null;
-      if (this.#keptBytes === 0) return null;
-      if (this.#kept.length > 1) this.#kept = [Buffer.concat(this.#kept)];
-      return this.#kept[0]!;
-    }
-    this.#stream = new UploadStream(this);
-    return this.#stream;
+  /** Bytes that are kept. */
+  get size(): number {
+    return this.#keptBytes;
   }
 
-  /** The upstream begins to take `stream`: everything kept goes first. */
-  consume(stream: UploadStream): void {
-    if (stream !== this.#stream) return;
-    for (const chunk of this.#kept) stream.push(chunk);
+  /** All that is kept, in one piece: the whole body when it is complete. Only while `replayable`. */
+  whole(): Buffer {
+    if (this.#kept.length !== 1) this.#kept = [Buffer.concat(this.#kept)];
+    return this.#kept[0]!;
+  }
+
+  /** From now on `sink` takes it, from the beginning. Only while `replayable`. */
+  attach(sink: BodySink): void {
+    this.#sink = sink;
+    let more = true;
+    for (const chunk of this.#kept) more = sink.take(chunk);
     this.#forgetIfLarge();
-    if (this.complete) stream.push(null);
-    else this.#req.resume();
+    if (this.complete) this.#finish();
+    else if (more) this.#req.resume();
+    else this.#req.pause();
   }
 
-  resume(stream: UploadStream): void {
-    if (stream === this.#stream && !this.complete) this.#req.resume();
+  /** `sink` has gone; what arrives now waits for the next one. */
+  detach(sink: BodySink): void {
+    if (this.#sink !== sink) return;
+    this.#sink = null;
+    if (!this.complete) this.#req.pause();
+  }
+
+  /** `sink` has room again. */
+  drained(sink: BodySink): void {
+    if (sink === this.#sink && !this.complete) this.#req.resume();
   }
 
   /** Nobody takes it any more: what is still to come is thrown away. */
   discard(): void {
-    this.#stream = null;
+    this.#sink = null;
     this.#onProgress = null;
     this.#scan = null;
     this.#kept = [];
@@ -96,11 +115,11 @@ export class Upload {
   #data(chunk: Buffer): void {
     this.touched = true;
     this.bytes += chunk.length;
-    const stream = this.#stream;
-    if (stream?.consuming === true) {
+    const sink = this.#sink;
+    if (sink !== null) {
       if (this.replayable) this.#keep(chunk);
       this.#forgetIfLarge();
-      if (!stream.push(chunk)) this.#req.pause();
+      if (!sink.take(chunk)) this.#req.pause();
       return;
     }
     if (!this.replayable) return; // discarded
@@ -113,8 +132,15 @@ export class Upload {
   #end(): void {
     this.complete = true;
     this.touched = true;
-    if (this.#stream?.consuming === true) this.#stream.push(null);
+    if (this.#sink !== null) this.#finish();
     this.#onProgress?.();
+  }
+
+  #finish(): void {
+    const sink = this.#sink!;
+    this.#sink = null;
+    const { rawTrailers } = this.#req;
+    sink.finish(rawTrailers.length === 0 ? rawTrailers : passedTrailers(rawTrailers));
   }
 
   #keep(chunk: Buffer): void {
@@ -127,26 +153,6 @@ export class Upload {
     this.#kept = [];
     this.#keptBytes = 0;
     this.replayable = false;
-  }
-}
-
-/** One upstream's view of an upload. A new one for every attempt, so that an upstream that fails takes nothing with it. */
-export class UploadStream extends Readable {
-  consuming = false;
-  readonly #upload: Upload;
-
-  constructor(upload: Upload) {
-    super({ highWaterMark: 65_536 });
-    this.#upload = upload;
-  }
-
-  override _read(): void {
-    if (this.consuming) {
-      this.#upload.resume(this);
-      return;
-    }
-    this.consuming = true;
-    this.#upload.consume(this);
   }
 }
 

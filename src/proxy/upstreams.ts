@@ -1,11 +1,11 @@
-import { buildConnector, Pool } from 'undici';
 import type { DirectoryEntry } from '../core/directory.ts';
 import type { ProxySettings } from './settings.ts';
+import { UpstreamPool } from './upstream-pool.ts';
 
 /** An upstream as this thread reaches it. */
 export type Upstream = Readonly<{
   entry: DirectoryEntry;
-  pool: Pool;
+  pool: UpstreamPool;
   /** Path of the base URL, put before the path of every request; mostly empty. */
   prefix: string;
 }>;
@@ -18,14 +18,15 @@ export class Upstreams {
   readonly #settings: ProxySettings;
   readonly #rows: (Upstream | undefined)[] = [];
   readonly #capacity: number;
+  readonly #now: () => number;
   #known: Uint8Array;
   #byModel = new Map<string, Uint8Array | null>();
   #models = new Set<string>();
   #anyModel = false;
-  #connect: { timeout: number; connect: buildConnector.connector } | null = null;
 
-  constructor(settings: ProxySettings, capacity: number) {
+  constructor(settings: ProxySettings, capacity: number, now: () => number) {
     this.#settings = settings;
+    this.#now = now;
     this.#capacity = capacity;
     this.#known = new Uint8Array(capacity);
   }
@@ -79,7 +80,7 @@ export class Upstreams {
         next.delete(row);
       } else {
         this.#rows[row] = undefined;
-        if (entry?.generation === generation) upstream.pool.close().catch(() => {});
+        if (entry?.generation === generation) upstream.pool.retire();
         else gone.push(upstream);
       }
     }
@@ -98,32 +99,18 @@ export class Upstreams {
     return gone;
   }
 
-  async destroy(): Promise<void> {
-    await Promise.all(this.all().map((upstream) => upstream.pool.destroy()));
+  /** Closes connections that have been idle for long. */
+  sweep(now: number): void {
+    for (const upstream of this.#rows) upstream?.pool.sweep(now);
   }
 
-  /** Made anew when the timeout has changed: it is fixed in the connector. */
-  #connector(): buildConnector.connector {
-    const timeout = this.#settings.connectTimeoutMs + 1000;
-    if (this.#connect?.timeout !== timeout) {
-      const connect = buildConnector({ timeout, rejectUnauthorized: this.#settings.verifyUpstreamTls, allowH2: false });
-      this.#connect = { timeout, connect };
-    }
-    return this.#connect.connect;
+  destroy(): void {
+    for (const upstream of this.all()) upstream.pool.destroy();
   }
 
   #open(entry: DirectoryEntry): Upstream {
     const url = new URL(entry.origin);
-    const pool = new Pool(url.origin, {
-      // HTTP/1.1 only: upgrades, trailers and early hints then behave the same towards every upstream.
-      allowH2: false,
-      // Deadlines are kept by the proxy's own sweep, which is cheaper than a timer a request and exact enough.
-      headersTimeout: 0,
-      bodyTimeout: 0,
-      keepAliveTimeout: 30_000,
-      maxHeaderSize: 65_536,
-      connect: (options, callback) => this.#connector()(options, callback),
-    });
+    const pool = new UpstreamPool(url, this.#settings, this.#now);
     return { entry, pool, prefix: url.pathname === '/' ? '' : url.pathname.replace(/\/+$/, '') };
   }
 }

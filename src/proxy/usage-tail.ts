@@ -6,22 +6,28 @@ export type Usage = Readonly<{ promptTokens: number; completionTokens: number }>
 
 /**
  * Remembers the last pieces of an answer of a model, where servers tell what it cost: at the end of a JSON document, or in
- * the last event of a stream. Holds pieces that are there anyway and copies nothing until the end.
+ * the last event of a stream.
  */
 export class UsageTail {
-  readonly #pieces: Buffer[] = [];
-  #bytes = 0;
+  readonly #pieces: string[] = [];
+  #length = 0;
 
-  push(piece: Buffer): void {
+  /** Of `piece`, one character a byte, no more than the end is needed. */
+  push(piece: string): void {
     this.#pieces.push(piece);
-    this.#bytes += piece.length;
-    while (this.#bytes - this.#pieces[0]!.length >= keptBytes) this.#bytes -= this.#pieces.shift()!.length;
+    this.#length += piece.length;
+    while (this.#length - this.#pieces[0]!.length >= keptBytes) this.#length -= this.#pieces.shift()!.length;
+  }
+
+  /** The same, of a piece that is no string yet. */
+  pushEnd(piece: Buffer): void {
+    this.push(piece.toString('latin1', Math.max(0, piece.length - keptBytes)));
   }
 
   /** What the last `usage` says, in the words of OpenAI or of Anthropic; null when there is none. */
   read(): Usage | null {
-    const all = this.#pieces.length === 1 ? this.#pieces[0]! : Buffer.concat(this.#pieces);
-    const text = all.toString('latin1', Math.max(0, all.length - keptBytes));
+    // Pieces may come with the framing of their chunks.
+    const text = this.#pieces.join('').replace(/\r\n[0-9a-fA-F]{1,7}\r\n/g, '');
     const at = text.lastIndexOf('"usage"');
     if (at === -1) return null;
     const usage = text.slice(at);

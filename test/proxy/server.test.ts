@@ -5,6 +5,7 @@ import { createServer as createHttpsServer, request as httpsRequest } from 'node
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { connect as connectTls } from 'node:tls';
 import { afterAll, expect, test } from 'vitest';
 import { monotonicMs } from '../../src/clock.ts';
 import { echo, RawClient, Rig, readAll, sleep, until } from './rig.ts';
@@ -96,6 +97,17 @@ test('TLS on the listener and towards upstreams', async () => {
   await using rig = await Rig.start({ settings: { tls, verifyUpstreamTls: false } });
   rig.join('a', `https://127.0.0.1:${(upstream.address() as AddressInfo).port}`);
   expect(await askTls(rig.proxy.port, tls.cert, '/x')).toEqual({ status: 200, text: 'secure /x' });
+  // A body that breaks off without any framing: the connection is cut, and the proxy goes on.
+  rig.leave('a');
+  await rig.backend('b', (req, res) => {
+    res.write('part');
+    setTimeout(() => req.socket.destroy(), 30);
+  });
+  const old = connectTls({ host: '127.0.0.1', port: rig.proxy.port, ca: tls.cert });
+  old.on('error', () => {});
+  old.write('GET / HTTP/1.0\r\n\r\n');
+  await new Promise((resolve) => old.resume().once('close', resolve));
+  expect(rig.endings('b')).toEqual({ truncated: 1 });
   // Plain HTTP on a TLS port is closed, not answered.
   const plain = new RawClient(rig.proxy.port).send('GET / HTTP/1.1\r\nHost: x\r\n\r\n');
   await until(() => plain.closed);

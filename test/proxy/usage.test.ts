@@ -7,7 +7,7 @@ import { Rig, until } from './rig.ts';
 function read(body: string, size: number) {
   const bytes = Buffer.from(body);
   const tail = new UsageTail();
-  for (let at = 0; at < bytes.length; at += size) tail.push(bytes.subarray(at, at + size));
+  for (let at = 0; at < bytes.length; at += size) tail.pushEnd(bytes.subarray(at, at + size));
   return tail.read();
 }
 
@@ -32,8 +32,8 @@ test.each([
 
 test('an answer is held no longer than its end needs', () => {
   const tail = new UsageTail();
-  for (let i = 0; i < 1000; i++) tail.push(Buffer.alloc(100, 'x'));
-  tail.push(Buffer.from(`{${usage}}`));
+  for (let i = 0; i < 1000; i++) tail.pushEnd(Buffer.alloc(100, 'x'));
+  tail.pushEnd(Buffer.from(`{${usage}}`));
   expect(tail.read()).toEqual({ promptTokens: 12, completionTokens: 30 });
 });
 
