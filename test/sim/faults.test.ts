@@ -96,14 +96,14 @@ test('a flag reads like the object', () => {
 describe.concurrent('on an API', () => {
   test('latency delays, and only the calls it names', () =>
     withSim(async (sim, vast, ionet) => {
-      sim.faults.add({ kind: 'latency', ms: 250, provider: 'vast', route: 'list' });
+      sim.faults.add({ kind: 'latency', ms: 900, provider: 'vast', route: 'list' });
       const timed = async (work: Promise<unknown>) => {
         const started = performance.now();
         await work;
         return performance.now() - started;
       };
-      expect(await timed(vast.send('GET', '/api/v1/instances/'))).toBeGreaterThan(240);
-      expect(await timed(ionet.send('GET', `${caas}/deployments`))).toBeLessThan(240);
+      expect(await timed(vast.send('GET', '/api/v1/instances/'))).toBeGreaterThan(890);
+      expect(await timed(ionet.send('GET', `${caas}/deployments`))).toBeLessThan(890);
       expect(one(sim.faults.list()).hits).toBe(1);
     }));
 

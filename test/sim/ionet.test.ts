@@ -140,7 +140,7 @@ describe.concurrent('deployments', () => {
     }));
 
   test('runs for a while before its public_url is known, and the url serves some time after that', () =>
-    withSim({ bootMs: { min: 500, max: 500 } }, async (ionet) => {
+    withSim({ bootMs: { min: 1000, max: 1000 } }, async (ionet) => {
       const id = (await ionet.deploy()).body.deployment_id;
       expect((await ionet.get(id)).status).toBe('deployment requested');
       expect((await ionet.get(id)).started_at).toBeNull();

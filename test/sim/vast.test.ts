@@ -220,7 +220,7 @@ describe.concurrent('renting', () => {
     }));
 
   test('walks from null over created and loading to running; ports come last, on IPv4 and IPv6, as strings', () =>
-    withSim({ bootMs: { min: 400, max: 400 } }, async (vast) => {
+    withSim({ bootMs: { min: 1000, max: 1000 } }, async (vast) => {
       const id = await vast.rent();
       const statuses: unknown[] = [];
       const row = await until(
@@ -381,7 +381,7 @@ describe.concurrent('instances', () => {
     }));
 
   test('stop and start: exited and stopped, then another port', () =>
-    withSim({ bootMs: { min: 150, max: 150 } }, async (vast) => {
+    withSim({ bootMs: { min: 150, max: 150 } }, async (vast, sim) => {
       const id = await vast.rent();
       const running = await until(
         () => vast.get(id) as Promise<Row>,
@@ -397,6 +397,7 @@ describe.concurrent('instances', () => {
         next_state: 'stopped',
         ports: null,
       });
+      sim.faults.add({ kind: 'slow_boot' });
       await vast.send('PUT', `/api/v0/instances/${id}/`, { state: 'running' });
       expect(await vast.get(id)).toMatchObject({ actual_status: 'exited', intended_status: 'running' });
       const again = await until(
