@@ -9,9 +9,3 @@ export function ewmaStep(average: number, sample: number, dtMs: number, tauMs: n
   if (!(dtMs > 0)) return average;
   return average + (sample - average) * -Math.expm1(-dtMs / tauMs);
 }
-
-/** The value `dtMs` after its last sample: what is not measured drifts toward `target`. */
-export function ewmaRead(average: number, target: number, dtMs: number, tauMs: number): number {
-  if (!(dtMs > 0)) return average;
-  return target + (average - target) * Math.exp(-dtMs / tauMs);
-}

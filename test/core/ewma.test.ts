@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { ewmaRead, ewmaStep } from '../../src/core/ewma.ts';
+import { ewmaStep } from '../../src/core/ewma.ts';
 
 type Step = typeof ewmaStep;
 const tauMs = 30_000;
@@ -66,19 +66,7 @@ describe('ewma', () => {
     expect(() => fc.assert(independentOfCount(byCount))).toThrow('Property failed');
   });
 
-  test('reading without samples drifts to the target and never past it', () => {
-    fc.assert(
-      fc.property(ms, ms, gap, (average, target, dt) => {
-        const read = ewmaRead(average, target, dt, tauMs);
-        const [low, high] = average < target ? [average, target] : [target, average];
-        return read >= low - 1e-6 && read <= high + 1e-6;
-      }),
-    );
-    expect(ewmaRead(100, 20, 10 * tauMs, tauMs)).toBeCloseTo(20, 1);
-  });
-
   test('a clock that steps back changes nothing', () => {
     expect(ewmaStep(10, 20, -5, tauMs)).toBe(10);
-    expect(ewmaRead(10, 20, -5, tauMs)).toBe(10);
   });
 });

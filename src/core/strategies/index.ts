@@ -17,8 +17,4 @@ const rows: Readonly<Record<StrategyName, Strategy>> = {
 /** The registry: one line a strategy, in the order of `strategyNames`. */
 export const strategies: readonly Strategy[] = strategyNames.map((name) => rows[name]);
 
-export function strategyNamed(name: StrategyName): Strategy {
-  return rows[name];
-}
-
 export type { Pick, PickContext, Strategy } from './strategy.ts';
