@@ -20,8 +20,14 @@ const report = await runSchedules({
 });
 const lines = [
   `${report.schedules} schedules in ${report.seconds.toFixed(0)} s, ${report.rented} contracts made; ledger and marketplaces agreed after each`,
-  ...Object.entries(report.deaths)
+  'died',
+  ...Object.entries(report.stages).map(([stage, count]) => `  ${String(count).padStart(4)}  ${stage}`),
+  `  ${String(report.survived).padStart(4)}  after all was done`,
+  'at',
+  ...Object.entries(report.points)
     .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([where, count]) => `  ${String(count).padStart(4)}  ${where}`),
+    .map(([point, count]) => `  ${String(count).padStart(4)}  ${point}`),
 ];
 console.log(lines.join('\n'));
+// Node's own teardown waits for ever, spinning, for handles of children that were killed.
+process.exit(0);

@@ -4,44 +4,64 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { buildSync } from 'esbuild';
 import { type FaultInput, type Simulator, startSimulator } from '../../src/sim/simulator.ts';
 import type { Action, Message, Plan, Setup, State } from './protocol.ts';
 
 /**
- * Deaths by the process's own hand, at the steps of a rental, of a roll-back and of a destroy: every commit and every
- * paid call lies between two of them.
+ * Where the process dies. `at` is by its own hand, at a step that the application announces before it takes it: every
+ * commit and every paid call lies between two of them. `fault` is by the parent's hand, while the marketplace has the
+ * call in hand: it has not carried it out, has and cannot say so, or does after the process is dead.
  */
-const deathsAtSteps = {
-  rent: [
-    'before-intent',
-    'after-intent',
-    'call',
-    'answered',
-    'before-outcome',
-    'after-outcome',
-    'before-answer',
-    'answer',
-  ],
-  rollBack: ['before-rollback', 'rollback', 'destroy', 'destroyed'],
-  destroy: ['destroy', 'destroyed'],
-} as const;
+type Point = Readonly<{ name: string; at: string } | { name: string; fault: FaultInput }>;
+type Stage = Readonly<{ kind: 'rent' | 'rollBack' | 'destroy'; points: readonly Point[] }>;
 
-/** Deaths by the parent's: while the marketplace has the call and has not carried it out, or has and cannot say so. */
-const deathsOnTheWire = {
-  rent: [
-    { name: 'during the call', fault: { kind: 'hang', when: 'before', route: 'rent', times: 1 } },
-    { name: 'accepted, not answered', fault: { kind: 'hang', when: 'after', route: 'rent', times: 1 } },
-    // It goes through after the process is dead, and perhaps after the next one has looked.
-    { name: 'carried out late', fault: { kind: 'latency', ms: 250, route: 'rent', times: 1 } },
-  ],
-  destroy: [
-    { name: 'during destroy', fault: { kind: 'hang', when: 'before', route: 'destroy', times: 1 } },
-    { name: 'destroyed, not answered', fault: { kind: 'hang', when: 'after', route: 'destroy', times: 1 } },
-  ],
-} as const satisfies Record<string, readonly { name: string; fault: FaultInput }[]>;
+const step = (name: string): Point => ({ name, at: name });
+const stages = {
+  'before intent': { kind: 'rent', points: [step('before-intent')] },
+  'after intent': { kind: 'rent', points: [step('after-intent'), step('call')] },
+  'during the call': {
+    kind: 'rent',
+    points: [{ name: 'in the call', fault: { kind: 'hang', when: 'before', route: 'rent', times: 1 } }],
+  },
+  'accepted, not answered': {
+    kind: 'rent',
+    points: [
+      { name: 'carried out', fault: { kind: 'hang', when: 'after', route: 'rent', times: 1 } },
+      { name: 'carried out late', fault: { kind: 'latency', ms: 250, route: 'rent', times: 1 } },
+    ],
+  },
+  'after the answer': {
+    kind: 'rent',
+    points: ['answered', 'before-outcome', 'after-outcome', 'before-answer', 'answer'].map(step),
+  },
+  'during roll-back': {
+    kind: 'rollBack',
+    points: [
+      step('before-rollback'),
+      step('rollback'),
+      { name: 'destroy of a roll-back', at: 'destroy' },
+      { name: 'destroyed by a roll-back', at: 'destroyed' },
+    ],
+  },
+  'during destroy': {
+    kind: 'destroy',
+    points: [
+      step('destroy'),
+      step('destroyed'),
+      { name: 'in the destroy', fault: { kind: 'hang', when: 'before', route: 'destroy', times: 1 } },
+      { name: 'destroyed, not answered', fault: { kind: 'hang', when: 'after', route: 'destroy', times: 1 } },
+    ],
+  },
+} as const satisfies Record<string, Stage>;
+export type StageName = keyof typeof stages;
+export const stageNames = Object.keys(stages) as StageName[];
+
+/** Steps that come once for every instance. */
+const manifold = new Set(['call', 'answered', 'before-outcome', 'after-outcome', 'destroy', 'destroyed']);
 
 /** Fails some of the rentals for good, so that all-or-nothing has something to roll back. */
-const halfRefused: FaultInput = { kind: 'rate_limit', route: 'rent', probability: 0.5, times: 8 };
+const halfRefused: FaultInput = { kind: 'rate_limit', route: 'rent', probability: 0.6, times: 20 };
 
 const randomFaults: readonly FaultInput[] = [
   { kind: 'error', status: 503, when: 'before', route: 'rent', times: 2 },
@@ -67,8 +87,11 @@ const randomFaults: readonly FaultInput[] = [
 
 export type CrashReport = Readonly<{
   schedules: number;
-  /** Schedules by the point at which the process died; `alive` are those that finished first and were killed idle. */
-  deaths: Readonly<Record<string, number>>;
+  /** How often the process died in each stage, and at each point of it. */
+  stages: Readonly<Record<StageName, number>>;
+  points: Readonly<Record<string, number>>;
+  /** Schedules that finished before their death came. */
+  survived: number;
   rented: number;
   seconds: number;
 }>;
@@ -78,7 +101,8 @@ const maxUsdPerHour = 12;
 /**
  * Kills and restarts the application over and over on one ledger and one pair of marketplaces. After each restart the
  * ledger and the marketplaces have to agree: every contract that exists is owned by a reservation that wants it, every
- * contract that the ledger believes in exists, all-or-nothing holds, the budget holds, foreign instances are untouched.
+ * contract that the ledger believes in exists, all-or-nothing holds, the budget holds, what was charged is
+ * booked, foreign instances are untouched.
  * Throws with the seed and the number of the schedule that failed.
  */
 export async function runSchedules(options: {
@@ -105,58 +129,75 @@ export async function runSchedules(options: {
     ionetKey: simulator.ionetKey,
     maxUsdPerHour,
   };
-  const deaths: Record<string, number> = {};
+  const died = Object.fromEntries(stageNames.map((name) => [name, 0])) as Record<StageName, number>;
+  const points: Record<string, number> = {};
+  let survived = 0;
+  const code = bundle(dataDir);
+  const load = () => Child.load(code, setup);
   let child: Child | null = null;
   let next: Child | null = null;
   let schedule = 0;
   let trace: string[] = [];
   try {
     const foreign = await rentForeign(simulator);
-    child = await Child.start(setup);
-    let state = await agreement(simulator, child, foreign);
+    child = load();
+    await child.open();
+    const books: Books = { apart: 0 };
+    let state = await agreement(simulator, child, foreign, books);
     for (schedule = 1; schedule <= options.schedules; schedule += 1) {
-      const actions = chooseActions(state, schedule, random, pick);
-      const kinds = (['rent', 'destroy'] as const).filter((kind) =>
-        actions.some((action) => (kind === 'rent') === (action.kind === 'reserve')),
-      );
-      const kind = pick(kinds);
-      const whole = actions.find((action) => action.kind === 'reserve' && action.allOrNothing);
-      const wire = random() < 0.35 ? pick<{ name: string; fault: FaultInput }>(deathsOnTheWire[kind]) : null;
-      const rollBack = kind === 'rent' && wire === null && whole !== undefined && random() < 0.5;
-      const step = pick<string>(deathsAtSteps[rollBack ? 'rollBack' : kind]);
+      const live = state.upstreams.filter((view) => view.phase === 'booting' || view.phase === 'running');
+      // The stage that was met least often; now and then any.
+      const possible = stageNames.filter((name) => stages[name].kind !== 'destroy' || live.length > 0);
+      const least = Math.min(...possible.map((name) => died[name]));
+      const stageName = pick(random() < 0.2 ? possible : possible.filter((name) => died[name] === least));
+      const stage: Stage = stages[stageName];
+      const point = pick(stage.points);
+      const actions = chooseActions(stage.kind, live, schedule, random, pick);
       const plan: Plan = {
         actions,
-        dieAt: wire === null ? { step, occurrence: random() < 0.6 ? 1 : 1 + Math.floor(random() * 3) } : null,
+        dieAt:
+          'at' in point
+            ? { step: point.at, occurrence: manifold.has(point.at) ? 1 + Math.floor(random() * random() * 3) : 1 }
+            : null,
       };
-      const faults = rollBack
-        ? [halfRefused]
-        : random() < 0.6
-          ? Array.from({ length: 1 + Math.floor(random() * 2) }, () => pick(randomFaults))
-          : [];
-      trace = [JSON.stringify({ plan, wire: wire?.name ?? null, faults })];
+      const wire = 'fault' in point ? point.fault : null;
+      const faults =
+        stage.kind === 'rollBack'
+          ? [halfRefused]
+          : random() < 0.6
+            ? Array.from({ length: 1 + Math.floor(random() * 2) }, () => pick(randomFaults))
+            : [];
+      trace = [JSON.stringify({ point, plan, faults })];
       for (const fault of faults) simulator.faults.add(fault);
-      if (wire !== null) simulator.faults.add(wire.fault);
+      if (wire !== null) simulator.faults.add(wire);
       const known = new Set(state.reservations.map((reservation) => reservation.id));
 
-      next = Child.load(setup);
-      const death = await child.runToDeath(plan, wire === null ? null : () => struck(simulator, wire.fault));
-      const where = death.killed ? (wire?.name ?? plan.dieAt?.step ?? 'idle') : 'alive';
-      trace.push(`died: ${where}; results: ${JSON.stringify(death.results)}`);
-      deaths[where] = (deaths[where] ?? 0) + 1;
+      next = load();
+      const death = await child.runToDeath(plan, wire === null ? null : () => struck(simulator, wire));
+      trace.push(`${death.killed ? 'died' : 'survived'}; results: ${JSON.stringify(death.results)}`);
+      if (death.killed) {
+        died[stageName] += 1;
+        points[point.name] = (points[point.name] ?? 0) + 1;
+      } else survived += 1;
       // Half of the repairs run under what is left of the faults.
       if (random() < 0.5) simulator.faults.clear();
       child = next;
       await child.open();
       if (faults.length > 0) await sleep(30);
       simulator.faults.clear();
-      if (wire?.fault.kind === 'latency') await sleep(wire.fault.ms);
-      state = await agreement(simulator, child, foreign);
+      if (wire?.kind === 'latency') await sleep(wire.ms);
+      state = await agreement(simulator, child, foreign, books);
+      allOrNothing(actions, state, known);
       await repeat(simulator, child, actions, state, known);
-      options.log?.(`${schedule} ${where}: ${simulator.instances().length - foreign.length} alive`);
+      options.log?.(
+        `${schedule} ${stageName}, ${point.name}${death.killed ? '' : ' (survived)'}: ${simulator.instances().length - foreign.length} alive`,
+      );
     }
     return {
       schedules: options.schedules,
-      deaths,
+      stages: died,
+      points,
+      survived,
       rented: simulator.ledger().length - foreign.length,
       seconds: (performance.now() - startedAt) / 1000,
     };
@@ -171,32 +212,43 @@ export async function runSchedules(options: {
 }
 
 function chooseActions(
-  state: State,
+  kind: Stage['kind'],
+  live: State['upstreams'],
   schedule: number,
   random: () => number,
   pick: <T>(items: readonly T[]) => T,
 ): Action[] {
-  const live = state.upstreams.filter((view) => view.phase === 'booting' || view.phase === 'running');
   const owners = [...new Set(live.flatMap((view) => view.reservation ?? []))];
   const actions: Action[] = [];
-  if (owners.length > 0 && (live.length > 6 || random() < 0.4)) {
+  if (kind === 'destroy' || (owners.length > 0 && (live.length > 6 || random() < 0.3))) {
     for (const reservation of owners) {
       if (random() < 0.6) actions.push({ kind: 'release', reservation });
     }
-    const view = pick(live);
-    if (actions.length === 0) actions.push({ kind: 'destroy', instance: view.id });
+    if (actions.length === 0) actions.push({ kind: 'destroy', instance: pick(live).id });
   }
-  if (actions.length === 0 || random() < 0.5) {
-    const provider = pick([undefined, undefined, 'vast.ai', 'io.net'] as const);
+  if (kind !== 'destroy' || random() < 0.3) {
+    const provider = kind === 'rollBack' ? undefined : pick([undefined, undefined, 'vast.ai', 'io.net'] as const);
+    const whole = kind === 'rollBack' || random() < 0.5;
     actions.push({
       kind: 'reserve',
-      count: 1 + Math.floor(random() * 4),
+      count: kind === 'rollBack' ? 4 : 1 + Math.floor(random() * 4),
       filter: { maxUsdPerHour: 1.5, ...(provider === undefined ? {} : { provider }) },
-      allOrNothing: random() < 0.5,
+      allOrNothing: whole,
       ...(random() < 0.4 ? { idempotencyKey: `key-${schedule}` } : {}),
     });
   }
   return actions;
+}
+
+/** A reservation of this schedule that was to be all or nothing is one of the two. */
+function allOrNothing(actions: readonly Action[], state: State, known: ReadonlySet<string>): void {
+  const action = actions.find((candidate) => candidate.kind === 'reserve');
+  if (action === undefined || !action.allOrNothing) return;
+  for (const { id, requested } of state.reservations.filter((reservation) => !known.has(reservation.id))) {
+    const alive = state.upstreams.filter((view) => view.reservation === id && view.phase !== 'ended').length;
+    if (alive !== 0 && alive !== requested)
+      throw new Error(`${id} was all or nothing and has ${alive} of ${requested}`);
+  }
 }
 
 /** The client that got no answer asks again with the same key: what was rented for it is the answer, and no more is rented. */
@@ -237,11 +289,11 @@ function struck(simulator: Simulator, fault: FaultInput): boolean {
 }
 
 /** Waits until ledger and marketplaces agree and nothing is open; throws with the difference. */
-async function agreement(simulator: Simulator, child: Child, foreign: readonly string[]): Promise<State> {
+async function agreement(simulator: Simulator, child: Child, foreign: readonly string[], books: Books): Promise<State> {
   const deadline = performance.now() + 15_000;
   for (;;) {
     const state = await child.look();
-    const difference = disagreement(simulator, state, foreign);
+    const difference = disagreement(simulator, state, foreign) ?? misbooked(simulator, state, foreign, books);
     if (difference === null) return state;
     if (performance.now() > deadline) throw new Error(difference);
     await sleep(15);
@@ -282,6 +334,37 @@ function disagreement(simulator: Simulator, state: State, foreign: readonly stri
   return null;
 }
 
+/** USD by which ledger and marketplaces were apart when they last agreed: seconds of use are measured on both sides. */
+type Books = { apart: number };
+
+/** What the marketplaces have charged is what the ledger has booked. */
+function misbooked(simulator: Simulator, state: State, foreign: readonly string[], books: Books): string | null {
+  const charged = simulator
+    .ledger()
+    .filter((entry) => !foreign.includes(entry.contract))
+    .reduce((sum, entry) => sum + entry.chargedUsd, 0);
+  const apart = state.spentUsd - charged;
+  // The cheapest hour of prepaid time costs several times as much.
+  if (Math.abs(apart - books.apart) > 0.1) return `booked $${state.spentUsd}, charged $${charged.toFixed(4)}`;
+  books.apart = apart;
+  return null;
+}
+
+/** The program of the process in one file: it is loaded hundreds of times. */
+function bundle(dir: string): string {
+  const outfile = join(dir, 'child.mjs');
+  buildSync({
+    entryPoints: [fileURLToPath(new URL('child.ts', import.meta.url))],
+    bundle: true,
+    format: 'esm',
+    platform: 'node',
+    outfile,
+    logLevel: 'warning',
+    banner: { js: `import{createRequire as __cr}from'node:module';const require=__cr(import.meta.url);` },
+  });
+  return outfile;
+}
+
 /** Instances of the same account that somebody else rented. */
 async function rentForeign(simulator: Simulator): Promise<string[]> {
   const headers = { authorization: `Bearer ${simulator.vastKey}`, 'content-type': 'application/json' };
@@ -308,15 +391,9 @@ class Child {
   #listeners = new Set<(message: Message) => void>();
   #output = '';
 
-  static async start(setup: Setup): Promise<Child> {
-    const child = Child.load(setup);
-    await child.open();
-    return child;
-  }
-
   /** A process that has loaded its code and waits for `open`. */
-  static load(setup: Setup): Child {
-    return new Child(setup);
+  static load(code: string, setup: Setup): Child {
+    return new Child(code, setup);
   }
 
   async open(): Promise<void> {
@@ -326,8 +403,8 @@ class Child {
     await ready;
   }
 
-  private constructor(setup: Setup) {
-    this.#process = fork(fileURLToPath(new URL('child.ts', import.meta.url)), [JSON.stringify(setup)], {
+  private constructor(code: string, setup: Setup) {
+    this.#process = fork(code, [JSON.stringify(setup)], {
       execArgv: ['--disable-warning=ExperimentalWarning'],
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       // The same few modules are loaded hundreds of times.

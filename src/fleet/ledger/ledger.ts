@@ -1,5 +1,5 @@
 import { chmodSync, mkdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
 import { z } from 'zod';
 import type { FleetEvent } from '../app.ts';
@@ -140,7 +140,7 @@ const sqlValue = (value: string | number | boolean | null): SQLInputValue =>
  * Throws LedgerLockedError when another process holds it.
  */
 export function openLedger(dataDir: string): Ledger {
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  makeFolder(dataDir);
   const lock = lockDataDir(dataDir);
   let db: DatabaseSync;
   try {
@@ -418,6 +418,20 @@ export function openLedger(dataDir: string): Ledger {
     },
   };
   return ledger;
+}
+
+/** Not `recursive`: that one tries for ever where a folder cannot be made, as below /proc. */
+function makeFolder(path: string): void {
+  const make = () => mkdirSync(path, { mode: 0o700 });
+  try {
+    make();
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST') return;
+    if (code !== 'ENOENT' || dirname(path) === path) throw error;
+    makeFolder(dirname(path));
+    make();
+  }
 }
 
 function openDatabase(file: string): DatabaseSync {
