@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseEnv } from 'node:util';
 import { z } from 'zod';
+import { isBaseUrl } from './core/base-url.ts';
 import { strategyNames } from './core/domain.ts';
 import type { HealthSettings } from './core/health.ts';
 
@@ -34,25 +35,13 @@ const fraction = z.coerce
   .number({ error: 'a number from 0 to 1' })
   .min(0, { error: 'a number from 0 to 1' })
   .max(1, { error: 'a number from 0 to 1' });
-const httpUrl = z
-  .string()
-  .refine((text) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol), {
-    error: 'an http:// or https:// URL',
-  })
-  .transform((text) => text.replace(/\/+$/, ''));
 /** Of a server that requests are sent to: what else a URL can carry would be lost on the way, or be shown to people. */
-const baseUrl = httpUrl.refine((text) => isBaseUrl(text), {
-  error: 'an http:// or https:// URL without user, password, query and fragment',
-});
+const baseUrl = z
+  .string()
+  .refine(isBaseUrl, { error: 'an http:// or https:// URL without user, password, query and fragment' })
+  .transform((text) => text.replace(/\/+$/, ''));
 const path = z.string().regex(/^\//, { error: 'a path that begins with /' });
 const text = z.string().min(1, { error: 'a text that is not empty' });
-
-/** True for an http(s) URL that carries nothing but an address and a path. */
-export function isBaseUrl(text: string): boolean {
-  if (!URL.canParse(text)) return false;
-  const { protocol, username, password, search, hash } = new URL(text);
-  return /^https?:$/.test(protocol) && `${username}${password}${search}${hash}` === '';
-}
 
 export type UpstreamSetting = Readonly<{ name: string; url: string }>;
 
@@ -168,7 +157,7 @@ export const variables = {
     secret: true,
   },
   GPUPROXY_URL: {
-    schema: httpUrl,
+    schema: baseUrl,
     default: 'http://127.0.0.1:8080',
     shown: 'http://127.0.0.1:8080',
     help: 'Where client commands find the server',

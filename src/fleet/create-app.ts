@@ -1,5 +1,6 @@
-import { type Config, healthSettingsOf, isBaseUrl } from '../config.ts';
+import { type Config, healthSettingsOf } from '../config.ts';
 import { type Balancer, createBalancer } from '../core/balancer.ts';
+import { isBaseUrl } from '../core/base-url.ts';
 import { type ProviderName, type StrategyName, strategyNames } from '../core/domain.ts';
 import { LoadTable } from '../core/load-table.ts';
 import type { Provider } from '../providers/provider.ts';

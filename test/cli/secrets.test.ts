@@ -1,0 +1,315 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { type Simulator, startSimulator } from '../../src/sim/simulator.ts';
+import { eventually } from '../helpers/eventually.ts';
+import { createProgram, type Outcome, type Program } from './program.ts';
+
+/** One for each way in; a leak names the way by its text. */
+const secrets = {
+  vastKey: 'PLANTED-vast-key',
+  ionetKey: 'PLANTED-ionet-key',
+  upstreamKey: 'PLANTED-upstream-key',
+  adminKey: 'PLANTED-admin-key',
+  collectorKey: 'PLANTED-collector-key',
+  flagKey: 'PLANTED-flag-key',
+  wrongKey: 'PLANTED-wrong-key',
+  bearer: 'PLANTED-bearer',
+  cookie: 'PLANTED-cookie',
+  query: 'PLANTED-query',
+  env: 'PLANTED-env',
+  onstart: 'PLANTED-onstart',
+  body: 'PLANTED-body',
+  urlPassword: 'PLANTED-url-password',
+  dotenv: 'PLANTED-dotenv',
+} as const;
+
+let program: Program;
+let simulator: Simulator;
+let collector: Server;
+let server: ChildProcess;
+let folder: string;
+let log = '';
+let api = '';
+let proxy = '';
+/** Everything that came out, by where it came out. */
+const outputs = new Map<string, string>();
+const outcome = (name: string, { stdout, stderr }: Outcome) => outputs.set(name, `${stdout}\n${stderr}`);
+
+beforeAll(async () => {
+  [program, simulator] = await Promise.all([
+    createProgram(),
+    startSimulator({ vastKey: secrets.vastKey, ionetKey: secrets.ionetKey, bootMs: { min: 50, max: 100 }, speed: 50 }),
+  ]);
+  let spans = '';
+  collector = createServer((req, res) => {
+    req.setEncoding('utf8').on('data', (text: string) => {
+      spans += text;
+      outputs.set('spans', spans);
+    });
+    req.on('end', () => res.end('{}'));
+  }).listen(0, '127.0.0.1');
+  await new Promise((resolve) => collector.once('listening', resolve));
+  folder = mkdtempSync(join(program.folder, 'secrets-'));
+  mkdirSync(join(folder, 'conf'));
+  server = spawn(process.execPath, [program.main, 'serve', '--port', '0', '--proxy-port', '0', '--threads', '1'], {
+    cwd: folder,
+    env: program.environment({
+      GPUPROXY_CONFIG_DIR: join(folder, 'conf'),
+      GPUPROXY_DATA_DIR: join(folder, 'data'),
+      GPUPROXY_API_KEY: secrets.adminKey,
+      VASTAI_API_KEY: secrets.vastKey,
+      VASTAI_URL: simulator.vastUrl,
+      IONET_API_KEY: secrets.ionetKey,
+      IONET_URL: simulator.ionetUrl,
+      UPSTREAM_API_KEY: secrets.upstreamKey,
+      OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${(collector.address() as AddressInfo).port}`,
+      OTEL_EXPORTER_OTLP_HEADERS: `x-key=${secrets.collectorKey}`,
+      ACCESS_LOG: join(folder, 'access.log'),
+      HEALTH_INTERVAL_SECONDS: '0.2',
+      REFRESH_SECONDS: '1',
+      PROXY_AUTH: 'required',
+    }),
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  for (const stream of [server.stdout, server.stderr]) {
+    stream?.setEncoding('utf8').on('data', (text: string) => {
+      log += text;
+    });
+  }
+  await eventually(() => /data plane +http/.test(log), 'the addresses');
+  const address = (name: string) => new RegExp(`${name} +(http://[0-9.:]+)`).exec(log)?.[1] ?? '';
+  [api, proxy] = [address('control plane'), address('data plane')];
+});
+afterAll(async () => {
+  server?.kill('SIGKILL');
+  collector?.close();
+  await simulator?.[Symbol.asyncDispose]();
+  program?.remove();
+});
+
+const call = async (
+  name: string,
+  method: string,
+  path: string,
+  body?: unknown,
+  headers: Record<string, string> = {},
+) => {
+  const answer = await fetch(`${api}${path}`, {
+    method,
+    headers: {
+      'x-api-key': secrets.adminKey,
+      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      ...headers,
+    },
+    ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+  });
+  const text = await answer.text();
+  outputs.set(`${name} (${method} ${path})`, `${JSON.stringify([...answer.headers])}\n${text}`);
+  return { status: answer.status, text };
+};
+
+it('no secret that goes in anywhere comes out anywhere', { timeout: 120_000 }, async () => {
+  await eventually(async () => {
+    const { text } = await call('offers', 'GET', '/api/v1/gpu/instances');
+    return (JSON.parse(text) as { count: number }).count > 0;
+  }, 'offers');
+
+  // In: bodies, good and bad.
+  const config = { env: { HF_TOKEN: secrets.env }, onstart: `curl -H 'Authorization: ${secrets.onstart}' x` };
+  const rented = await call(
+    'reserve',
+    'POST',
+    '/api/v1/gpu/instances/reserve',
+    { count: 2, config },
+    { 'idempotency-key': 'once' },
+  );
+  expect(rented.status).toBe(201);
+  const replay = await call(
+    'replay',
+    'POST',
+    '/api/v1/gpu/instances/reserve',
+    { count: 2, config },
+    { 'idempotency-key': 'once' },
+  );
+  expect(replay.status).toBe(201);
+  await call('bad env', 'POST', '/api/v1/gpu/instances/reserve', { count: 1, config: { env: secrets.env } });
+  await call('bad env name', 'POST', '/api/v1/gpu/instances/reserve', {
+    count: 1,
+    config: { env: { 'A B': secrets.env } },
+  });
+  await call('bad onstart', 'POST', '/api/v1/gpu/instances/reserve', {
+    count: 1,
+    config: { onstart: [secrets.onstart] },
+  });
+  await call('bad json', 'POST', '/api/v1/gpu/instances/reserve', `{"count": 1, "x": "${secrets.body}`);
+  await call('bad key', 'POST', '/api/v1/keys', { name: 'x', scope: 'read', key: secrets.body });
+  for (const url of [
+    `http://me:${secrets.urlPassword}@127.0.0.1:9`,
+    `http://127.0.0.1:9/?token=${secrets.urlPassword}`,
+  ]) {
+    expect((await call('upstream', 'POST', '/api/v1/upstreams', { name: 'mine', url })).status).toBe(400);
+  }
+
+  // In: headers and query strings, of both planes.
+  await call('wrong key', 'GET', '/api/v1/fleet', undefined, { 'x-api-key': secrets.wrongKey, cookie: secrets.cookie });
+  await call('query', 'GET', `/api/v1/fleet?api_key=${secrets.query}`);
+  await call('unknown path', 'GET', `/api/v1/flet?token=${secrets.query}`, undefined, {
+    authorization: `Bearer ${secrets.bearer}`,
+  });
+  await eventually(async () => (await call('ready', 'GET', '/readyz')).status === 200, 'an upstream in rotation');
+  for (const headers of [
+    { 'x-api-key': secrets.adminKey, cookie: secrets.cookie },
+    { 'x-api-key': secrets.wrongKey },
+    { authorization: `Bearer ${secrets.bearer}` },
+    {},
+  ]) {
+    const answer = await fetch(`${proxy}/v1/chat/completions?key=${secrets.query}`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', ...(headers as Record<string, string>) },
+      body: JSON.stringify({ max_tokens: 3, messages: [{ role: 'user', content: secrets.body }] }),
+    });
+    const text = await answer.text();
+    // What a model says to its own user is the user's; what the proxy says itself is looked at.
+    if (answer.status >= 400) outputs.set(`data plane ${Object.keys(headers)}`, text);
+  }
+  for (const port of [new URL(api).port, new URL(proxy).port]) {
+    outputs.set(
+      `broken request to ${port}`,
+      await raw(Number(port), `GET / HTTP/1.1\r\nHost: x\r\nX-API-Key ${secrets.bearer}\r\n\r\n`),
+    );
+  }
+
+  // In: answers of providers that quote what they were sent.
+  for (const provider of ['vast', 'ionet'] as const) {
+    const key = provider === 'vast' ? secrets.vastKey : secrets.ionetKey;
+    const status = provider === 'vast' ? 401 : 400;
+    const body = { msg: `no such key: ${key}`, detail: `Authorization: Bearer ${key}`, error: `key ${key}` };
+    simulator.faults.add({ kind: 'error', status, body, provider });
+    await call('provider trouble', 'POST', '/api/v1/providers/refresh');
+    await call('rent in trouble', 'POST', '/api/v1/gpu/instances/reserve', { count: 1, config });
+    await eventually(async () => {
+      const { text } = await call('providers', 'GET', '/api/v1/providers');
+      return text.includes('"status":"error"');
+    }, 'the trouble to be seen');
+    simulator.faults.clear();
+  }
+
+  // In: flags, environment and files of commands, and what they say.
+  const at = ['-u', api, '-k', secrets.flagKey];
+  outcome('load', await program.run(['load', ...at]));
+  outcome('load debug', await program.run(['load', '--debug', ...at]));
+  outcome('curl', await program.run(['reserve', '2', '--curl', ...at]));
+  outcome('stray word', await program.run(['-key', secrets.flagKey, 'lod']));
+  outcome('wrong option', await program.run(['load', '--kex', '-k', secrets.flagKey]));
+  outcome('bad env flag', await program.run(['reserve', '1', '--env', `A B=${secrets.env}`, ...at]));
+  outcome('url', await program.run(['load', '-u', `http://me:${secrets.urlPassword}@127.0.0.1:9`]));
+  outcome(
+    'url doctor',
+    await program.run(['doctor', '--offline', '-u', `http://me:${secrets.urlPassword}@127.0.0.1:9`]),
+  );
+  const env = { GPUPROXY_API_KEY: secrets.adminKey, VASTAI_API_KEY: secrets.vastKey, VASTAI_URL: simulator.vastUrl };
+  for (const args of [
+    ['doctor'],
+    ['config', 'show'],
+    ['config', 'show', '--json'],
+    ['version'],
+    ['keys'],
+    ['events', '--help'],
+  ]) {
+    outcome(args.join(' '), await program.run([...args, ...(args[0] === 'config' ? [] : ['-u', api])], { env }));
+  }
+  outcome('doctor wrong key', await program.run(['doctor'], { env: { ...env, VASTAI_API_KEY: secrets.wrongKey } }));
+  outcome(
+    'set',
+    await program.run(['config', 'set', 'apiKey', secrets.flagKey], {
+      env: { GPUPROXY_CONFIG_DIR: join(folder, 'other') },
+    }),
+  );
+  outcome('get', await program.run(['config', 'show'], { env: { GPUPROXY_CONFIG_DIR: join(folder, 'other') } }));
+  for (const [name, value] of Object.entries({
+    UPSTREAMS: `a=http://me:${secrets.urlPassword}@127.0.0.1:9`,
+    VASTAI_URL: `http://me:${secrets.urlPassword}@127.0.0.1:9`,
+    OTEL_EXPORTER_OTLP_HEADERS: `no header ${secrets.collectorKey}`,
+    GPUPROXY_API_KEY: 'PLANTED',
+  })) {
+    outcome(
+      `serve with a wrong ${name}`,
+      await program.run(['serve'], { env: { [name]: value, GPUPROXY_PORT: '99999' } }),
+    );
+  }
+  outcome(
+    'dashboard',
+    await program.run(['tui', '--once', '-u', api], {
+      env: { GPUPROXY_API_KEY: secrets.adminKey, COLUMNS: '200', LINES: '60' },
+    }),
+  );
+
+  // Out: everything that can be asked for.
+  for (const path of [
+    'fleet',
+    'state',
+    'reservations',
+    'providers',
+    'requests',
+    'decisions',
+    'keys',
+    'cost',
+    'loadbalancer/loads',
+    'openapi.json',
+    'docs',
+  ]) {
+    expect((await call('out', 'GET', `/api/v1/${path}`)).status, path).toBe(200);
+  }
+  await call('out', 'GET', '/metrics');
+  const stop = new AbortController();
+  const events = await fetch(`${api}/api/v1/events?last_event_id=0`, {
+    headers: { 'x-api-key': secrets.adminKey },
+    signal: stop.signal,
+  });
+  const first = await events.body!.getReader().read();
+  outputs.set('events', new TextDecoder().decode(first.value));
+  stop.abort();
+  await eventually(() => outputs.has('spans'), 'spans');
+
+  const ended = new Promise((resolve) => server.once('exit', resolve));
+  server.kill('SIGTERM');
+  await ended;
+  outputs.set('log of the server', log);
+  const files = [
+    join(folder, 'access.log'),
+    ...readdirSync(join(folder, 'data')).map((name) => join(folder, 'data', name)),
+  ];
+  for (const file of files) {
+    if (statSync(file).isFile()) outputs.set(file, readFileSync(file, 'latin1'));
+  }
+  expect(files.length).toBeGreaterThan(1);
+  expect(outputs.get(join(folder, 'access.log'))).toContain('/v1/chat/completions');
+
+  const leaks = [...outputs].flatMap(([where, text]) =>
+    Object.values(secrets)
+      .filter((secret) => text.includes(secret))
+      .map((secret) => `${secret} in ${where}: ${excerpt(text, secret)}`),
+  );
+  expect(leaks).toEqual([]);
+});
+
+function excerpt(text: string, secret: string): string {
+  const at = text.indexOf(secret);
+  return JSON.stringify(text.slice(Math.max(0, at - 80), at + secret.length + 20));
+}
+
+function raw(port: number, text: string): Promise<string> {
+  return new Promise((resolve) => {
+    let received = '';
+    const socket = connect(port, '127.0.0.1', () => socket.write(text));
+    socket.setEncoding('utf8').on('data', (part: string) => {
+      received += part;
+    });
+    socket.on('error', () => {});
+    socket.on('close', () => resolve(received));
+  });
+}
