@@ -1,4 +1,5 @@
 import { fieldsOf, listOf, numberOf } from './fields.ts';
+import { type ConfigOptions, costOf } from './offer-options.ts';
 import type { Session } from './session.ts';
 
 /** What a batch would rent if each provider gave its cheapest matching offers: an estimate, nothing is held. */
@@ -7,26 +8,29 @@ export type BatchPlan = Readonly<{
   count: number;
   requested: number;
   price_per_hour: number;
+  /** Charged at once where time is prepaid. */
+  prepaid_usd: number;
 }>;
 
 export async function planBatch(
   session: Session,
   filters: Readonly<Record<string, string | number | boolean>>,
+  config: ConfigOptions,
   counts: Readonly<Record<string, number>>,
 ): Promise<BatchPlan> {
-  const chosen: { offer: unknown; price: number }[] = [];
+  const chosen: { offer: unknown; perHour: number; prepaid: number }[] = [];
   let requested = 0;
   for (const [provider, count] of Object.entries(counts)) {
     if (count === 0) continue;
     requested += count;
-    const { body } = await session.call('GET', '/gpu/instances', { query: { ...filters, provider } });
+    const { body } = await session.call('GET', '/gpu/instances', { query: { gpu_count: 1, ...filters, provider } });
     const offers = listOf(fieldsOf(body).instances)
-      .map((offer) => ({ offer, price: numberOf(offer.price_per_hour) ?? 0, stock: numberOf(offer.available) ?? 1 }))
-      .sort((a, b) => a.price - b.price);
+      .map((offer) => ({ offer, ...costOf(offer, config), stock: numberOf(offer.available) ?? 1 }))
+      .sort((a, b) => a.perHour - b.perHour);
     // A pooled offer stands for as many instances as are in stock.
     chosen.push(
       ...offers
-        .flatMap(({ offer, price, stock }) => Array.from({ length: Math.min(stock, count) }, () => ({ offer, price })))
+        .flatMap(({ stock, ...one }) => Array.from({ length: Math.min(stock, count) }, () => one))
         .slice(0, count),
     );
   }
@@ -34,6 +38,9 @@ export async function planBatch(
     instances: chosen.map(({ offer }) => offer),
     count: chosen.length,
     requested,
-    price_per_hour: Math.round(chosen.reduce((sum, { price }) => sum + price, 0) * 1e6) / 1e6,
+    price_per_hour: money(chosen.reduce((sum, { perHour }) => sum + perHour, 0)),
+    prepaid_usd: money(chosen.reduce((sum, { prepaid }) => sum + prepaid, 0)),
   };
 }
+
+const money = (usd: number): number => Math.round(usd * 1e6) / 1e6;

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { suggest } from './command.ts';
-import { usageError } from './exit.ts';
+import { CliError, exitCodes, usageError } from './exit.ts';
 import { type Fields, numberOf, textOf } from './fields.ts';
 import { nearest } from './nearest.ts';
 import { type Column, usd } from './output.ts';
@@ -129,6 +129,27 @@ export function positive(name: string): (word: string) => number {
     if (!(value > 0)) throw usageError(`${name}: got "${word}", accepts a number above 0`);
     return value;
   };
+}
+
+/** What one instance of an offer costs, USD: per hour, and at once where time is prepaid. */
+export function costOf(offer: Fields, config: ConfigOptions): { perHour: number; prepaid: number } {
+  const perHour = config.maxBid ?? numberOf(offer.price_per_hour) ?? 0;
+  const prepaidHours = numberOf(offer.prepaid_hours);
+  return { perHour, prepaid: prepaidHours === null ? 0 : perHour * (config.hours ?? prepaidHours) };
+}
+
+/** "$3.16 per hour in total, $12.00 charged at once". */
+export function costText(perHour: number | null, prepaid: number | null): string {
+  const atOnce = prepaid === null || prepaid <= 0 ? '' : `, ${usd(prepaid)} charged at once`;
+  return `${usd(perHour)} per hour in total${atOnce}`;
+}
+
+/** A plan without an offer: there is nothing to ask about, and nothing may be rented unasked. */
+export function nothingToRent(reasons: readonly string[]): CliError {
+  return new CliError(exitCodes.nothing, 'no_offers', 'nothing was rented: no offers match the filters', {
+    why: reasons.length === 0 ? null : reasons.join('; '),
+    hint: 'look at "gpuproxy list", then loosen the filters or lower the count',
+  });
 }
 
 /** Columns of offers, in the words of the reservation table. */

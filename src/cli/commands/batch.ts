@@ -7,13 +7,15 @@ import { fieldsOf, linesOf, numberOf, textOf } from '../fields.ts';
 import {
   type ConfigOptions,
   configBody,
+  costText,
   type FilterOptions,
   filtersBody,
+  nothingToRent,
   wholeFrom,
   withFilters,
   withInstanceConfig,
 } from '../offer-options.ts';
-import { counted, usd } from '../output.ts';
+import { counted } from '../output.ts';
 import { callPaid } from '../paid-call.ts';
 import { confirm, notConfirmed, openSession } from '../session.ts';
 
@@ -45,18 +47,17 @@ export function build(command: Command): void {
     const session = openSession(command);
     const filters = filtersBody(options);
     if (options.dryRun === true || (session.interactive && options.yes !== true)) {
-      const plan = await planBatch(session, filters, { 'vast.ai': options.vastai, 'io.net': options.ionet });
+      const plan = await planBatch(session, filters, options, { 'vast.ai': options.vastai, 'io.net': options.ionet });
+      const price = `about ${costText(plan.price_per_hour, plan.prepaid_usd)}`;
       if (options.dryRun === true) {
         if (session.json) session.printJson(plan);
         else
-          session.print(
-            `Would rent ${counted(plan.count, 'instance')} (requested: ${plan.requested}) for about ${usd(plan.price_per_hour)} per hour in total\n`,
-          );
+          session.print(`Would rent ${counted(plan.count, 'instance')} (requested: ${plan.requested}) for ${price}\n`);
         if (plan.count === 0) process.exitCode = exitCodes.nothing;
         return;
       }
-      const price = `about ${usd(plan.price_per_hour)} per hour in total`;
-      if (plan.count > 0 && !(await confirm(`Rent ${counted(plan.count, 'instance')} for ${price}?`))) {
+      if (plan.count === 0) throw nothingToRent([]);
+      if (!(await confirm(`Rent ${counted(plan.count, 'instance')} for ${price}?`))) {
         throw notConfirmed(`nothing was rented (it would cost ${price})`);
       }
     }

@@ -6,6 +6,8 @@ import { nearest } from '../nearest.ts';
 import {
   type ConfigOptions,
   configBody,
+  costOf,
+  costText,
   gpuText,
   offerColumns,
   providerWord,
@@ -38,7 +40,8 @@ export function build(command: Command): void {
           else session.print(table(offerColumns, [found]));
           return;
         }
-        const price = `${usd(numberOf(found.price_per_hour))} per hour`;
+        const { perHour, prepaid } = costOf(found, options);
+        const price = costText(perHour, prepaid);
         if (!(await confirm(`Rent ${gpuText(found.gpu_name, found.gpu_count)} for ${price}?`))) {
           throw notConfirmed(`nothing was rented (it would cost ${price})`);
         }

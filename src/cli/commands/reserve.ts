@@ -6,9 +6,11 @@ import { type Fields, fieldsOf, linesOf, listOf, numberOf, textOf } from '../fie
 import {
   type ConfigOptions,
   configBody,
+  costText,
   type FilterOptions,
   filtersBody,
   gpuText,
+  nothingToRent,
   offerColumns,
   vramText,
   wholeFrom,
@@ -58,11 +60,10 @@ export function build(command: Command): void {
         if (offers.length === 0) process.exitCode = exitCodes.nothing;
         return;
       }
-      if (offers.length > 0) {
-        session.note(planText(fieldsOf(plan.body), false).trimEnd());
-        if (!(await confirm(`Rent ${counted(offers.length, 'instance')} for ${priceText(fieldsOf(plan.body))}?`))) {
-          throw notConfirmed(`nothing was rented (it would cost ${priceText(fieldsOf(plan.body))})`);
-        }
+      if (offers.length === 0) throw nothingToRent(linesOf(fieldsOf(plan.body).errors));
+      session.note(planText(fieldsOf(plan.body), false).trimEnd());
+      if (!(await confirm(`Rent ${counted(offers.length, 'instance')} for ${priceText(fieldsOf(plan.body))}?`))) {
+        throw notConfirmed(`nothing was rented (it would cost ${priceText(fieldsOf(plan.body))})`);
       }
     }
     const answer = await callPaid(session, '/gpu/instances/reserve', body, options.idempotencyKey ?? randomUUID());
@@ -109,8 +110,6 @@ function planText(plan: Fields, quiet: boolean): string {
   return head + (offers.length === 0 ? '' : table(offerColumns, offers)) + errors.join('');
 }
 
-/** "$3.16 per hour in total, $12.00 prepaid". */
 function priceText(plan: Fields): string {
-  const prepaid = numberOf(plan.prepaid_usd) ?? 0;
-  return `${usd(numberOf(plan.price_per_hour))} per hour in total${prepaid > 0 ? `, ${usd(prepaid)} charged at once` : ''}`;
+  return costText(numberOf(plan.price_per_hour), numberOf(plan.prepaid_usd));
 }
