@@ -15,16 +15,29 @@ const often = {
   forMs: z.number().positive().optional(),
 };
 
-/**
- * `route` is the name of one call or of a group. Calls of both marketplaces: `rent`, `list`, `get`, `destroy`, `update`,
- * `logs`; of vast.ai: `search`, `bid`, `reboot`, `user`, `gpu_names`, `filters`; of io.net: `hardware`, `replicas`,
- * `price`, `locations`, `public_hardware`, `containers`, `extend`, `name`. Groups: `search` (all that find offers),
- * `paid` (rent and extend), `read`, `write`.
- */
+/** Names of calls: of both marketplaces, of vast.ai, of io.net. */
+const routes = [
+  ...['rent', 'list', 'get', 'destroy', 'update', 'logs', 'other'],
+  ...['search', 'bid', 'reboot', 'command', 'user', 'gpu_names', 'filters'],
+  ...['hardware', 'replicas', 'price', 'locations', 'public_hardware', 'containers', 'extend', 'name'],
+];
+/** `search`: all that find offers. `paid`: all that buy. `read` is what is not `write`. */
+const groups: Readonly<Record<string, readonly string[]>> = {
+  search: ['search', 'hardware', 'replicas', 'price', 'locations', 'public_hardware'],
+  paid: ['rent', 'extend'],
+  write: ['rent', 'extend', 'destroy', 'update', 'bid', 'reboot', 'command'],
+};
+const route = z.enum([...routes, 'paid', 'read', 'write']);
+
+/** Whether the word, the name of a call or of a group, means this call. */
+export function namesRoute(word: string, name: string): boolean {
+  return word === name || (word === 'read' ? !groups.write?.includes(name) : groups[word]?.includes(name) === true);
+}
+
 const api = {
   ...often,
   provider: z.enum(['vast', 'ionet', 'all']).default('all'),
-  route: z.string().optional(),
+  route: route.optional(),
 };
 /** `before`: nothing happens on the server. `after`: it does what was asked, and then the answer is lost. */
 const when = z.enum(['before', 'after']).default('before');
@@ -64,7 +77,7 @@ export const faultSchema = z.discriminatedUnion('kind', [
     how: z.enum(['reset', 'hang', 'error', 'truncate']).default('reset'),
     ...api,
     when: z.enum(['before', 'after']).default('after'),
-    route: z.string().default('paid'),
+    route: route.default('paid'),
   }),
   /** 200 with a body that is not what was promised. */
   z.strictObject({

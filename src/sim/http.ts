@@ -41,7 +41,6 @@ export type Route = Readonly<{
   pattern: RegExp;
   /** What faults call it. */
   name: string;
-  groups: readonly string[];
   /** Whether it wants a key: `optional` refuses only a wrong one. */
   key: 'required' | 'optional' | 'none';
   /** Seconds between two calls of one identity, where a limit is documented. */

@@ -324,37 +324,20 @@ export function createIonetMarket(world: World): Market {
     method: string,
     path: string,
     name: string,
-    groups: readonly string[],
     handle: Route['handle'],
     key: Route['key'] = 'required',
-  ): Route => ({ method, pattern: pathPattern(path), name, groups, key, handle });
+  ): Route => ({ method, pattern: pathPattern(path), name, key, handle });
 
   const free = (): number => pools.reduce((sum, pool) => sum + pool.free, 0);
 
   const routes: readonly Route[] = [
-    route('GET', `${enterprise}/hardware/max-gpus-per-container`, 'hardware', ['search', 'read'], hardwareList),
-    route('GET', `${enterprise}/available-replicas`, 'replicas', ['search', 'read'], replicas),
-    route('GET', `${enterprise}/price`, 'price', ['search', 'read'], price),
-    ...[enterprise, open].map((prefix) =>
-      route('GET', `${prefix}/locations`, 'locations', ['search', 'read'], locationList, 'optional'),
-    ),
-    route(
-      'GET',
-      `${open}/hardware`,
-      'public_hardware',
-      ['search', 'read'],
-      () => data({ hardware: publicRows(true) }),
-      'none',
-    ),
-    route(
-      'GET',
-      '/v1/io-cloud/vmaas/hardware',
-      'public_hardware',
-      ['search', 'read'],
-      () => data({ hardware: publicRows(false) }),
-      'none',
-    ),
-    route('GET', `${enterprise}/clusters/check_cluster_name_availability`, 'name', ['read'], (request) => {
+    route('GET', `${enterprise}/hardware/max-gpus-per-container`, 'hardware', hardwareList),
+    route('GET', `${enterprise}/available-replicas`, 'replicas', replicas),
+    route('GET', `${enterprise}/price`, 'price', price),
+    ...[enterprise, open].map((prefix) => route('GET', `${prefix}/locations`, 'locations', locationList, 'optional')),
+    route('GET', `${open}/hardware`, 'public_hardware', () => data({ hardware: publicRows(true) }), 'none'),
+    route('GET', '/v1/io-cloud/vmaas/hardware', 'public_hardware', () => data({ hardware: publicRows(false) }), 'none'),
+    route('GET', `${enterprise}/clusters/check_cluster_name_availability`, 'name', (request) => {
       const name = request.query.get('cluster_name');
       if (name === null) {
         return unprocessable([{ loc: ['query', 'cluster_name'], msg: 'Field required', type: 'missing' }]);
@@ -365,7 +348,6 @@ export function createIonetMarket(world: World): Market {
       'PUT',
       `${enterprise}/clusters/:/update-name`,
       'update',
-      ['write'],
       byId((it, request) => {
         const parsed = parseBody(request, renameBody);
         if ('status' in parsed) return parsed;
@@ -374,15 +356,14 @@ export function createIonetMarket(world: World): Market {
         return json(200, { status: 'success', message: 'Cluster name updated successfully' });
       }),
     ),
-    route('POST', `${enterprise}/deploy`, 'rent', ['paid', 'write'], deploy),
-    route('GET', `${enterprise}/deployments`, 'list', ['read'], listDeployments),
+    route('POST', `${enterprise}/deploy`, 'rent', deploy),
+    route('GET', `${enterprise}/deployments`, 'list', listDeployments),
     ...[enterprise, open].flatMap((prefix) => [
-      route('GET', `${prefix}/deployment/:/log/:`, 'logs', ['read'], byId(logStream)),
+      route('GET', `${prefix}/deployment/:/log/:`, 'logs', byId(logStream)),
       route(
         'GET',
         `${prefix}/deployment/:/containers`,
         'containers',
-        ['read'],
         byId((it) => data(workers(world, it))),
       ),
     ]),
@@ -390,14 +371,12 @@ export function createIonetMarket(world: World): Market {
       'GET',
       `${enterprise}/deployment/:/containers-jobs/:`,
       'containers',
-      ['read'],
       byId((it) => data(workers(world, it))),
     ),
     route(
       'GET',
       `${enterprise}/deployment/:/container/:`,
       'containers',
-      ['read'],
       byId((it, request) => {
         const found = workers(world, it).workers.find((worker) => worker.container_id === request.params[1]);
         return found ? data(found) : detail(404, 'Not found');
@@ -407,7 +386,6 @@ export function createIonetMarket(world: World): Market {
       'POST',
       `${enterprise}/deployment/:/extend`,
       'extend',
-      ['paid', 'write'],
       byId((it, request) => {
         const parsed = parseBody(request, extendBody);
         if ('status' in parsed) return parsed;
@@ -423,14 +401,12 @@ export function createIonetMarket(world: World): Market {
       'GET',
       `${enterprise}/deployment/:`,
       'get',
-      ['read'],
       byId((it) => data(details(world, it))),
     ),
     route(
       'PATCH',
       `${enterprise}/deployment/:`,
       'update',
-      ['write'],
       byId((it, request) => {
         const parsed = parseBody(request, patchBody);
         if ('status' in parsed) return parsed;
@@ -444,7 +420,6 @@ export function createIonetMarket(world: World): Market {
       'DELETE',
       `${enterprise}/deployment/:`,
       'destroy',
-      ['write'],
       byId(async (it) => {
         await end(it, 'destroyed');
         return json(200, { status: 'success', deployment_id: it.id });

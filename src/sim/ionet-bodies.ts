@@ -1,14 +1,18 @@
 import { z } from 'zod';
 import { json, type Reply, type Request } from './http.ts';
 
-const containerConfig = z.strictObject({
-  replica_count: z.number().int().min(1),
+/** What can still be changed after the deployment. */
+const changeable = {
   env_variables: z.record(z.string(), z.string()).nullish(),
   secret_env_variables: z.record(z.string(), z.string()).nullish(),
   entrypoint: z.array(z.string()).nullish(),
   args: z.array(z.string()).nullish(),
   command: z.string().nullish(),
   traffic_port: z.number().int().min(1).max(65_535).nullish(),
+};
+const containerConfig = z.strictObject({
+  replica_count: z.number().int().min(1),
+  ...changeable,
 });
 export type ContainerConfig = z.output<typeof containerConfig>;
 export const deployBody = z.strictObject({
@@ -25,12 +29,7 @@ export const deployBody = z.strictObject({
   }),
 });
 export const patchBody = z.strictObject({
-  env_variables: z.record(z.string(), z.string()).nullish(),
-  secret_env_variables: z.record(z.string(), z.string()).nullish(),
-  entrypoint: z.array(z.string()).nullish(),
-  args: z.array(z.string()).nullish(),
-  command: z.string().nullish(),
-  traffic_port: z.number().int().min(1).max(65_535).nullish(),
+  ...changeable,
   image_url: z.string().min(1).nullish(),
   registry_username: z.string().nullish(),
   registry_secret: z.string().nullish(),

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
-import { FaultBook, FaultError, type FaultInput, type Faults, faultSchema } from './faults.ts';
+import { FaultBook, FaultError, type FaultInput, type Faults, faultSchema, namesRoute } from './faults.ts';
 import { namesInstance } from './gpu-server.ts';
 import {
   findRoute,
@@ -178,7 +178,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
       ['latency', 'rate_limit', 'error', 'reset', 'hang', 'lose_answer', 'garbage'],
       (fault) =>
         (fault.provider === 'all' || fault.provider === market.name) &&
-        (fault.route === undefined || fault.route === route.name || route.groups.includes(fault.route)),
+        (fault.route === undefined || namesRoute(fault.route, route.name)),
     );
     const kinds = struck.map((fault) => fault.kind);
     for (const fault of struck) {

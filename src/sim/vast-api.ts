@@ -239,7 +239,6 @@ export function createVastMarket(world: World): Market {
     method: string,
     path: string,
     name: string,
-    groups: readonly string[],
     intervalS: number | undefined,
     handle: Route['handle'],
     key: Route['key'] = 'required',
@@ -247,7 +246,6 @@ export function createVastMarket(world: World): Market {
     method,
     pattern: pathPattern(path),
     name,
-    groups,
     key,
     ...(intervalS === undefined ? {} : { intervalS }),
     handle: async (request) => {
@@ -281,12 +279,11 @@ export function createVastMarket(world: World): Market {
     });
 
   const routes: readonly Route[] = [
-    route('POST', '/api/v0/bundles/', 'search', ['search', 'read'], 6, (r) => search(body(r)), 'optional'),
+    route('POST', '/api/v0/bundles/', 'search', 6, (r) => search(body(r)), 'optional'),
     route(
       'GET',
       '/api/v0/bundles/',
       'search',
-      ['search', 'read'],
       6,
       (r) => search(fields(parameter(r.query.get('q'), {})) ?? {}),
       'optional',
@@ -295,7 +292,6 @@ export function createVastMarket(world: World): Market {
       'PUT',
       '/api/v0/search/asks/',
       'search',
-      ['search', 'read'],
       6,
       (r) => {
         const query = fields(body(r).q);
@@ -305,7 +301,7 @@ export function createVastMarket(world: World): Market {
       'optional',
     ),
     // What it answers is not documented.
-    route('POST', '/api/v0/asks/bulk/', 'rent', ['paid', 'write'], 4.5, async (r) => {
+    route('POST', '/api/v0/asks/bulk/', 'rent', 4.5, async (r) => {
       const spec = body(r);
       const ids = Array.isArray(spec.ids) ? spec.ids : [];
       if (ids.length === 0 || ids.length > 64) return fail(400, 'invalid_args', 'error 400/3467: Invalid args: ids');
@@ -317,21 +313,21 @@ export function createVastMarket(world: World): Market {
       const made = results.filter((it) => it.success === true).map((it) => it.new_contract);
       return json(200, { success: made.length > 0, new_contracts: made, results });
     }),
-    route('PUT', '/api/v0/asks/:/', 'rent', ['paid', 'write'], 4.5, (r) => rent(Number(r.params[0]), body(r))),
-    route('PUT', '/api/v0/launch_instance/', 'rent', ['paid', 'write'], 5, (r) => {
+    route('PUT', '/api/v0/asks/:/', 'rent', 4.5, (r) => rent(Number(r.params[0]), body(r))),
+    route('PUT', '/api/v0/launch_instance/', 'rent', 5, (r) => {
       const spec = body(r);
       const [ask] = searchAsks(asks.values(), fields(spec.q) ?? {}, false).asks;
       return ask ? rent(ask.id, spec) : fail(400, 'no_such_ask', 'error 404/3603: no_such_ask  No matching offer');
     }),
-    route('GET', '/api/v1/instances/', 'list', ['read'], 1, (r) => {
+    route('GET', '/api/v1/instances/', 'list', 1, (r) => {
       const page = listPage(listed().map(row), r.query);
       return page ? json(200, page) : fail(400, 'invalid_token', 'Invalid after_token');
     }),
-    route('GET', '/api/v0/instances/', 'list', ['read'], 1, () => {
+    route('GET', '/api/v0/instances/', 'list', 1, () => {
       const rows = listed().map(row);
       return json(200, { instances_found: rows.length, instances: rows });
     }),
-    route('PUT', '/api/v0/instances/', 'update', ['write'], 1, async (r) => {
+    route('PUT', '/api/v0/instances/', 'update', 1, async (r) => {
       const fields = body(r);
       const ids = Array.isArray(fields.ids) ? fields.ids : [];
       for (const id of ids) {
@@ -342,7 +338,7 @@ export function createVastMarket(world: World): Market {
       }
       return ok();
     }),
-    route('DELETE', '/api/v0/instances/', 'destroy', ['write'], 3, async (r) => {
+    route('DELETE', '/api/v0/instances/', 'destroy', 3, async (r) => {
       const { instance_ids: ids } = body(r);
       if (!Array.isArray(ids)) return fail(400, 'invalid_args', 'error 400/3467: Invalid args: instance_ids');
       for (const id of ids) {
@@ -351,7 +347,7 @@ export function createVastMarket(world: World): Market {
       }
       return ok();
     }),
-    route('GET', '/api/v0/instances/filters/', 'filters', ['read'], undefined, () =>
+    route('GET', '/api/v0/instances/filters/', 'filters', undefined, () =>
       json(200, {
         filters: listed().map((contract) => ({
           actual_status: statusOf(contract),
@@ -360,16 +356,15 @@ export function createVastMarket(world: World): Market {
         })),
       }),
     ),
-    route('GET', '/api/v0/instances/pending-price-increases/', 'other', ['read'], undefined, () =>
+    route('GET', '/api/v0/instances/pending-price-increases/', 'other', undefined, () =>
       fail(404, 'no_pending_price_increase', 'no_pending_price_increase'),
     ),
-    route('PUT', '/api/v0/instances/reboot/:/', 'reboot', ['write'], 1, byId(reboot)),
-    route('PUT', '/api/v0/instances/recycle/:/', 'reboot', ['write'], 1, byId(reboot)),
+    route('PUT', '/api/v0/instances/reboot/:/', 'reboot', 1, byId(reboot)),
+    route('PUT', '/api/v0/instances/recycle/:/', 'reboot', 1, byId(reboot)),
     route(
       'PUT',
       '/api/v0/instances/bid_price/:/',
       'bid',
-      ['write'],
       5.5,
       byId(async (contract, request) => {
         const price = toNumber(body(request).price);
@@ -382,15 +377,14 @@ export function createVastMarket(world: World): Market {
         return ok();
       }),
     ),
-    route('PUT', '/api/v0/instances/request_logs/:/', 'logs', ['read'], 1, (r) => {
+    route('PUT', '/api/v0/instances/request_logs/:/', 'logs', 1, (r) => {
       const contract = living(r.params[0]);
       return contract ? logs(contract, body(r)) : fail(404, 'invalid_id', 'invalid_id');
     }),
     route(
       'PUT',
       '/api/v0/instances/command/:/',
-      'other',
-      ['write'],
+      'command',
       1.5,
       byId((_contract, request) => {
         const { command } = body(request);
@@ -404,11 +398,10 @@ export function createVastMarket(world: World): Market {
       'GET',
       '/api/v0/instances/balance/:/',
       'other',
-      ['read'],
       undefined,
       byId(() => ok({ refundable_deposit: 0, total_discount: 0, discount_months: 0 })),
     ),
-    route('GET', '/api/v0/instances/:/', 'get', ['read'], 2, (r) => {
+    route('GET', '/api/v0/instances/:/', 'get', 2, (r) => {
       const contract = contracts.get(Number(r.params[0]));
       const visible = contract !== undefined && contract.destroyedAt === null && !lagging(contract);
       return json(200, { instances: visible ? row(contract) : null });
@@ -417,7 +410,6 @@ export function createVastMarket(world: World): Market {
       'PUT',
       '/api/v0/instances/:/',
       'update',
-      ['write'],
       1,
       byId((contract, request) => change(contract, body(request))),
     ),
@@ -425,28 +417,24 @@ export function createVastMarket(world: World): Market {
       'DELETE',
       '/api/v0/instances/:/',
       'destroy',
-      ['write'],
       3,
       byId(async (contract) => {
         await destroy(contract);
         return ok({ msg: `Instance ${contract.id} destroyed` });
       }),
     ),
-    route('GET', '/api/v0/users/current/', 'user', ['read'], undefined, user),
+    route('GET', '/api/v0/users/current/', 'user', undefined, user),
     route(
       'GET',
       '/api/v0/gpu_names/unique/',
       'gpu_names',
-      ['read'],
       undefined,
       () => json(200, { gpu_names: [...new Set(cards.map((card) => card.vast))] }),
       'none',
     ),
-    route('GET', '/api/v0/ssh/', 'other', ['read'], undefined, () => fail(404, 'not_found', 'No ssh keys')),
-    route('GET', '/api/v0/charges/', 'other', ['read'], 1, () => ok({ charges: [] })),
-    route('GET', '/api/v1/invoices/', 'other', ['read'], undefined, () =>
-      ok({ results: [], count: 0, next_token: null }),
-    ),
+    route('GET', '/api/v0/ssh/', 'other', undefined, () => fail(404, 'not_found', 'No ssh keys')),
+    route('GET', '/api/v0/charges/', 'other', 1, () => ok({ charges: [] })),
+    route('GET', '/api/v1/invoices/', 'other', undefined, () => ok({ results: [], count: 0, next_token: null })),
   ];
 
   const identity = (request: Request): string =>

@@ -77,6 +77,14 @@ const spec: RentSpec = {
   maxUsdPerHour: null,
 };
 
+/** At most 64 rows from a price on. */
+const pagedByPrice = (market: readonly ReturnType<typeof row>[]): Script =>
+  searching((body) =>
+    market
+      .filter((one) => one.dph_total >= (body.dph_total?.gte ?? 0) && one.dph_total > (body.dph_total?.gt ?? 0))
+      .slice(0, 64),
+  );
+
 describe.concurrent('a search', () => {
   it('asks for what can serve, priced with the disk, cheapest first, in each class of memory', async () => {
     await using it = await vastOf(searching(() => []));
@@ -209,14 +217,7 @@ describe.concurrent('a search', () => {
 
   it('pages by price past the 64 that one answer holds, and drops what comes twice', async () => {
     const market = Array.from({ length: 200 }, (_, n) => row(n, { dph_total: 0.1 + Math.floor(n / 3) / 100 }));
-    await using it = await vastOf(
-      searching((body) =>
-        market
-          .filter((one) => one.dph_total >= (body.dph_total?.gte ?? 0) && one.dph_total > (body.dph_total?.gt ?? 0))
-          .slice(0, 64),
-      ),
-      { maxOffers: 1000 },
-    );
+    await using it = await vastOf(pagedByPrice(market), { maxOffers: 1000 });
     const found = await it.vast.offers({ gpuModel: '4090' });
     expect(new Set(found.map((one) => one.id)).size).toBe(200);
     expect(found).toHaveLength(200);
@@ -225,14 +226,7 @@ describe.concurrent('a search', () => {
 
   it('gets past a price that more than a page of offers have', async () => {
     const market = Array.from({ length: 150 }, (_, n) => row(n, { dph_total: n < 130 ? 0.2 : 0.4 }));
-    await using it = await vastOf(
-      searching((body) =>
-        market
-          .filter((one) => one.dph_total >= (body.dph_total?.gte ?? 0) && one.dph_total > (body.dph_total?.gt ?? 0))
-          .slice(0, 64),
-      ),
-      { maxOffers: 1000 },
-    );
+    await using it = await vastOf(pagedByPrice(market), { maxOffers: 1000 });
     const found = await it.vast.offers({ gpuModel: '4090' });
     expect(found.filter((one) => one.usdPerHour === 0.4)).toHaveLength(20);
     expect(it.server.requests.length).toBeLessThan(8);

@@ -91,6 +91,7 @@ test('a flag reads like the object', () => {
   expect(parseFaultFlag('outbid,instance=31000002')).toEqual({ kind: 'outbid', instance: '31000002' });
   expect(() => parseFaultFlag('latency,ms')).toThrow('key=value');
   expect(() => parseFaultFlag('nonsense')).toThrow('accepts one of');
+  expect(() => parseFaultFlag('latency,ms=1,route=serach')).toThrow(/^route: .*search/);
 });
 
 describe.concurrent('on an API', () => {
