@@ -413,7 +413,6 @@ export class LoadTable {
         if (((c.flags[i] as number) & flag.used) === 0) continue;
         c.credit[i] = (c.credit[i] as number) + Math.round((owed / others) * (c.creditScale[i] as number));
       }
-      this.#probeWhy.delete(row);
       let high = this.high;
       while (high > 0 && ((c.flags[high - 1] as number) & flag.used) === 0) high--;
       Atomics.store(this.#words, hHigh, high);

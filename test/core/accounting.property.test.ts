@@ -152,6 +152,7 @@ describe('accounting', () => {
     },
   );
 
+  // Has caught: times, first bytes, weights and Retry-After taken as they came, each by itself.
   test('no number that is none enters the table, whatever is handed in', () => {
     const odd = fc.constantFrom(
       Number.NaN,

@@ -38,6 +38,8 @@ describe('fleet model', () => {
       p50Ms: 90,
       p99Ms: 130,
       shares: { one: 1 },
+      // 300 ms of work in 20 ms at twice the speed.
+      loads: { one: 7.5 },
       peakOpen: 3,
     });
   });

@@ -115,9 +115,11 @@ describe('health', () => {
   test('requests from before an ejection neither prolong nor end it', () => {
     const fleet = createFleet({ size: 4, strategy: 'round_robin' });
     const old = [0, 1, 2, 3].map(() => on(fleet, 0, 0));
+    const paused = on(fleet, 0, 0);
     fail(fleet, 0, 10);
     const until = state(fleet, 0)?.healthUntilMs;
     old[0]?.settle('refused', 20);
+    paused.settle('backoff', 20, 1);
     old[1]?.settle('complete', 30);
     expect(state(fleet, 0)).toMatchObject({ health: 'ejected', healthUntilMs: until, ejections: 1 });
     const trial = on(fleet, 0, 6000);
@@ -153,9 +155,31 @@ describe('health', () => {
     // Three of four are out: the one that traffic ejected is worth a try, the two dead ones are not.
     const rows = new Set(Array.from({ length: 8 }, () => leaseOf(fleet.balancer.acquire(3)).row));
     expect([...rows].sort()).toEqual([0, 3]);
+    // What a request itself asks for holds in panic too.
+    const allowed = new Uint8Array(64);
+    allowed[3] = 1;
+    for (let i = 0; i < 3; i++) expect(leaseOf(fleet.balancer.acquire(3, { allowed })).row).toBe(3);
     const lease = on(fleet, 0, 4);
     lease.settle('complete', 5);
     expect(state(fleet, 0)?.health).toBe('up');
+  });
+
+  test('in panic one on probation gets more than its one request', () => {
+    const fleet = createFleet({ size: 2, strategy: 'least_connections' });
+    fail(fleet, 0, 0);
+    for (let i = 0; i < 3; i++) fleet.balancer.probed(fleet.refs[1]!, false, 1, 'no answer');
+    const rows = [0, 1, 2].map(() => leaseOf(fleet.balancer.acquire(6000)).row);
+    expect(rows).toEqual([0, 0, 0]);
+    expect(state(fleet, 0)?.health).toBe('probation');
+  });
+
+  test('the probation of a thread that died is open to another request', () => {
+    const fleet = createFleet({ size: 3, strategy: 'round_robin' });
+    fail(fleet, 0, 0);
+    on(fleet, 0, 6000);
+    expect(fleet.balancer.acquire(6001, { tried: [1, 2] })).toBe('none');
+    fleet.table.releaseThread(0);
+    expect(leaseOf(fleet.balancer.acquire(6002, { tried: [1, 2] })).row).toBe(0);
   });
 
   test('one whose probes fail stays out when its time is over, and comes back on a good probe', () => {
@@ -259,10 +283,19 @@ describe('health', () => {
   test('one that stops and runs again starts unknown', () => {
     const fleet = createFleet({ size: 2, strategy: 'round_robin' });
     const [ref] = fleet.refs;
+    const slow = on(fleet, 0, 0);
+    slow.firstByte(9);
+    slow.settle('complete', 9);
+    fail(fleet, 0, 9, 2);
     fleet.table.setRunning(ref!, false, 10);
     fleet.table.setRunning(ref!, true, 20);
     expect(state(fleet, 0)).toMatchObject({ health: 'unknown', healthWhy: 'waiting for its first probe' });
     expect(fleet.balancer.acquire(30, { tried: [1] })).toBe('none');
+    // Its failures and response times were those of its old self.
+    expect(fleet.table.columns.costUs[0]).toBe(-1);
+    fleet.balancer.probed(ref!, true, 40, '');
+    fail(fleet, 0, 50, 1);
+    expect(state(fleet, 0)).toMatchObject({ health: 'up', ejections: 0 });
   });
 });
 

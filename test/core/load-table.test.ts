@@ -119,12 +119,13 @@ describe('decision trace', () => {
   const idOf = (row: number) => `gpu-${row}`;
 
   test('it tells why each running upstream could not be picked and what was compared of the others', () => {
-    const fleet = createFleet({ size: 5, strategy: 'least_connections', ceiling: 1 });
+    const fleet = createFleet({ size: 6, strategy: 'least_connections', ceiling: 1 });
     const { table, balancer, refs } = fleet;
     table.setDraining(refs[0]!, true, 0);
     table.setRunning(refs[1]!, false, 0);
-    leaseOf(balancer.acquire(1, { tried: [3, 4] }));
-    const lease = leaseOf(balancer.acquire(1000, { tried: [4] }));
+    leaseOf(balancer.acquire(1, { tried: [3, 4, 5] }));
+    const allowed = new Uint8Array(64).fill(1, 0, 5);
+    const lease = leaseOf(balancer.acquire(1000, { tried: [4], allowed }));
     lease.firstByte(1020);
     lease.settle('complete', 1100);
     const [decision] = balancer.trace.recent(1, idOf, 5_000_000);
@@ -137,6 +138,7 @@ describe('decision trace', () => {
         { id: 'gpu-2', excluded: 'at its ceiling', score: null },
         { id: 'gpu-3', excluded: null, score: 0 },
         { id: 'gpu-4', excluded: 'already tried by this request', score: null },
+        { id: 'gpu-5', excluded: 'does not have the model', score: null },
       ],
       ending: 'complete',
       ttfbMs: 20,

@@ -382,6 +382,7 @@ describe('weighted_round_robin', () => {
     largestCredit,
   );
 
+  // Has caught: no spreading at all, and joiners whose credit was kept in whole picks, so that their part was rounded away.
   test('what one that leaves was owed or ahead goes to the rest: credits of all keep the sum of zero', () => {
     check(
       60,
@@ -695,15 +696,22 @@ describe('least_response_time', () => {
     expect(next()).toBe(1);
   });
 
-  test('after one bad sample its cost drifts to the middle of the fleet, and it is tried again within five time constants', () => {
-    const fleet = createFleet({ size: 3, strategy });
-    for (let i = 0; i < 3; i++) sampleAt(fleet, 1e6 + i * 1000, [100, 100, 1000][i] as number);
-    const slow = fleet.refs.findIndex((_, row) => cost(fleet, row) === 1000);
-    let now = 1.01e6;
+  test('after one bad sample its cost drifts to the middle of those in service, and it is tried again within five time constants', () => {
+    const fleet = createFleet({ size: 6, strategy });
+    // The slow ones first: the middle of the fleet is not what it was then.
+    for (const [row, ms] of [1000, 1000, 1000, 1000, 100, 100].entries()) {
+      const lease = leaseOf(
+        fleet.balancer.acquire(1e6, { tried: [0, 1, 2, 3, 4, 5].filter((other) => other !== row) }),
+      );
+      lease.firstByte(1e6 + ms);
+      lease.settle('complete', 1e6 + ms);
+    }
+    for (const row of [1, 2, 3]) fleet.table.setDraining(fleet.refs[row]!, true, 1e6);
+    let now = 1.001e6;
     while (now < 1e6 + 20 * tauMs) {
       now += 500;
       const lease = leaseOf(fleet.balancer.acquire(now));
-      if (lease.row === slow) break;
+      if (lease.row === 0) break;
       lease.firstByte(now + 100);
       lease.settle('complete', now + 100);
     }
