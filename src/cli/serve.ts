@@ -5,7 +5,7 @@ import { CliError, exitCodes } from './exit.ts';
 import { type ServerOptions, serverConfig } from './server-options.ts';
 import { nextSignal } from './signals.ts';
 import { startFailure } from './start-failure.ts';
-import { nothingConfigured, startSystem } from './system.ts';
+import { nothingConfigured, startSystem, tellKey } from './system.ts';
 
 /** `gpuproxy serve`: the system headless, until a signal. Resolves with the exit code. */
 export async function run(options: ServerOptions): Promise<number> {
@@ -36,7 +36,7 @@ export async function run(options: ServerOptions): Promise<number> {
   if (options.demo) say.line('warn', 'SIMULATED FLEET: no money is spent');
   if (system.newKey !== null) {
     // The one time that the key is shown; from here on it is stored for this user's client commands.
-    process.stderr.write(`api key       ${system.newKey}  (shown once, stored for this user's commands)\n`);
+    process.stderr.write(tellKey(system.newKey));
   }
   say.line('info', 'dashboard: gpuproxy tui');
 

@@ -27,7 +27,7 @@ export interface System extends AsyncDisposable {
   readonly apiUrl: string;
   readonly proxyUrl: string;
   /** Set when this start made the admin key: it is shown once. */
-  readonly newKey: string | null;
+  readonly newKey: NewKey | null;
   /** Takes no new request and waits for the open ones until the deadline. */
   drain(deadlineMs: number): Promise<void>;
   /**
@@ -35,6 +35,17 @@ export interface System extends AsyncDisposable {
    * variables changed and which of them wait for the next start. Throws ConfigError, and then nothing has changed.
    */
   reconfigure(config: Config): Readonly<{ changed: readonly VariableName[]; waiting: readonly VariableName[] }>;
+}
+
+/** `stored` false: the client commands will not find it, because the conf file cannot be written. */
+export type NewKey = Readonly<{ key: string; stored: boolean }>;
+
+/** One line for the person at this machine. */
+export function tellKey({ key, stored }: NewKey): string {
+  const where = stored
+    ? "stored for this user's commands"
+    : 'not stored, the conf file cannot be written: keep it as GPUPROXY_API_KEY';
+  return `api key       ${key}  (shown once, ${where})\n`;
 }
 
 /** What is fixed once the listeners, the ledger and the provider clients exist. */
@@ -186,7 +197,7 @@ export async function startSystem({ config, demo, logger }: SystemOptions): Prom
 }
 
 /** The key of the person at this machine: the configured one, or one made now and kept where the client commands look. */
-function admitOperator(app: LocalApp, config: Config): string | null {
+function admitOperator(app: LocalApp, config: Config): NewKey | null {
   const preferences = openPreferences();
   const known = config.GPUPROXY_API_KEY ?? preferences.get('apiKey');
   if (known !== undefined) {
@@ -194,8 +205,14 @@ function admitOperator(app: LocalApp, config: Config): string | null {
     return null;
   }
   const { key } = app.keys.create({ name: 'operator', scope: 'admin' });
-  preferences.set('apiKey', key);
-  return key;
+  try {
+    preferences.set('apiKey', key);
+    return { key, stored: true };
+  } catch (error) {
+    // A read-only folder, a full disk: no reason not to serve. Without a code it is a bug of ours.
+    if ((error as NodeJS.ErrnoException).code === undefined) throw error;
+    return { key, stored: false };
+  }
 }
 
 /** The demo's own client pays with a key of its own, so that it also works where the data plane asks for one. */

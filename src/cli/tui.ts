@@ -116,7 +116,7 @@ async function show(options: TuiOptions, { env, theme, opening, recording }: Sho
     theme: readPreferences().dashboard?.theme ?? theme,
   });
   // The system, the dashboard and the renderer are loaded while the first frame can already be read.
-  const { startSystem, nothingConfigured } = await import('./system.ts');
+  const { startSystem, nothingConfigured, tellKey } = await import('./system.ts');
   const { writeCrashLog } = await import('./crash-log.ts');
   const demo = options.demo || nothingConfigured(config) ? { seed: options.seed ?? 1 } : null;
   const logger = { error: (fields: { err?: unknown }, message: string) => void writeCrashLog(fields.err, message) };
@@ -161,7 +161,7 @@ async function show(options: TuiOptions, { env, theme, opening, recording }: Sho
     await system[Symbol.asyncDispose]();
   }
   if (system.newKey !== null) {
-    process.stderr.write(`api key  ${system.newKey}  (shown once, stored for this user's commands)\n`);
+    process.stderr.write(tellKey(system.newKey));
   }
   return exitCode;
 }
