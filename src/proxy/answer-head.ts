@@ -47,7 +47,8 @@ function nameOf(raw: string): Name | null {
   if (!tokenPattern.test(raw)) return null;
   const lower = raw.toLowerCase();
   const name = { lower, kind: Object.hasOwn(kinds, lower) ? kinds[lower]! : pass };
-  if (names.size < maxNames) names.set(raw, name);
+  // A copy as key: a slice would keep the whole head that it was cut from.
+  if (names.size < maxNames) names.set(Buffer.from(raw, 'latin1').toString('latin1'), name);
   return name;
 }
 

@@ -13,6 +13,7 @@ import { AccessLog } from './access-log.ts';
 import { Exchange } from './exchange.ts';
 import { readRequestHeaders } from './headers.ts';
 import { modelOfPath, modelsAnswer } from './models.ts';
+import { OpenRequests } from './open-requests.ts';
 import type { Plane } from './plane.ts';
 import { Recorder } from './recorder.ts';
 import { defaultProxySettings, type ProxySettings } from './settings.ts';
@@ -58,6 +59,7 @@ export interface RunningProxy {
 /** What a path cannot have: spaces and controls, a fragment, characters beyond one byte. */
 const badTargetPattern = /[^\x21\x22\x24-\xff]/;
 const sweepMs = 100;
+const connectionSweepMs = 500;
 const reportMs = 250;
 const notableLagMs = 20;
 const decisionsPerReport = 250;
@@ -85,7 +87,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     upstreams,
     queue,
     recorder,
-    active: new Set(),
+    active: new OpenRequests(),
     retrying: 0,
     draining: false,
     now: monotonicMs,
@@ -244,14 +246,18 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
   server.on('error', () => {}); // accept errors (EMFILE): node goes on accepting when it can
 
   let sweptAt = monotonicMs();
+  let connectionsSweptAt = sweptAt;
   let loopLagMs = 0;
   const sweeper = setInterval(() => {
     const now = monotonicMs();
     loopLagMs = Math.max(loopLagMs, now - sweptAt - sweepMs);
     sweptAt = now;
     queue.expire(now);
-    for (const exchange of plane.active) exchange.sweep(now);
-    upstreams.sweep(now);
+    plane.active.visit((exchange) => exchange.sweep(now));
+    if (now - connectionsSweptAt >= connectionSweepMs) {
+      connectionsSweptAt = now;
+      upstreams.sweep(now);
+    }
   }, sweepMs);
   const poller = setInterval(() => {
     if (queue.size > 0) queue.admit();
@@ -280,14 +286,14 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
 
   function applyDirectory(entries: readonly DirectoryEntry[]): void {
     for (const gone of upstreams.update(entries)) {
-      for (const exchange of plane.active) {
+      plane.active.visit((exchange) => {
         const attempt = exchange.attempt;
         if (attempt !== null && !attempt.over && attempt.upstream.pool === gone.pool) exchange.cut('drained');
-      }
+      });
       gone.pool.destroy();
     }
     // Those who wait hold masks of the old directory.
-    for (const exchange of plane.active) exchange.directoryChanged();
+    plane.active.visit((exchange) => exchange.directoryChanged());
     queue.wake();
   }
 
@@ -296,12 +302,12 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     closing ??= (async () => {
       plane.draining = true;
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      for (const exchange of plane.active) exchange.cut('drained');
+      plane.active.visit((exchange) => exchange.cut('drained'));
       server.closeAllConnections();
-      for (const exchange of plane.active) {
+      plane.active.visit((exchange) => {
         exchange.socket.destroy();
         exchange.closed();
-      }
+      });
       await closed;
       clearInterval(sweeper);
       clearInterval(poller);

@@ -74,6 +74,8 @@ export class Exchange implements Waiting {
   /** One word for how it ended; null while it runs. */
   cause: string | null = null;
   bytesOut = 0;
+  /** Its place among the open requests. */
+  slot = -1;
   done = false;
   /** First bytes of an upgraded connection. */
   early: Buffer[] = [];
@@ -683,7 +685,7 @@ export class Exchange implements Waiting {
   #finish(cause: string, ending: Ending): void {
     this.done = true;
     const { plane } = this;
-    plane.active.delete(this);
+    plane.active.remove(this);
     if (this.#queued) plane.queue.remove(this);
     if (this.#grace !== null) clearTimeout(this.#grace);
     this.attempt?.cancel(ending);

@@ -1,5 +1,6 @@
 import type { Balancer } from '../core/balancer.ts';
 import type { Exchange } from './exchange.ts';
+import type { OpenRequests } from './open-requests.ts';
 import type { Recorder } from './recorder.ts';
 import type { ProxySettings } from './settings.ts';
 import type { Upstreams } from './upstreams.ts';
@@ -13,7 +14,7 @@ export type Plane = {
   readonly queue: WaitQueue;
   readonly recorder: Recorder;
   /** Requests that have begun and not ended. */
-  readonly active: Set<Exchange>;
+  readonly active: OpenRequests<Exchange>;
   /** Requests that are on a further attempt now. */
   retrying: number;
   draining: boolean;
