@@ -286,7 +286,7 @@ describe('health', () => {
     const slow = on(fleet, 0, 0);
     slow.firstByte(9);
     slow.settle('complete', 9);
-    fail(fleet, 0, 9, 2);
+    fail(fleet, 0, 9);
     fleet.table.setRunning(ref!, false, 10);
     fleet.table.setRunning(ref!, true, 20);
     expect(state(fleet, 0)).toMatchObject({ health: 'unknown', healthWhy: 'waiting for its first probe' });
