@@ -287,6 +287,17 @@ export const commands: readonly Command[] = [
     scope: 'global',
     run: (d) => d.update({ glyphs: d.ui.glyphs.name === 'ascii' ? unicodeGlyphs : asciiGlyphs }),
   },
+  {
+    id: 'mouse',
+    title: 'Mouse on or off: click, double click, wheel',
+    keys: ['m'],
+    scope: 'global',
+    run: (d) => {
+      const mouse = !d.ui.mouse;
+      d.update({ mouse });
+      d.toast('info', mouse ? 'mouse on: the terminal selects text with shift held' : 'mouse off');
+    },
+  },
   { id: 'export', title: 'Save this view as text and JSON', keys: ['ctrl-s'], scope: 'global', run: exportView },
   { id: 'redraw', title: 'Draw the screen anew', keys: ['ctrl-l'], scope: 'global', run: (d) => d.redraw() },
   { id: 'suspend', title: 'Suspend to the shell', keys: ['ctrl-z'], scope: 'global', run: (d) => d.suspend() },

@@ -4,15 +4,17 @@ import { type ColumnId, columnById } from './columns.ts';
 import { type Command, commandForKey, commandHints } from './commands.ts';
 import { parseFilter } from './filter.ts';
 import { asciiGlyphs, type Glyphs, unicodeGlyphs } from './format.ts';
-import { composeFrame, type Drawable } from './frame.ts';
+import { composeFrame, type Drawable, tabAt } from './frame.ts';
 import { createHistory } from './history.ts';
 import type { Key } from './keys.ts';
-import { type PaneId, paneIds } from './layout.ts';
+import { layout, type PaneId, paneIds } from './layout.ts';
 import type { Line } from './line.ts';
 import { paneById } from './panes/index.ts';
+import { columnAt } from './panes/instances.ts';
 import type { DashboardPreferences, PreferenceStore } from './preferences.ts';
 import { readPreferences } from './preferences.ts';
 import { type Predict, type PreviewState, predictByReplay, previewOf } from './preview.ts';
+import type { TerminalReport } from './terminal-input.ts';
 import { type ColorLevel, paint, type ThemeName, themes } from './theme.ts';
 import type { Connection, SortOrder, Toast, ToastLevel, View } from './view.ts';
 
@@ -47,6 +49,8 @@ export type DashboardSettings = Readonly<{
   copy?: (text: string) => boolean;
   /** Saves text and data of the current view; resolves with the path. */
   save?: (name: string, content: string) => Promise<string>;
+  /** Switches mouse reports of the terminal; absent where there are none. */
+  onMouse?: (on: boolean) => void;
   /** Asks the terminal to be drawn anew. */
   onRedraw?: () => void;
   /** Called once when a frame cannot be made at all; nothing is drawn after it. Without it the error is thrown. */
@@ -88,6 +92,7 @@ export type UiState = Readonly<{
   refreshMs: number;
   theme: ThemeName;
   glyphs: Glyphs;
+  mouse: boolean;
 }>;
 
 /**
@@ -109,6 +114,8 @@ export interface Dashboard {
   resize(columns: number, rows: number): void;
   press(keys: readonly Key[]): void;
   paste(text: string): void;
+  /** What the terminal reports beside keys: a click selects, sorts and focuses, a second one opens; the wheel scrolls. */
+  report(report: TerminalReport): void;
   update(patch: Partial<UiState>): void;
   /** Something visible may have changed: draw now. */
   changed(): void;
@@ -197,6 +204,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     theme: settings.theme ?? kept.theme ?? 'terminal',
     // What the terminal cannot draw is not drawn, whatever was chosen on another one.
     glyphs: settings.glyphs === 'ascii' || kept.glyphs === 'ascii' ? asciiGlyphs : unicodeGlyphs,
+    mouse: false,
   };
   /** Chosen here or kept from before: a flag of one start is not kept. */
   let chosen: Pick<DashboardPreferences, 'theme' | 'glyphs'> = { theme: kept.theme, glyphs: kept.glyphs };
@@ -213,6 +221,9 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   let flushTimer: ReturnType<typeof setTimeout> | null = null;
   let lastFlush = 0;
   let disposed = false;
+  /** False while the terminal says that it has no focus: then once a second is enough. */
+  let watched = true;
+  let pressed: { pane: PaneId; row: number; at: number } | null = null;
   let asked: { what: string; at: number } | null = null;
 
   let order: string[] = [];
@@ -291,7 +302,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       readonly: settings.readonly ?? false,
       label: settings.label ?? '',
       pausedAt: paused === null ? null : shown.at,
-      refreshMs: ui.refreshMs,
+      refreshMs: refreshMs(),
       strategyChangingTo: changingTo,
       preview: ui.focus === 'strategy' ? preview : null,
       toast,
@@ -363,8 +374,48 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
 
   function schedule(): void {
     if (disposed || flushTimer !== null) return;
-    const wait = Math.min(ui.refreshMs, Math.max(0, ui.refreshMs - (now() - lastFlush)));
+    const every = refreshMs();
+    const wait = Math.min(every, Math.max(0, every - (now() - lastFlush)));
     flushTimer = setTimeout(flush, wait);
+  }
+
+  const refreshMs = (): number => (watched ? ui.refreshMs : Math.max(1000, ui.refreshMs));
+
+  function point({ kind, x, y }: Exclude<TerminalReport, { kind: 'focus' }>): void {
+    if (kind !== 'press') {
+      const key = kind === 'wheel-up' ? 'up' : 'down';
+      dashboard.press([key, key, key]);
+      return;
+    }
+    if (overlays.length > 0) return;
+    const view = makeView();
+    const places = layout(columns, rows, { focus: ui.focus, zoom: ui.zoom });
+    const tab = places.tabs?.y === y ? tabAt(view, columns, x) : null;
+    const pane =
+      tab ??
+      paneIds.find((id) => {
+        const at = places.panes[id];
+        return at !== undefined && x >= at.x && x < at.x + at.width && y >= at.y && y < at.y + at.height;
+      });
+    if (pane === undefined) return;
+    const place = places.panes[pane];
+    const { above, length } = paneById(pane);
+    const row = y - (place?.y ?? 0) - 1 - (above?.(view) ?? 0);
+    const index = offsets[pane] + row;
+    const column = pane === 'instances' && row === -1 && place ? columnAt(view, place.width, x - place.x) : null;
+    dashboard.update({ focus: pane });
+    if (column !== null) {
+      dashboard.update({ sort: { column, reverse: ui.sort.column === column && !ui.sort.reverse } });
+    } else if (tab === null && row >= 0 && index < length(view)) {
+      const again = pressed?.pane === pane && pressed.row === index && now() - pressed.at < 500;
+      pressed = { pane, row: index, at: now() };
+      dashboard.update({
+        cursors: { ...ui.cursors, [pane]: index },
+        ...(pane === 'instances' ? { selectedId: view.rows[index]?.id ?? null } : {}),
+      });
+      if (again) dashboard.press(['enter']);
+    }
+    draw();
   }
 
   function saveLooks(): void {
@@ -462,9 +513,16 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       else overlays.at(-1)?.paste?.(text);
       draw();
     },
+    report(report) {
+      if (report.kind === 'focus') {
+        watched = report.on;
+        if (watched) refresh();
+      } else if (prompt === null) point(report);
+    },
     update(patch) {
       const before = ui;
       ui = { ...ui, ...patch };
+      if (patch.mouse !== undefined) settings.onMouse?.(patch.mouse);
       if (patch.theme !== undefined) chosen = { ...chosen, theme: patch.theme };
       if (patch.glyphs !== undefined) chosen = { ...chosen, glyphs: patch.glyphs.name };
       const looks = ['theme', 'glyphs', 'refreshMs', 'sort', 'hiddenColumns'] as const;

@@ -110,24 +110,38 @@ const tabTitles: Readonly<Record<PaneId, readonly [string, string]>> = {
   events: ['Events', 'Ev'],
 };
 
+/** The pane whose tab stands at cell `x`; null beyond them. */
+export function tabAt(view: View, width: number, x: number): PaneId | null {
+  let end = 1;
+  for (const pane of panes) {
+    end += lineWidth(tabOf(pane, view, tabSize(view, width)));
+    if (x < end) return pane.id;
+  }
+  return null;
+}
+
+type TabSize = 0 | 1;
+const tabEnd: Line = [span('tab ', 'dim')];
+
+function tabOf(pane: Pane, view: View, size: TabSize): Line {
+  const tab = pane.tab(view);
+  const here = view.focus === pane.id;
+  return [
+    span(here ? '[' : ' ', 'accent'),
+    span(`${tabTitles[pane.id][size]} ${tab.text}`, here ? 'title' : tab.alarm ? 'bad' : 'dim'),
+    span(tab.alarm ? '!' : '', 'bad'),
+    span(here ? ']' : ' ', 'accent'),
+  ];
+}
+
+function tabSize(view: View, width: number): TabSize {
+  const whole = panes.reduce((sum, pane) => sum + lineWidth(tabOf(pane, view, 0)), 1);
+  return whole + lineWidth(tabEnd) <= width ? 0 : 1;
+}
+
 function tabLine(view: View, width: number): Line {
-  const tabs = (size: 0 | 1): Line => {
-    const spans = [span(' ')];
-    for (const pane of panes) {
-      const tab = pane.tab(view);
-      const here = view.focus === pane.id;
-      spans.push(
-        span(here ? '[' : ' ', 'accent'),
-        span(`${tabTitles[pane.id][size]} ${tab.text}`, here ? 'title' : tab.alarm ? 'bad' : 'dim'),
-        span(tab.alarm ? '!' : '', 'bad'),
-        span(here ? ']' : ' ', 'accent'),
-      );
-    }
-    return spans;
-  };
-  const whole = tabs(0);
-  const end: Line = [span('tab ', 'dim')];
-  return spread(lineWidth(whole) + lineWidth(end) <= width ? whole : tabs(1), end, width);
+  const size = tabSize(view, width);
+  return spread([span(' '), ...panes.flatMap((pane) => tabOf(pane, view, size))], tabEnd, width);
 }
 
 const toastWords = { info: 'INFO ', ok: 'OK ', warn: 'WARN ', error: 'ERROR ' } as const;

@@ -6,6 +6,7 @@ import type { PreferenceStore } from './preferences.ts';
 import type { Predict } from './preview.ts';
 import { startRecording } from './recording.ts';
 import { renderFrame } from './render-frame.ts';
+import { createTerminalInput, focusReports, mouseReports } from './terminal-input.ts';
 import { colorLevel, glyphsFor, type ThemeName, themes } from './theme.ts';
 
 export { renderFrame } from './render-frame.ts';
@@ -142,6 +143,7 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
       stdout.write(`\u001b]52;c;${Buffer.from(text).toString('base64')}\u0007`);
       return true;
     },
+    onMouse: (on) => void stdout.write(on ? mouseReports.on : mouseReports.off),
     onRedraw: () => showAll(),
     onFailure: (error) => {
       failure = { error };
@@ -149,6 +151,9 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
     },
   };
   const dashboard = createDashboard(settings);
+  const input = createTerminalInput(stdin, (report) => dashboard.report(report));
+  const reportsOff = () => void stdout.write(mouseReports.off + focusReports.off);
+  const reportsOn = () => void stdout.write(focusReports.on + (dashboard.ui.mouse ? mouseReports.on : ''));
   const painter = createPainter(stdout, settings.color);
   const stopRecording = options.record === undefined ? null : startRecording(app, options.record);
 
@@ -157,6 +162,7 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
     if (suspendTerminal === null) return;
     const since = Date.now();
     painter.pause();
+    reportsOff();
     const suspension = await suspendTerminal();
     // The whole process group stops, as with a program that never caught the key: the shell gets control back even when
     // npm or a script stands between. Where there is no job control nothing stops, and the timer brings the screen back.
@@ -168,6 +174,7 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
     });
     process.on('SIGTSTP', onStop);
     await suspension.resume();
+    reportsOn();
     painter.resume();
     dashboard.resize(stdout.columns, stdout.rows);
     const away = Math.round((Date.now() - since) / 1000);
@@ -182,8 +189,10 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
   };
 
   options.opening?.handOver();
+  reportsOn();
+  process.on('exit', reportsOff);
   const instance = mountScreen(dashboard, {
-    stdin,
+    stdin: input,
     stdout,
     painter,
     onReady: (terminal) => {
@@ -219,6 +228,8 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
     process.off('SIGINT', onInterrupt);
     process.off('SIGTSTP', onStop);
     options.signal?.removeEventListener('abort', onAbort);
+    process.off('exit', reportsOff);
+    reportsOff();
     stopRecording?.();
     dashboard.dispose();
     instance.cleanup();

@@ -1,4 +1,4 @@
-import { columnById, type Fitted, fitColumns, poolOf, stateStyle } from '../columns.ts';
+import { type ColumnId, columnById, type Fitted, fitColumns, poolOf, stateStyle } from '../columns.ts';
 import { age, areaChart, count, fitText, milliseconds, money, percent, rate, sparkline } from '../format.ts';
 import { fitLine, type Line, lineWidth, outside, type Span, span, textOf } from '../line.ts';
 import type { View } from '../view.ts';
@@ -10,6 +10,7 @@ export const instancesPane: Pane = {
   title: 'INSTANCES',
   letter: 'i',
   length: (view) => view.rows.length,
+  above: () => 1,
   heading: (view) => {
     const all = view.snapshot.upstreams.length;
     const shown = view.rows.length;
@@ -74,6 +75,18 @@ export const instancesPane: Pane = {
     return spare >= 8 ? [...lines, ...trafficChart(view, width, spare)] : lines;
   },
 };
+
+/** The column whose heading stands at cell `x` of a table of this width; null between and beyond them. */
+export function columnAt(view: View, width: number, x: number): ColumnId | null {
+  const pool = poolOf(view.rows.length > 0 ? view.rows : view.snapshot.upstreams);
+  const { shown, gap } = fitColumns(width - 3, pool, view.hiddenColumns, view.preview?.shares != null);
+  let from = 2;
+  for (const { column, width: cells } of shown) {
+    if (x >= from && x < from + cells) return column.id;
+    from += cells + gap;
+  }
+  return null;
+}
 
 function headings(view: View, fitted: Fitted, gap: Span, room: number): Line {
   const spans: Span[] = [span('  ')];

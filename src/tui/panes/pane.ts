@@ -10,6 +10,8 @@ export type Pane = Readonly<{
   letter: string;
   /** Rows that the cursor can stand on. */
   length(view: View): number;
+  /** Lines of the body above the first row of the list; 0 when absent. */
+  above?(view: View): number;
   /** What stands in the title rule after the title and at its right end. */
   heading(view: View): Readonly<{ left: string; right: string }>;
   /** What the tab of this pane says when another one is shown: a count, an alarm. */

@@ -14,6 +14,7 @@ export const providersPane: Pane = {
   title: 'PROVIDERS',
   letter: 'P',
   length: (view) => view.snapshot.providers.length,
+  above: () => 1,
   heading: (view) => ({ left: '', right: `${count(totalAvailable(view))} available` }),
   tab: (view) => ({
     text: count(totalAvailable(view)),

@@ -25,6 +25,7 @@ export const reservationsPane: Pane = {
   title: 'RESERVATIONS',
   letter: 'V',
   length: (view) => view.snapshot.reservations.length,
+  above: (view) => (view.snapshot.cost.maxUsdPerHour === null ? 0 : 1),
   heading: (view) => ({
     left: '',
     right: view.snapshot.foreign.length > 0 ? `${view.snapshot.foreign.length} not ours` : 'r reserves',
