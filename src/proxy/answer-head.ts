@@ -1,3 +1,5 @@
+import type { IncomingHttpHeaders } from 'undici/types/header.js';
+
 /** Which headers of an answer need a closer look than passing them on. */
 const pass = 0;
 const drop = 1;
@@ -8,7 +10,6 @@ const via = 5;
 const trailer = 6;
 const retryAfter = 7;
 const requestId = 8;
-const keepAlive = 9;
 const upgrade = 10;
 const contentType = 11;
 const contentEncoding = 12;
@@ -21,7 +22,7 @@ const kinds: Readonly<Record<string, number>> = {
   trailer,
   'retry-after': retryAfter,
   'x-request-id': requestId,
-  'keep-alive': keepAlive,
+  'keep-alive': drop,
   upgrade,
   'content-type': contentType,
   'content-encoding': contentEncoding,
@@ -32,41 +33,20 @@ const kinds: Readonly<Record<string, number>> = {
   'x-gpuproxy-instance': drop,
 };
 
-type Name = Readonly<{ lower: string; kind: number }>;
-
-/** Spelling as sent → lower-case form and kind. Bounded: upstreams choose names. */
-const names = new Map<string, Name>();
-const maxNames = 2048;
-const tokenPattern = /^[!#$%&'*+\-.^_`|~\w]+$/;
-const badValuePattern = /[^\t\x20-\x7e\x80-\xff]/;
-const statusLinePattern = /^HTTP\/1\.([01]) ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?$/;
-
-function nameOf(raw: string): Name | null {
-  const known = names.get(raw);
-  if (known !== undefined) return known;
-  if (!tokenPattern.test(raw)) return null;
-  const lower = raw.toLowerCase();
-  const name = { lower, kind: Object.hasOwn(kinds, lower) ? kinds[lower]! : pass };
-  // A copy as key: a slice would keep the whole head that it was cut from.
-  if (names.size < maxNames) names.set(Buffer.from(raw, 'latin1').toString('latin1'), name);
-  return name;
-}
+/** What no reason phrase may have. */
+const badReasonPattern = /[^\t\x20-\x7e\x80-\xff]/;
 
 /** The head of an answer: what it says about the connection and its body, and what of it passes on. */
 export class AnswerHead {
   status = 0;
   reason = '';
-  /** HTTP/1.0. */
-  old = false;
   /** Name, value, name, value of what passes, names in lower case; without length, Via and Trailer. */
   readonly passed: string[] = [];
   /** -1: not given. */
   contentLength = -1;
   chunked = false;
-  /** The connection ends with this answer. */
-  close = false;
-  /** Milliseconds after which the upstream closes an idle connection; -1: not told. */
-  idleMs = -1;
+  /** What its Connection headers say beyond keep-alive and close. */
+  connection = '';
   /** Values of Via, joined; empty when there are none. */
   via = '';
   trailer: string | null = null;
@@ -79,103 +59,87 @@ export class AnswerHead {
   identified = false;
 }
 
-let lastStatusLine = '';
-let lastOld = false;
-let lastStatus = 0;
-let lastReason = '';
-
 /**
- * Reads the head of an answer, given without its closing empty line. Null when it breaks the rules of RFC 9112 in a way that
- * could be read differently by the next one who reads it: two lengths, a length and chunks, codings that we cannot undo,
- * folded lines, spaces before colons, stray line ends, characters that no header may have.
+ * Reads the head of an answer as undici's parser has taken it apart. Null when a body has a coding that we cannot undo, or
+ * when its length is told in a way that could be read differently by the next one who reads it.
  */
-export function readAnswerHead(text: string): AnswerHead | null {
+export function readAnswerHead(status: number, reason: string, headers: IncomingHttpHeaders): AnswerHead | null {
   const head = new AnswerHead();
-  let at = text.indexOf('\r\n');
-  const statusLine = at === -1 ? text : text.slice(0, at);
-  if (statusLine !== lastStatusLine) {
-    const match = statusLinePattern.exec(statusLine);
-    if (match === null) return null;
-    lastStatusLine = statusLine;
-    lastOld = match[1] === '0';
-    lastStatus = Number(match[2]);
-    lastReason = match[3] ?? '';
-  }
-  head.old = lastOld;
-  head.status = lastStatus;
-  head.reason = lastReason;
+  head.status = status;
+  // undici reads it as UTF-8; what cannot be passed on is left out, which HTTP allows.
+  head.reason = badReasonPattern.test(reason) ? '' : reason;
   let named: Set<string> | null = null;
-  let persists = !lastOld;
-  while (at !== -1) {
-    const start = at + 2;
-    at = text.indexOf('\r\n', start);
-    const end = at === -1 ? text.length : at;
-    const colon = text.indexOf(':', start);
-    if (colon === -1 || colon >= end) return null;
-    const name = nameOf(text.slice(start, colon));
-    if (name === null) return null;
-    const value = trimmed(text, colon + 1, end);
-    if (badValuePattern.test(value)) return null;
-    switch (name.kind) {
-      case pass:
-        head.passed.push(name.lower, value);
-        break;
-      case contentLength:
-        if (head.contentLength !== -1 || !/^\d{1,15}$/.test(value)) return null;
-        head.contentLength = Number(value);
-        break;
-      case transferEncoding:
-        if (head.chunked || value.toLowerCase() !== 'chunked') return null;
-        head.chunked = true;
-        break;
-      case connection:
-        for (const part of value.split(',')) {
-          const option = part.trim().toLowerCase();
-          if (option === 'close') head.close = true;
-          else if (option === 'keep-alive') persists = true;
-          else if (option !== '' && option !== 'upgrade') {
-            named ??= new Set();
-            named.add(option);
-          }
-        }
-        break;
-      case via:
-        head.via = head.via === '' ? value : `${head.via}, ${value}`;
-        break;
-      case trailer:
-        head.trailer = head.trailer === null ? value : `${head.trailer}, ${value}`;
-        break;
-      case retryAfter:
-        head.retryAfter ??= value;
-        head.passed.push(name.lower, value);
-        break;
-      case requestId:
-        head.identified = true;
-        head.passed.push(name.lower, value);
-        break;
-      case contentType:
-        head.contentType = value;
-        head.passed.push(name.lower, value);
-        break;
-      case contentEncoding:
-        head.encoded = true;
-        head.passed.push(name.lower, value);
-        break;
-      case keepAlive: {
-        const match = /timeout=(\d{1,6})/i.exec(value);
-        if (match !== null) head.idleMs = Number(match[1]) * 1000;
-        break;
-      }
-      case upgrade:
-        head.upgrade = value;
-        break;
-      default:
+  for (const name in headers) {
+    const value = headers[name]!;
+    if (typeof value === 'string') {
+      if (!take(head, name, value)) return null;
+    } else {
+      for (const one of value) if (!take(head, name, one)) return null;
     }
   }
-  if (head.chunked && (head.contentLength !== -1 || lastOld)) return null;
-  if (!persists) head.close = true;
+  if (head.connection !== '') named = namedBy(head.connection);
+  if (head.chunked && head.contentLength !== -1) return null;
   if (named !== null) dropNamed(head, named);
   return head;
+}
+
+/** Names of headers in a Connection header; null when there are none. */
+function namedBy(value: string): Set<string> | null {
+  let named: Set<string> | null = null;
+  for (const part of value.split(',')) {
+    const option = part.trim().toLowerCase();
+    if (option === '' || option === 'close' || option === 'keep-alive' || option === 'upgrade') continue;
+    named ??= new Set();
+    named.add(option);
+  }
+  return named;
+}
+
+function take(head: AnswerHead, name: string, value: string): boolean {
+  const kind = Object.hasOwn(kinds, name) ? kinds[name]! : pass;
+  switch (kind) {
+    case pass:
+      head.passed.push(name, value);
+      break;
+    case contentLength:
+      if (head.contentLength !== -1 || !/^\d{1,15}$/.test(value)) return false;
+      head.contentLength = Number(value);
+      break;
+    case transferEncoding:
+      if (head.chunked || value.toLowerCase() !== 'chunked') return false;
+      head.chunked = true;
+      break;
+    case connection:
+      if (value !== 'keep-alive' && value !== 'close') head.connection = `${head.connection},${value}`;
+      break;
+    case via:
+      head.via = head.via === '' ? value : `${head.via}, ${value}`;
+      break;
+    case trailer:
+      head.trailer = head.trailer === null ? value : `${head.trailer}, ${value}`;
+      break;
+    case retryAfter:
+      head.retryAfter ??= value;
+      head.passed.push(name, value);
+      break;
+    case requestId:
+      head.identified = true;
+      head.passed.push(name, value);
+      break;
+    case contentType:
+      head.contentType = value;
+      head.passed.push(name, value);
+      break;
+    case contentEncoding:
+      head.encoded = true;
+      head.passed.push(name, value);
+      break;
+    case upgrade:
+      head.upgrade = value;
+      break;
+    default:
+  }
+  return true;
 }
 
 /** Drops what the Connection header names: it was meant for us alone. */
@@ -207,25 +171,13 @@ export function passedTrailers(raw: readonly string[]): string[] {
   return passed;
 }
 
-/** Reads a block of trailers, given without its closing empty line; null when it is none. */
-export function readTrailers(text: string): string[] | null {
-  const found: string[] = [];
-  if (text === '') return found;
-  for (const line of text.split('\r\n')) {
-    const colon = line.indexOf(':');
-    if (colon < 1) return null;
-    const name = nameOf(line.slice(0, colon));
-    const value = trimmed(line, colon + 1, line.length);
-    if (name === null || badValuePattern.test(value)) return null;
-    found.push(name.lower, value);
+/** Headers as undici gives them, as a flat array: name, value, name, value. */
+export function flatHeaders(headers: IncomingHttpHeaders): string[] {
+  const flat: string[] = [];
+  for (const name in headers) {
+    const value = headers[name]!;
+    if (typeof value === 'string') flat.push(name, value);
+    else for (const one of value) flat.push(name, one);
   }
-  return found;
-}
-
-function trimmed(text: string, from: number, to: number): string {
-  let start = from;
-  let end = to;
-  while (start < end && (text.charCodeAt(start) === 0x20 || text.charCodeAt(start) === 0x09)) start++;
-  while (end > start && (text.charCodeAt(end - 1) === 0x20 || text.charCodeAt(end - 1) === 0x09)) end--;
-  return text.slice(start, end);
+  return flat;
 }

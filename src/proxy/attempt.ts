@@ -1,22 +1,47 @@
 import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { Dispatcher } from 'undici';
+import type { IncomingHttpHeaders } from 'undici/types/header.js';
 import type { Lease } from '../core/balancer.ts';
 import type { Ending } from '../core/domain.ts';
-import type { AnswerHead } from './answer-head.ts';
+import { flatHeaders, readAnswerHead } from './answer-head.ts';
 import type { Exchange } from './exchange.ts';
 import { retryAfterMs } from './headers.ts';
-import type { AnswerListener, Outgoing, UpstreamConnection } from './upstream-connection.ts';
+import { dispatchWithTrailers } from './trailer-dispatch.ts';
+import type { Upload } from './upload.ts';
+import type { UpstreamConnection } from './upstream-pool.ts';
 import type { Upstream } from './upstreams.ts';
+
+type Controller = Dispatcher.DispatchController;
+
+/** One request as it goes out. */
+export type Outgoing = Readonly<{
+  method: string;
+  path: string;
+  /** Flat: name, value, name, value. Without Host, Connection and the framing of the body. */
+  headers: readonly string[];
+  upload: Upload | null;
+  /** Value of Trailer when the client has announced trailers and sends chunks. */
+  trailer: string | null;
+  /** Protocol asked for. */
+  upgrade: string | null;
+}>;
 
 /** Answers up to this size are read to their end when nobody wants them, so that the connection can be used again. */
 const cheapToDrain = 16_384;
 /** … but no longer than this. */
 const drainMs = 1_000;
 
+class Cancelled extends Error {
+  override readonly name = 'Cancelled';
+}
+const cancelled = new Cancelled('cancelled by the proxy');
+
 /**
- * One try at one upstream: what its connection calls while the request goes out and the answer comes in. Holds the lease
+ * One try at one upstream: what undici calls while the request goes out and the answer comes in. Holds the lease
  * from the pick on and settles it exactly once; whatever arrives after that is thrown away.
  */
-export class Attempt implements AnswerListener {
+export class Attempt implements Dispatcher.DispatchHandler {
   readonly lease: Lease;
   readonly upstream: Upstream;
   /** Lease settled: nothing of this attempt counts any more. */
@@ -37,6 +62,9 @@ export class Attempt implements AnswerListener {
   paused = false;
   readonly #exchange: Exchange;
   #connection: UpstreamConnection | null = null;
+  #controller: Controller | null = null;
+  /** Bytes of an answer were seen. */
+  #answering = false;
   #outgoing: Outgoing | null = null;
   #tunnel: Socket | null = null;
   #ending: Ending = 'complete';
@@ -53,15 +81,44 @@ export class Attempt implements AnswerListener {
 
   dispatch(outgoing: Outgoing, fresh = false): void {
     this.#outgoing = outgoing;
-    this.#connection = this.upstream.pool.send(outgoing, this, fresh);
-    if (this.#connection === null) this.onFailure('removed');
+    const { method, path, headers, upload, upgrade } = outgoing;
+    const body = upload === null ? null : upload.body();
+    try {
+      if (outgoing.trailer !== null) {
+        const { plane, req } = this.#exchange;
+        dispatchWithTrailers(outgoing, outgoing.trailer, body, this.upstream.entry.origin, req, this, plane.settings);
+        return;
+      }
+      const connection = this.upstream.pool.take(fresh || upgrade !== null);
+      this.#connection = connection;
+      if (connection === null) {
+        this.#failed('removed');
+        return;
+      }
+      const known = upload !== null && !upload.complete && upload.length > 0;
+      connection.dispatch(
+        {
+          path,
+          method: method as Dispatcher.HttpMethod,
+          headers: (known ? [...headers, 'content-length', String(upload.length)] : headers) as string[],
+          body,
+          upgrade,
+          blocking: false,
+          // Without it undici closes after HEAD.
+          reset: upgrade !== null,
+        },
+        this,
+      );
+    } catch (error) {
+      this.onResponseError(null, error as Error);
+    }
   }
 
   /** Ends the attempt from our side, at once: the slot is free and the connection is cut. */
   cancel(ending: Ending): void {
     if (this.over) return;
     this.settle(ending);
-    this.#connection?.abort(this);
+    this.#cut();
     this.#tunnel?.destroy();
   }
 
@@ -86,25 +143,40 @@ export class Attempt implements AnswerListener {
     if (!this.paused) return;
     this.paused = false;
     this.touched = true;
-    this.#connection?.resume();
+    this.#controller?.resume();
   }
 
-  onSent(): void {
+  onRequestStart(controller: Controller): void {
+    if (this.over) {
+      controller.abort(cancelled);
+      return;
+    }
+    this.#controller = controller;
     this.sentAt = this.#exchange.plane.now();
     this.touched = true;
     this.#exchange.sendContinue();
   }
 
-  onInformation(head: AnswerHead): void {
-    if (this.over) return;
-    this.touched = true;
-    this.#exchange.information(head);
+  onResponseStarted(): void {
+    this.#answering = true;
   }
 
-  onHead(head: AnswerHead): void {
+  onResponseStart(controller: Controller, status: number, headers: IncomingHttpHeaders, text = ''): void {
+    if (status >= 200 && this.#connection !== null) this.#connection.awaiting = false;
     if (this.over) return;
     this.touched = true;
-    const { status } = head;
+    const head = readAnswerHead(status, text, headers);
+    if (head === null) {
+      const connection = this.#connection;
+      this.#failed('bad_head');
+      controller.abort(cancelled);
+      connection?.destroy();
+      return;
+    }
+    if (status < 200) {
+      this.#exchange.information(head);
+      return;
+    }
     this.status = status;
     if (status >= 400) {
       const wait = status === 429 || status === 503 ? retryAfterMs(head.retryAfter, Date.now()) : null;
@@ -113,48 +185,70 @@ export class Attempt implements AnswerListener {
       this.#retryAfterMs = wait;
       if (status === 429 || (status >= 502 && status <= 504)) {
         if (this.#exchange.answerElsewhere(this, this.#ending, wait)) {
-          this.#abandon(head.contentLength);
+          if (head.contentLength < 0 || head.contentLength > cheapToDrain) this.#cut();
+          else setTimeout(cut, drainMs, this.#controller).unref();
           return;
         }
       }
     }
     this.answered = true;
     if (!this.#exchange.answer(head, this)) {
-      const connection = this.#connection;
       this.#exchange.attemptFailed(this, 'server_error', 'bad_answer');
-      connection?.abort(this);
+      this.#cut();
     }
   }
 
-  onData(chunk: Buffer): void {
+  onResponseData(controller: Controller, chunk: Buffer): void {
     if (this.over) return;
     this.touched = true;
     if (this.firstByteAt === null) this.#firstByte();
-    if (!this.#exchange.write(chunk)) this.#pause();
+    if (!this.#exchange.write(chunk)) {
+      this.paused = true;
+      controller.pause();
+    }
   }
 
-  onChunks(framed: Buffer, bytes: number): boolean {
-    if (this.over) return true;
-    if (!this.#exchange.passesFrames) return false;
-    this.touched = true;
-    if (this.firstByteAt === null) this.#firstByte();
-    if (!this.#exchange.writeFrames(framed, bytes)) this.#pause();
-    return true;
-  }
-
-  onEnd(trailers: readonly string[]): void {
+  onResponseEnd(_controller: Controller, trailers: IncomingHttpHeaders): void {
+    const connection = this.#connection;
     // From here on the connection may be somebody else's.
     this.#connection = null;
+    this.#controller = null;
     this.paused = false;
+    if (connection !== null) this.upstream.pool.release(connection);
     if (this.over) return;
     if (this.firstByteAt === null) this.#firstByte();
     this.complete();
-    this.#exchange.end(trailers);
+    this.#exchange.end(flatHeaders(trailers));
   }
 
-  onFailure(code: string): void {
+  onResponseError(_controller: Controller | null, error: Error): void {
+    const code = (error as NodeJS.ErrnoException).code ?? error.name;
+    const connection = this.#connection;
+    this.#failed(code === 'RESET' ? 'ECONNRESET' : code);
+    connection?.destroy();
+  }
+
+  onRequestUpgrade(_controller: Controller, status: number, headers: IncomingHttpHeaders, socket: Duplex): void {
+    if (this.#connection !== null) this.#connection.awaiting = false;
+    this.#connection = null;
+    this.#controller = null;
+    const head = readAnswerHead(status, '', headers);
+    if (this.over || head === null) {
+      socket.destroy();
+      if (!this.over) this.#failed('bad_head');
+      return;
+    }
+    this.answered = true;
+    this.status = status;
+    this.#tunnel = socket as Socket;
+    this.#firstByte();
+    this.#exchange.tunnel(head, this.#tunnel, this);
+  }
+
+  #failed(code: string): void {
     const connection = this.#connection;
     this.#connection = null;
+    this.#controller = null;
     this.paused = false;
     if (this.over) return;
     // Our own side first: an upstream death and a departed client both end here.
@@ -163,8 +257,13 @@ export class Attempt implements AnswerListener {
       this.#exchange.closed();
       return;
     }
+    if (code === 'UND_ERR_INVALID_ARG' || code === 'UND_ERR_NOT_SUPPORTED') {
+      this.settle('client_gone');
+      this.#exchange.refuse(400, 'bad_request', 'The request cannot be forwarded.');
+      return;
+    }
     // An idle connection that was closed just as it was used again says nothing about the upstream.
-    if (connection !== null && connection.used > 0 && !connection.answering && !this.#repeated) {
+    if (connection !== null && connection.used > 0 && !this.#answering && !this.#repeated) {
       if (this.#exchange.repeatable) {
         this.#repeated = true;
         this.sentAt = null;
@@ -175,31 +274,12 @@ export class Attempt implements AnswerListener {
     this.#exchange.attemptFailed(this, this.answered ? 'truncated' : 'refused', code);
   }
 
-  onUpgrade(head: AnswerHead, socket: Socket): void {
-    this.#connection = null;
-    if (this.over) {
-      socket.destroy();
-      return;
-    }
-    this.answered = true;
-    this.status = head.status;
-    this.#tunnel = socket;
-    this.#firstByte();
-    this.#exchange.tunnel(head, socket, this);
-  }
-
-  #pause(): void {
-    // The last bytes may have ended the attempt: then there is nothing to hold back.
-    if (this.#connection === null) return;
-    this.paused = true;
-    this.#connection.pause();
-  }
-
-  #abandon(length: number): void {
+  /** Cuts the connection, or what is to become one. */
+  #cut(): void {
+    const controller = this.#controller;
     const connection = this.#connection;
-    if (connection === null) return;
-    if (length < 0 || length > cheapToDrain) connection.abort(this);
-    else setTimeout(abandon, drainMs, connection, this).unref();
+    if (controller !== null) controller.abort(cancelled);
+    connection?.destroy();
   }
 
   #firstByte(): void {
@@ -208,6 +288,6 @@ export class Attempt implements AnswerListener {
   }
 }
 
-function abandon(connection: UpstreamConnection, attempt: Attempt): void {
-  connection.abort(attempt);
+function cut(controller: Controller | null): void {
+  controller?.abort(cancelled);
 }

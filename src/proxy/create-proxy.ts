@@ -59,7 +59,6 @@ export interface RunningProxy {
 /** What a path cannot have: spaces and controls, a fragment, characters beyond one byte. */
 const badTargetPattern = /[^\x21\x22\x24-\xff]/;
 const sweepMs = 100;
-const connectionSweepMs = 500;
 const reportMs = 250;
 const notableLagMs = 20;
 const decisionsPerReport = 250;
@@ -78,7 +77,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
   const thread = options.thread ?? 0;
   const { table } = options;
   const balancer = createBalancer(table, options.balancer, { thread });
-  const upstreams = new Upstreams(settings, table.capacity, monotonicMs);
+  const upstreams = new Upstreams(settings, table.capacity);
   const recorder = new Recorder(thread, openLog(settings));
   const queue = new WaitQueue(balancer, settings, monotonicMs);
   const plane: Plane = {
@@ -246,7 +245,6 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
   server.on('error', () => {}); // accept errors (EMFILE): node goes on accepting when it can
 
   let sweptAt = monotonicMs();
-  let connectionsSweptAt = sweptAt;
   let loopLagMs = 0;
   const sweeper = setInterval(() => {
     const now = monotonicMs();
@@ -254,10 +252,6 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     sweptAt = now;
     queue.expire(now);
     plane.active.visit((exchange) => exchange.sweep(now));
-    if (now - connectionsSweptAt >= connectionSweepMs) {
-      connectionsSweptAt = now;
-      upstreams.sweep(now);
-    }
   }, sweepMs);
   const poller = setInterval(() => {
     if (queue.size > 0) queue.admit();

@@ -4,13 +4,12 @@ import type { Lease } from '../core/balancer.ts';
 import type { Ending } from '../core/domain.ts';
 import { type AnswerHead, passedTrailers } from './answer-head.ts';
 import { type Answer, openAiError, problem } from './answers.ts';
-import { Attempt } from './attempt.ts';
+import { Attempt, type Outgoing } from './attempt.ts';
 import type { RequestHeaders } from './headers.ts';
 import { ModelScan } from './model-scan.ts';
 import type { Plane } from './plane.ts';
 import type { RequestTrace } from './tracer.ts';
 import { Upload } from './upload.ts';
-import { loanBytes, type Outgoing } from './upstream-connection.ts';
 import { type Usage, UsageTail } from './usage-tail.ts';
 import type { Waiting } from './wait-queue.ts';
 
@@ -37,6 +36,8 @@ const idempotent: Readonly<Record<string, true>> = {
 type ServerResponse = NodeResponse & { readonly expectsContinue: boolean };
 
 const nothingTried: readonly number[] = [];
+/** Pieces up to this size are cheaper to copy into a string than to hand on. */
+const copiedBytes = 8_192;
 /** A small body that is on its way is waited for this long, so that it can go out, and go out again, in one piece. */
 const bodyGraceMs = 50;
 /** A directory older than the load table can name a row that this thread does not know yet. */
@@ -352,12 +353,12 @@ export class Exchange implements Waiting {
 
   /**
    * Passes bytes of the body on. False when the client takes no more for now; the attempt is resumed when it does. A small
-   * piece is copied, because its buffer is used again; as a string it leaves in one write with what goes before it.
+   * piece is copied: as a string it leaves in one write with what goes before it.
    */
   write(chunk: Buffer): boolean {
     const { res } = this;
     const headOut = this.#headOut;
-    const small = chunk.length <= loanBytes ? chunk.toString('latin1') : null;
+    const small = chunk.length <= copiedBytes ? chunk.toString('latin1') : null;
     this.#headOut = true;
     this.bytesOut += chunk.length;
     if (this.#usage !== null) {
@@ -397,35 +398,6 @@ export class Exchange implements Waiting {
       more = socket.write('\r\n', 'latin1');
     }
     socket.uncork();
-    return more;
-  }
-
-  /** Chunks may be passed on as the upstream framed them. */
-  get passesFrames(): boolean {
-    return this.#chunkedAnswer && this.res.socket !== null;
-  }
-
-  /** As `write`, for whole chunks with their framing; `framed` is lent, `bytes` are in it. */
-  writeFrames(framed: Buffer, bytes: number): boolean {
-    const socket = this.res.socket!;
-    this.bytesOut += bytes;
-    const headOut = this.#headOut;
-    this.#headOut = true;
-    if (!headOut) {
-      socket.cork();
-      this.res.flushHeaders();
-    }
-    let more: boolean;
-    if (framed.length <= loanBytes) {
-      const text = framed.toString('latin1');
-      if (this.#usage !== null) this.#usage.push(text);
-      more = socket.write(text, 'latin1');
-    } else {
-      if (this.#usage !== null) this.#usage.pushEnd(framed);
-      more = socket.write(Buffer.from(framed));
-    }
-    if (!headOut) socket.uncork();
-    if (!more) this.#awaitDrain();
     return more;
   }
 
@@ -614,20 +586,12 @@ export class Exchange implements Waiting {
     const outgoing: Outgoing = {
       method: this.method,
       path: upstream.prefix === '' ? this.target : upstream.prefix + this.target,
-      headers: this.#headerLines(),
-      body: this.#upload,
+      headers: this.headers.forward,
+      upload: this.#upload,
       trailer: chunkedWithTrailer ? this.headers.trailer : null,
       upgrade: this.upgrade,
     };
     attempt.dispatch(outgoing);
-  }
-
-  /** Made anew for every attempt: a trace gives each its own parent. */
-  #headerLines(): string {
-    const { forward } = this.headers;
-    let lines = '';
-    for (let i = 0; i < forward.length; i += 2) lines += `${forward[i]}: ${forward[i + 1]}\r\n`;
-    return lines;
   }
 
   #mayRetry(attempt: Attempt, ending: Ending): boolean {
@@ -664,7 +628,13 @@ export class Exchange implements Waiting {
 
   #addTrailers(trailers: readonly string[]): void {
     const passed = passedTrailers(trailers);
-    for (let i = 0; i < passed.length; i += 2) this.res.addTrailers([[passed[i]!, passed[i + 1]!]]);
+    for (let i = 0; i < passed.length; i += 2) {
+      try {
+        this.res.addTrailers([[passed[i]!, passed[i + 1]!]]);
+      } catch {
+        // One that node refuses to write is left out: the body itself is whole.
+      }
+    }
   }
 
   /** Breaks the client's transfer so that it cannot be taken for a whole answer. */

@@ -1,13 +1,6 @@
 import type { IncomingMessage } from 'node:http';
-import { passedTrailers } from './answer-head.ts';
+import { Readable } from 'node:stream';
 import type { ModelScan } from './model-scan.ts';
-
-/** What takes a request body: the connection to an upstream. */
-export interface BodySink {
-  /** False: no more for now; `drained` is called when there is room again. */
-  take(chunk: Buffer): boolean;
-  finish(trailers: readonly string[]): void;
-}
 
 /**
  * The body of one request on its way from the client to one upstream after another. What has arrived is kept while it is
@@ -28,7 +21,7 @@ export class Upload {
   readonly #keepBytes: number;
   #kept: Buffer[] = [];
   #keptBytes = 0;
-  #sink: BodySink | null = null;
+  #stream: UploadStream | null = null;
   #scan: ModelScan | null = null;
   /** Reading ahead of a consumer stops here. */
   #aheadBytes: number;
@@ -67,43 +60,34 @@ export class Upload {
     return this.#keptBytes >= this.#aheadBytes;
   }
 
-  /** Bytes that are kept. */
-  get size(): number {
-    return this.#keptBytes;
+  /** What to give to undici: all of the body when it is here, else a stream of it. Only while `replayable`. */
+  body(): Buffer | Readable | null {
+    if (this.complete) {
+      this.#stream = null;
+      if (this.#keptBytes === 0) return null;
+      if (this.#kept.length > 1) this.#kept = [Buffer.concat(this.#kept)];
+      return this.#kept[0]!;
+    }
+    this.#stream = new UploadStream(this);
+    return this.#stream;
   }
 
-  /** All that is kept, in one piece: the whole body when it is complete. Only while `replayable`. */
-  whole(): Buffer {
-    if (this.#kept.length !== 1) this.#kept = [Buffer.concat(this.#kept)];
-    return this.#kept[0]!;
-  }
-
-  /** From now on `sink` takes it, from the beginning. Only while `replayable`. */
-  attach(sink: BodySink): void {
-    this.#sink = sink;
-    let more = true;
-    for (const chunk of this.#kept) more = sink.take(chunk);
+  /** The upstream begins to take `stream`: everything kept goes first. */
+  consume(stream: UploadStream): void {
+    if (stream !== this.#stream) return;
+    for (const chunk of this.#kept) stream.push(chunk);
     this.#forgetIfLarge();
-    if (this.complete) this.#finish();
-    else if (more) this.#req.resume();
-    else this.#req.pause();
+    if (this.complete) stream.push(null);
+    else this.#req.resume();
   }
 
-  /** `sink` has gone; what arrives now waits for the next one. */
-  detach(sink: BodySink): void {
-    if (this.#sink !== sink) return;
-    this.#sink = null;
-    if (!this.complete) this.#req.pause();
-  }
-
-  /** `sink` has room again. */
-  drained(sink: BodySink): void {
-    if (sink === this.#sink && !this.complete) this.#req.resume();
+  resume(stream: UploadStream): void {
+    if (stream === this.#stream && !this.complete) this.#req.resume();
   }
 
   /** Nobody takes it any more: what is still to come is thrown away. */
   discard(): void {
-    this.#sink = null;
+    this.#stream = null;
     this.#onProgress = null;
     this.#scan = null;
     this.#kept = [];
@@ -115,11 +99,11 @@ export class Upload {
   #data(chunk: Buffer): void {
     this.touched = true;
     this.bytes += chunk.length;
-    const sink = this.#sink;
-    if (sink !== null) {
+    const stream = this.#stream;
+    if (stream?.consuming === true) {
       if (this.replayable) this.#keep(chunk);
       this.#forgetIfLarge();
-      if (!sink.take(chunk)) this.#req.pause();
+      if (!stream.push(chunk)) this.#req.pause();
       return;
     }
     if (!this.replayable) return; // discarded
@@ -132,15 +116,8 @@ export class Upload {
   #end(): void {
     this.complete = true;
     this.touched = true;
-    if (this.#sink !== null) this.#finish();
+    if (this.#stream?.consuming === true) this.#stream.push(null);
     this.#onProgress?.();
-  }
-
-  #finish(): void {
-    const sink = this.#sink!;
-    this.#sink = null;
-    const { rawTrailers } = this.#req;
-    sink.finish(rawTrailers.length === 0 ? rawTrailers : passedTrailers(rawTrailers));
   }
 
   #keep(chunk: Buffer): void {
@@ -153,6 +130,26 @@ export class Upload {
     this.#kept = [];
     this.#keptBytes = 0;
     this.replayable = false;
+  }
+}
+
+/** One upstream's view of an upload. A new one for every attempt, so that an upstream that fails takes nothing with it. */
+export class UploadStream extends Readable {
+  consuming = false;
+  readonly #upload: Upload;
+
+  constructor(upload: Upload) {
+    super({ highWaterMark: 65_536 });
+    this.#upload = upload;
+  }
+
+  override _read(): void {
+    if (this.consuming) {
+      this.#upload.resume(this);
+      return;
+    }
+    this.consuming = true;
+    this.#upload.consume(this);
   }
 }
 

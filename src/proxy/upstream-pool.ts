@@ -1,84 +1,188 @@
-import { type AnswerListener, type Outgoing, type Target, UpstreamConnection } from './upstream-connection.ts';
+import type { Socket } from 'node:net';
+import { buildConnector, Client, type Dispatcher } from 'undici';
 
 /** An idle connection is closed after this time, if the upstream has not told that it does so earlier. */
 const maxIdleMs = 30_000;
 /** So much earlier than the upstream says it will close, because a request may be on its way just then. */
 const idleMarginMs = 1_000;
+const maxHeadBytes = 65_536;
+
+export type PoolSettings = Readonly<{ verifyUpstreamTls: boolean; connectTimeoutMs: number }>;
+
+/** Plain connections read into this: what arrives is copied out before the next read. */
+const readBuffer = Buffer.allocUnsafeSlow(65_536);
+const onread = {
+  buffer: readBuffer,
+  callback(this: Socket, length: number): boolean {
+    return this.push(Buffer.from(readBuffer.subarray(0, length)));
+  },
+};
+
+/** A connection to an upstream: an undici client of its own, one request at a time. */
+export class UpstreamConnection {
+  readonly client: Client;
+  /** Requests sent before the present one. */
+  used = 0;
+  /** The head of an answer is awaited. */
+  awaiting = false;
+  idle = false;
+  closed = false;
+  readonly #onClosed: (connection: UpstreamConnection) => void;
+
+  constructor(origin: string, connect: buildConnector.connector, onClosed: (connection: UpstreamConnection) => void) {
+    this.#onClosed = onClosed;
+    this.client = new Client(origin, {
+      // HTTP/1.1 only: upgrades, trailers and early hints then behave the same towards every upstream.
+      allowH2: false,
+      pipelining: 1,
+      // Deadlines are kept by the proxy's own sweep, which is cheaper than a timer a request and exact enough.
+      headersTimeout: 0,
+      bodyTimeout: 0,
+      keepAliveTimeout: maxIdleMs,
+      keepAliveMaxTimeout: maxIdleMs,
+      keepAliveTimeoutThreshold: idleMarginMs,
+      maxHeaderSize: maxHeadBytes,
+      connect: (options, callback) =>
+        connect(options, (...result) => {
+          const [error, socket] = result;
+          if (error === null) this.#opened(socket);
+          callback(...result);
+        }),
+    });
+  }
+
+  dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): void {
+    this.awaiting = true;
+    this.client.dispatch(options, handler);
+  }
+
+  /** Cuts it, whatever it is doing. */
+  destroy(): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.client.destroy().catch(noop);
+    this.#onClosed(this);
+  }
+
+  #opened(socket: Socket): void {
+    // undici takes this one code for the end of an answer without a length. A reset is never that.
+    socket.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ECONNRESET') error.code = 'RESET';
+    });
+    socket.on('close', () => this.destroy());
+    const read = socket.read.bind(socket);
+    let held: Buffer | null = null;
+    socket.read = (size?: number) => {
+      let chunk = read(size) as Buffer | null;
+      if (!this.awaiting || chunk === null) return chunk;
+      if (held !== null) {
+        chunk = Buffer.concat([held, chunk]);
+        held = null;
+      }
+      const rest = withoutContinue(chunk);
+      if (rest === null) {
+        held = chunk;
+        return null;
+      }
+      return rest.length === 0 ? null : rest;
+    };
+  }
+}
+
+const continueStart = Buffer.from('HTTP/1.1 100');
+const headEnd = Buffer.from('\r\n\r\n');
+
+/**
+ * Takes away 100 Continue before an answer: the client was told by us, and undici takes it for a breach of the protocol.
+ * Null when more bytes are needed to know.
+ */
+function withoutContinue(bytes: Buffer): Buffer | null {
+  let rest = bytes;
+  for (;;) {
+    const compared = Math.min(rest.length, continueStart.length);
+    if (compared === 0 || rest.compare(continueStart, 0, compared, 0, compared) !== 0) return rest;
+    if (compared < continueStart.length) return rest.length === 0 ? rest : null;
+    const end = rest.indexOf(headEnd);
+    if (end === -1) return rest.length > maxHeadBytes ? rest : null;
+    rest = rest.subarray(end + headEnd.length);
+  }
+}
 
 /** The connections to one upstream. The one used last is used next, so that the others can grow old and go. */
 export class UpstreamPool {
-  readonly #target: Target;
-  readonly #now: () => number;
+  readonly #origin: string;
+  readonly #settings: PoolSettings;
   readonly #all = new Set<UpstreamConnection>();
-  #idle: UpstreamConnection[] = [];
+  readonly #idle: UpstreamConnection[] = [];
+  #connector: { key: string; connect: buildConnector.connector } | null = null;
   #destroyed = false;
   #retired = false;
 
-  /** `settings.verifyUpstreamTls` is looked up for every connection: it can change. */
-  constructor(origin: URL, settings: Readonly<{ verifyUpstreamTls: boolean }>, now: () => number) {
-    const secure = origin.protocol === 'https:';
-    this.#now = now;
-    this.#target = {
-      secure,
-      host: origin.hostname.replace(/^\[|\]$/g, ''),
-      port: origin.port === '' ? (secure ? 443 : 80) : Number(origin.port),
-      authority: origin.host,
-      settings,
-      session: undefined,
-    };
+  /** The settings are looked up for every connection: they can change. */
+  constructor(origin: URL, settings: PoolSettings) {
+    this.#origin = origin.origin;
+    this.#settings = settings;
   }
 
-  /** Sends a request over an idle connection, or over a new one. Null when the pool is closed. */
-  send(outgoing: Outgoing, listener: AnswerListener, fresh = false): UpstreamConnection | null {
+  /** An idle connection, or a new one. Null when the pool is closed. */
+  take(fresh: boolean): UpstreamConnection | null {
     if (this.#destroyed) return null;
-    // A connection that changes its protocol is handed over, so it must not read into the shared buffer.
-    const own = outgoing.upgrade !== null;
-    let connection = fresh || own ? undefined : this.#idle.pop();
-    while (connection?.broken === true) connection = this.#idle.pop();
-    if (connection === undefined) {
-      connection = new UpstreamConnection(this.#target, !own, this.#onIdle, this.#onClose);
-      this.#all.add(connection);
+    const kept = fresh ? undefined : this.#idle.pop();
+    if (kept !== undefined) {
+      kept.idle = false;
+      return kept;
     }
-    connection.send(outgoing, listener);
+    const connection = new UpstreamConnection(this.#origin, this.#connect(), this.#onClosed);
+    this.#all.add(connection);
     return connection;
   }
 
-  /** Closes what has been idle for long. */
-  sweep(now: number): void {
-    const idle = this.#idle;
-    let old = 0;
-    while (old < idle.length && now - idle[old]!.idleSince > maxIdleMs) old++;
-    if (old > 0) for (const connection of idle.splice(0, old)) connection.close();
-    for (let i = idle.length - 1; i >= 0; i--) {
-      const { idleMs, idleSince } = idle[i]!;
-      if (idleMs >= 0 && now - idleSince > idleMs - idleMarginMs) idle.splice(i, 1)[0]!.close();
+  /** The answer on it has ended. */
+  release(connection: UpstreamConnection): void {
+    if (connection.closed) return;
+    if (this.#destroyed || this.#retired) {
+      connection.destroy();
+      return;
     }
+    connection.used++;
+    connection.idle = true;
+    this.#idle.push(connection);
   }
 
   /** Finishes what is under way and keeps nothing for later. */
   retire(): void {
     this.#retired = true;
-    for (const connection of this.#idle.splice(0)) connection.close();
+    for (const connection of this.#idle.splice(0)) connection.destroy();
   }
 
   destroy(): void {
     this.#destroyed = true;
-    this.#idle = [];
-    for (const connection of this.#all) connection.close();
+    for (const connection of [...this.#all]) connection.destroy();
   }
 
-  readonly #onIdle = (connection: UpstreamConnection): void => {
-    if (this.#destroyed || this.#retired || (connection.idleMs >= 0 && connection.idleMs <= idleMarginMs)) {
-      connection.close();
-      return;
-    }
-    connection.idleSince = this.#now();
-    this.#idle.push(connection);
-  };
-
-  readonly #onClose = (connection: UpstreamConnection): void => {
+  readonly #onClosed = (connection: UpstreamConnection): void => {
     this.#all.delete(connection);
-    const at = this.#idle.indexOf(connection);
+    if (!connection.idle) return;
+    const at = this.#idle.lastIndexOf(connection);
     if (at !== -1) this.#idle.splice(at, 1);
   };
+
+  #connect(): buildConnector.connector {
+    const timeout = this.#settings.connectTimeoutMs + 1_000;
+    const { verifyUpstreamTls } = this.#settings;
+    const key = `${timeout} ${verifyUpstreamTls}`;
+    if (this.#connector?.key !== key) {
+      const secure = this.#origin.startsWith('https:');
+      const connect = buildConnector({
+        timeout,
+        rejectUnauthorized: verifyUpstreamTls,
+        allowH2: false,
+        ...(secure ? {} : { onread }),
+      });
+      this.#connector = { key, connect };
+    }
+    return this.#connector.connect;
+  }
 }
+
+function noop(): void {}

@@ -18,15 +18,13 @@ export class Upstreams {
   readonly #settings: ProxySettings;
   readonly #rows: (Upstream | undefined)[] = [];
   readonly #capacity: number;
-  readonly #now: () => number;
   #known: Uint8Array;
   #byModel = new Map<string, Uint8Array | null>();
   #models = new Set<string>();
   #anyModel = false;
 
-  constructor(settings: ProxySettings, capacity: number, now: () => number) {
+  constructor(settings: ProxySettings, capacity: number) {
     this.#settings = settings;
-    this.#now = now;
     this.#capacity = capacity;
     this.#known = new Uint8Array(capacity);
   }
@@ -99,18 +97,13 @@ export class Upstreams {
     return gone;
   }
 
-  /** Closes connections that have been idle for long. */
-  sweep(now: number): void {
-    for (const upstream of this.#rows) upstream?.pool.sweep(now);
-  }
-
   destroy(): void {
     for (const upstream of this.all()) upstream.pool.destroy();
   }
 
   #open(entry: DirectoryEntry): Upstream {
     const url = new URL(entry.origin);
-    const pool = new UpstreamPool(url, this.#settings, this.#now);
+    const pool = new UpstreamPool(url, this.#settings);
     return { entry, pool, prefix: url.pathname === '/' ? '' : url.pathname.replace(/\/+$/, '') };
   }
 }
