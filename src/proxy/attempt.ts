@@ -162,7 +162,6 @@ export class Attempt implements Dispatcher.DispatchHandler {
   }
 
   onResponseStart(controller: Controller, status: number, headers: IncomingHttpHeaders, text = ''): void {
-    if (status >= 200 && this.#connection !== null) this.#connection.awaiting = false;
     if (this.over) return;
     this.touched = true;
     const head = readAnswerHead(status, text, headers);
@@ -229,7 +228,6 @@ export class Attempt implements Dispatcher.DispatchHandler {
   }
 
   onRequestUpgrade(_controller: Controller, status: number, headers: IncomingHttpHeaders, socket: Duplex): void {
-    if (this.#connection !== null) this.#connection.awaiting = false;
     this.#connection = null;
     this.#controller = null;
     const head = readAnswerHead(status, '', headers);

@@ -73,38 +73,46 @@ export class UpstreamConnection {
     const read = socket.read.bind(socket);
     let held: Buffer | null = null;
     socket.read = (size?: number) => {
-      let chunk = read(size) as Buffer | null;
+      const chunk = read(size) as Buffer | null;
       if (!this.awaiting || chunk === null) return chunk;
-      if (held !== null) {
-        chunk = Buffer.concat([held, chunk]);
-        held = null;
-      }
-      const rest = withoutContinue(chunk);
-      if (rest === null) {
-        held = chunk;
-        return null;
-      }
-      return rest.length === 0 ? null : rest;
+      const bytes = held === null ? chunk : Buffer.concat([held, chunk]);
+      const passed = withoutContinue(bytes);
+      held = passed.held;
+      this.awaiting = passed.awaiting;
+      return passed.bytes.length === 0 ? null : passed.bytes;
     };
   }
 }
 
-const continueStart = Buffer.from('HTTP/1.1 100');
+const informationStart = Buffer.from('HTTP/1.1 1');
 const headEnd = Buffer.from('\r\n\r\n');
 
 /**
- * Takes away 100 Continue before an answer: the client was told by us, and undici takes it for a breach of the protocol.
- * Null when more bytes are needed to know.
+ * Takes 100 Continue from what comes before an answer: the client was told by us, and undici takes one that it has not
+ * asked for, as it never does, for a breach of the protocol. `held` needs more bytes to be told apart; `awaiting`: the
+ * answer itself has not begun.
  */
-function withoutContinue(bytes: Buffer): Buffer | null {
-  let rest = bytes;
+function withoutContinue(bytes: Buffer): { bytes: Buffer; held: Buffer | null; awaiting: boolean } {
+  const kept: Buffer[] = [];
+  let at = 0;
   for (;;) {
-    const compared = Math.min(rest.length, continueStart.length);
-    if (compared === 0 || rest.compare(continueStart, 0, compared, 0, compared) !== 0) return rest;
-    if (compared < continueStart.length) return rest.length === 0 ? rest : null;
-    const end = rest.indexOf(headEnd);
-    if (end === -1) return rest.length > maxHeadBytes ? rest : null;
-    rest = rest.subarray(end + headEnd.length);
+    const compared = Math.min(bytes.length - at, informationStart.length);
+    const other = bytes.compare(informationStart, 0, compared, at, at + compared) !== 0;
+    const end = other ? -1 : bytes.indexOf(headEnd, at);
+    const partial = !other && end === -1 && bytes.length - at <= maxHeadBytes;
+    if (partial)
+      return { bytes: Buffer.concat(kept), held: at < bytes.length ? bytes.subarray(at) : null, awaiting: true };
+    const code =
+      other || end === -1
+        ? ''
+        : bytes.toString('latin1', at + informationStart.length, at + informationStart.length + 2);
+    // 101 is an answer.
+    if (code === '' || code === '01') {
+      const rest = at === 0 ? bytes : Buffer.concat([...kept, bytes.subarray(at)]);
+      return { bytes: rest, held: null, awaiting: false };
+    }
+    if (code !== '00') kept.push(bytes.subarray(at, end + headEnd.length));
+    at = end + headEnd.length;
   }
 }
 

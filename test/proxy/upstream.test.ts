@@ -64,7 +64,6 @@ test('an answer whose end could be read in two ways is 502 and nothing of it pas
     'HTTP/1.1 200 OK\r\nX-A: 1\rX-B: 2\r\nContent-Length: 2\r\n\r\nok',
     'HTTP/1.1 200 OK\r\nX-A: a\0b\r\nContent-Length: 2\r\n\r\nok',
     'HTTP/1.1 200 OK\r\nno colon\r\nContent-Length: 2\r\n\r\nok',
-    'HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok',
     'HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nok',
     'HTTP/1.1 099 OK\r\nContent-Length: 2\r\n\r\nok',
     ' HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok',
@@ -99,7 +98,7 @@ test('a body that breaks the rules of chunks is cut, never ended', async () => {
 test('chunks pass whatever pieces they arrive in, extensions stay behind', async () => {
   const text =
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n' +
-    '5\r\nhello\r\n1;name="v;w"\r\n,\r\n00B\r\n 0123456789\r\nA\r\nabcdefghij\r\n0\r\nX-Sum: 7\r\nContent-Length: 3\r\n\r\n';
+    '5\r\nhello\r\n1;name="v;w"\r\n,\r\n00B\r\n 0123456789\r\nA\r\nabcdefghij\r\n0\r\nX-Sum: 7\r\nContent-Type: x\r\n\r\n';
   await using rig = await Rig.start();
   let size = 1;
   const origin = await raw(async (socket) => {
