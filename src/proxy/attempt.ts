@@ -165,7 +165,8 @@ export class Attempt implements Dispatcher.DispatchHandler {
     if (this.over) return;
     this.touched = true;
     const head = readAnswerHead(status, text, headers);
-    if (head === null) {
+    // 101 without an Upgrade header, or unasked, switches to nothing.
+    if (head === null || status === 101) {
       const connection = this.#connection;
       this.#failed('bad_head');
       controller.abort(cancelled);

@@ -125,12 +125,18 @@ async function compare(answer: Answer, method: string, extra: string): Promise<s
     ask(port, `/${path}`, method),
     ask(rig.proxy.port, `/${proxiedPath}`, method),
   ]);
-  answers.delete(path);
-  answers.delete(proxiedPath);
+  // Codings that nobody asked for and that a proxy cannot undo, and protocols that nobody wanted, are refused.
+  const foreign = direct.status === 101 || /transfer-encoding:(?!\s*chunked\r)/i.test(answer.text);
+  if (proxied.status === 502 && foreign) return null;
   const found = difference(direct, proxied);
-  // Codings that nobody asked for and that a proxy cannot undo are refused; node hands them on as they are.
-  const refused = proxied.status === 502 && /transfer-encoding:(?!\s*chunked\r)/i.test(answer.text);
-  return refused ? null : found;
+  if (found === null || direct.complete) return found;
+  // Node's client may fail on bytes beyond the end of an answer that is whole.
+  for (let beyond = 1; beyond <= 3; beyond++) {
+    answers.set(path, { ...answer, text: answer.text.slice(0, -beyond) });
+    const shorter = await ask(port, `/${path}`, method);
+    if (shorter.complete && difference(shorter, proxied) === null) return null;
+  }
+  return found;
 }
 
 const differences = new Map<string, string>();

@@ -68,6 +68,7 @@ test('an answer whose end could be read in two ways is 502 and nothing of it pas
     'HTTP/1.1 099 OK\r\nContent-Length: 2\r\n\r\nok',
     ' HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok',
     'HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n',
+    'HTTP/1.1 101 Switching Protocols\r\nContent-Length: 2\r\n\r\nok',
     `HTTP/1.1 200 OK\r\nX-Big: ${'y'.repeat(100_000)}\r\nContent-Length: 2\r\n\r\nok`,
   ];
   for (const answer of answers) {
