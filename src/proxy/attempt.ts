@@ -89,7 +89,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
         dispatchWithTrailers(outgoing, outgoing.trailer, body, this.upstream.entry.origin, req, this, plane.settings);
         return;
       }
-      const connection = this.upstream.pool.take(fresh || upgrade !== null);
+      const connection = this.upstream.pool.take(fresh, upgrade !== null);
       this.#connection = connection;
       if (connection === null) {
         this.#failed('removed');

@@ -1,4 +1,4 @@
-import type { Socket } from 'node:net';
+import type { OnReadOpts, Socket } from 'node:net';
 import { buildConnector, Client, type Dispatcher } from 'undici';
 
 /** An idle connection is closed after this time, if the upstream has not told that it does so earlier. */
@@ -9,12 +9,15 @@ const maxHeadBytes = 65_536;
 
 export type PoolSettings = Readonly<{ verifyUpstreamTls: boolean; connectTimeoutMs: number }>;
 
+/** A plain connection, whose bytes are handed to undici without passing through a stream. */
+type FedSocket = Socket & { feed: (length: number) => boolean };
+
 /** Plain connections read into this: what arrives is copied out before the next read. */
 const readBuffer = Buffer.allocUnsafeSlow(65_536);
 const onread = {
   buffer: readBuffer,
-  callback(this: Socket, length: number): boolean {
-    return this.push(Buffer.from(readBuffer.subarray(0, length)));
+  callback(this: FedSocket, length: number): boolean {
+    return this.feed(length);
   },
 };
 
@@ -27,9 +30,16 @@ export class UpstreamConnection {
   awaiting = false;
   idle = false;
   closed = false;
+  readonly #fed: boolean;
   readonly #onClosed: (connection: UpstreamConnection) => void;
 
-  constructor(origin: string, connect: buildConnector.connector, onClosed: (connection: UpstreamConnection) => void) {
+  constructor(
+    origin: string,
+    connect: buildConnector.connector,
+    fed: boolean,
+    onClosed: (connection: UpstreamConnection) => void,
+  ) {
+    this.#fed = fed;
     this.#onClosed = onClosed;
     this.client = new Client(origin, {
       // HTTP/1.1 only: upgrades, trailers and early hints then behave the same towards every upstream.
@@ -71,20 +81,63 @@ export class UpstreamConnection {
     });
     socket.on('close', () => this.destroy());
     const read = socket.read.bind(socket);
-    let held: Buffer | null = null;
+    if (this.#fed) this.#feed(socket as FedSocket, read);
+    else {
+      socket.read = (size?: number) => {
+        const chunk = read(size) as Buffer | null;
+        return this.awaiting && chunk !== null ? this.#withoutContinue(chunk) : chunk;
+      };
+    }
+  }
+
+  /**
+   * undici asks for bytes when it is told that there are some. A stream between it and the connection would only cost
+   * time; its end still comes the usual way.
+   */
+  #feed(socket: FedSocket, read: (size?: number) => unknown): void {
+    let pending: Buffer | null = null;
+    let stopped = false;
+    const put = (bytes: Buffer, first: boolean) => {
+      if (pending === null) pending = bytes;
+      else pending = Buffer.concat(first ? [bytes, pending] : [pending, bytes]);
+    };
+    socket.feed = (length) => {
+      put(Buffer.from(readBuffer.subarray(0, length)), false);
+      socket.emit('readable');
+      stopped = pending !== null;
+      return !stopped;
+    };
+    socket.unshift = (bytes: Buffer) => {
+      if (bytes.length > 0) put(bytes, true);
+    };
     socket.read = (size?: number) => {
-      const chunk = read(size) as Buffer | null;
-      if (!this.awaiting || chunk === null) return chunk;
-      const bytes = held === null ? chunk : Buffer.concat([held, chunk]);
-      const passed = withoutContinue(bytes);
-      held = passed.held;
-      this.awaiting = passed.awaiting;
-      return passed.bytes.length === 0 ? null : passed.bytes;
+      if (pending === null || size === 0) return size === 0 || socket.closed || ended(socket) ? read(size) : null;
+      const bytes: Buffer = pending;
+      pending = null;
+      if (stopped) {
+        stopped = false;
+        socket._read(0);
+      }
+      return this.awaiting ? this.#withoutContinue(bytes) : bytes;
     };
   }
+
+  #withoutContinue(chunk: Buffer): Buffer | null {
+    const passed = withoutContinue(this.#held === null ? chunk : Buffer.concat([this.#held, chunk]));
+    this.#held = passed.held;
+    this.awaiting = passed.awaiting;
+    return passed.bytes.length === 0 ? null : passed.bytes;
+  }
+  #held: Buffer | null = null;
+}
+
+function ended(socket: Socket): boolean {
+  return (socket as unknown as { _readableState: { ended: boolean } })._readableState.ended;
 }
 
 const informationStart = Buffer.from('HTTP/1.1 1');
+const continuePattern =
+  /^HTTP\/1\.1 100(?: [\t\x20-\x7e\x80-\xff]*)?\r\n(?:[!#$%&'*+\-.^_`|~\w]+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n$/;
 const headEnd = Buffer.from('\r\n\r\n');
 
 /**
@@ -111,7 +164,9 @@ function withoutContinue(bytes: Buffer): { bytes: Buffer; held: Buffer | null; a
       const rest = at === 0 ? bytes : Buffer.concat([...kept, bytes.subarray(at)]);
       return { bytes: rest, held: null, awaiting: false };
     }
-    if (code !== '00') kept.push(bytes.subarray(at, end + headEnd.length));
+    const whole = bytes.subarray(at, end + headEnd.length);
+    // One with faults is left to undici to refuse.
+    if (code !== '00' || !continuePattern.test(whole.toString('latin1'))) kept.push(whole);
     at = end + headEnd.length;
   }
 }
@@ -133,14 +188,16 @@ export class UpstreamPool {
   }
 
   /** An idle connection, or a new one. Null when the pool is closed. */
-  take(fresh: boolean): UpstreamConnection | null {
+  take(fresh: boolean, upgrade: boolean): UpstreamConnection | null {
     if (this.#destroyed) return null;
-    const kept = fresh ? undefined : this.#idle.pop();
+    const kept = fresh || upgrade ? undefined : this.#idle.pop();
     if (kept !== undefined) {
       kept.idle = false;
       return kept;
     }
-    const connection = new UpstreamConnection(this.#origin, this.#connect(), this.#onClosed);
+    // A connection that changes its protocol is handed over as a stream.
+    const fed = !upgrade && !this.#origin.startsWith('https:');
+    const connection = new UpstreamConnection(this.#origin, this.#connect(fed), fed, this.#onClosed);
     this.#all.add(connection);
     return connection;
   }
@@ -175,17 +232,16 @@ export class UpstreamPool {
     if (at !== -1) this.#idle.splice(at, 1);
   };
 
-  #connect(): buildConnector.connector {
+  #connect(fed: boolean): buildConnector.connector {
     const timeout = this.#settings.connectTimeoutMs + 1_000;
     const { verifyUpstreamTls } = this.#settings;
-    const key = `${timeout} ${verifyUpstreamTls}`;
+    const key = `${timeout} ${verifyUpstreamTls} ${fed}`;
     if (this.#connector?.key !== key) {
-      const secure = this.#origin.startsWith('https:');
       const connect = buildConnector({
         timeout,
         rejectUnauthorized: verifyUpstreamTls,
         allowH2: false,
-        ...(secure ? {} : { onread }),
+        ...(fed ? { onread: onread as OnReadOpts } : {}),
       });
       this.#connector = { key, connect };
     }
