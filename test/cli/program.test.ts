@@ -91,6 +91,21 @@ describe('--json', () => {
     expect(reserved?.stdout).toBe(`${JSON.stringify(guideReserved)}\n`);
   });
 
+  it('is narrowed by --fields to those fields of each row, which ? lists', async () => {
+    const loads = JSON.parse((await at('load server --fields instance_id,weight')).stdout);
+    expect(loads.strategy).toBe(guideLoads.strategy);
+    for (const [id, row] of Object.entries(loads.loads)) {
+      expect(row, id).toEqual({ instance_id: id, weight: expect.any(Number) });
+    }
+    const rows = JSON.parse((await at('reserve 16 --fields contract_id')).stdout).reserved;
+    expect(rows).toEqual(guideReserved.reserved.map(({ contract_id }) => ({ contract_id })));
+    const listed = await at('load server --fields ?');
+    expect([listed.code, listed.stdout.split('\n')[0]]).toEqual([0, 'instance_id']);
+    const wrong = await at('load server --fields wieght');
+    expect([wrong.code, wrong.stdout]).toEqual([2, '']);
+    expect(wrong.stderr).toContain('unknown field "wieght"; did you mean weight?');
+  });
+
   it('puts errors as one document on stderr and leaves stdout empty', async () => {
     server.on('GET /api/v1/loadbalancer/loads', problem(401, 'unauthorized', 'no'));
     const { stdout, stderr, code } = await at('load server --json');
