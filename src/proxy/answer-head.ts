@@ -129,6 +129,10 @@ export function readAnswerHead(text: string): AnswerHead | null {
         head.chunked = true;
         break;
       case connection:
+        if (value === 'keep-alive') {
+          persists = true;
+          break;
+        }
         for (const part of value.split(',')) {
           const option = part.trim().toLowerCase();
           if (option === 'close') head.close = true;

@@ -133,12 +133,12 @@ export class Attempt implements AnswerListener {
     if (!this.#exchange.write(chunk)) this.#pause();
   }
 
-  onChunks(framed: Buffer, bytes: number): boolean {
+  onChunks(buffer: Buffer, from: number, to: number, bytes: number): boolean {
     if (this.over) return true;
     if (!this.#exchange.passesFrames) return false;
     this.touched = true;
     if (this.firstByteAt === null) this.#firstByte();
-    if (!this.#exchange.writeFrames(framed, bytes)) this.#pause();
+    if (!this.#exchange.writeFrames(buffer, from, to, bytes)) this.#pause();
     return true;
   }
 

@@ -405,8 +405,8 @@ export class Exchange implements Waiting {
     return this.#chunkedAnswer && this.res.socket !== null;
   }
 
-  /** As `write`, for whole chunks with their framing; `framed` is lent, `bytes` are in it. */
-  writeFrames(framed: Buffer, bytes: number): boolean {
+  /** As `write`, for whole chunks with their framing: `from` to `to` of a lent buffer, with `bytes` in them. */
+  writeFrames(buffer: Buffer, from: number, to: number, bytes: number): boolean {
     const socket = this.res.socket!;
     this.bytesOut += bytes;
     const headOut = this.#headOut;
@@ -416,13 +416,14 @@ export class Exchange implements Waiting {
       this.res.flushHeaders();
     }
     let more: boolean;
-    if (framed.length <= loanBytes) {
-      const text = framed.toString('latin1');
+    if (to - from <= loanBytes) {
+      const text = buffer.toString('latin1', from, to);
       if (this.#usage !== null) this.#usage.push(text);
       more = socket.write(text, 'latin1');
     } else {
+      const framed = Buffer.from(buffer.subarray(from, to));
       if (this.#usage !== null) this.#usage.pushEnd(framed);
-      more = socket.write(Buffer.from(framed));
+      more = socket.write(framed);
     }
     if (!headOut) socket.uncork();
     if (!more) this.#awaitDrain();

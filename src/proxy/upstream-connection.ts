@@ -37,8 +37,8 @@ export interface AnswerListener {
   onHead(head: AnswerHead): void;
   /** Bytes of the body. Up to `loanBytes` they are lent for the time of the call, beyond that they are given. */
   onData(chunk: Buffer): void;
-  /** Whole chunks with their framing, lent. False when they are wanted one by one through `onData`. */
-  onChunks(framed: Buffer, bytes: number): boolean;
+  /** Whole chunks with their framing, `from` to `to` of a lent buffer. False: they are wanted one by one through `onData`. */
+  onChunks(buffer: Buffer, from: number, to: number, bytes: number): boolean;
   onEnd(trailers: readonly string[]): void;
   onUpgrade(head: AnswerHead, socket: Socket): void;
   /** It went wrong; nothing more will come. `code` is a system error code or a word of ours. */
@@ -92,7 +92,7 @@ export class UpstreamConnection implements BodySink {
   readonly #socket: Socket;
   readonly #onIdle: (connection: UpstreamConnection) => void;
   readonly #authority: string;
-  readonly #onBytes = (chunk: Buffer): void => this.#received(chunk);
+  readonly #onBytes = (chunk: Buffer): void => this.#received(chunk, chunk.length);
   #connected = false;
   #listener: AnswerListener | null = null;
   #outgoing: Outgoing | null = null;
@@ -141,7 +141,7 @@ export class UpstreamConnection implements BodySink {
       const onread = {
         buffer: readBuffer,
         callback: (length: number) => {
-          this.#received(readBuffer.subarray(0, length));
+          this.#received(readBuffer, length);
           return true;
         },
       };
@@ -278,13 +278,13 @@ export class UpstreamConnection implements BodySink {
 
   // --- the answer ---
 
-  #received(chunk: Buffer): void {
+  /** Takes the first `end` bytes of `chunk`. */
+  #received(chunk: Buffer, end: number): void {
     let at = 0;
-    const end = chunk.length;
     while (at < end) {
       switch (this.#state) {
         case inHead:
-          at = this.#takeHead(chunk, at);
+          at = this.#takeHead(chunk.subarray(0, end), at);
           break;
         case byLength: {
           const n = Math.min(this.#left, end - at);
@@ -302,23 +302,23 @@ export class UpstreamConnection implements BodySink {
           break;
         case chunkSize:
           if (this.#sizeDigits === 0) {
-            const bytes = this.#wholeChunks(chunk, at);
-            if (bytes > 0 && this.#listener?.onChunks(chunk.subarray(at, this.#framedTo), bytes) === true) {
+            const bytes = this.#wholeChunks(chunk, at, end);
+            if (bytes > 0 && this.#listener?.onChunks(chunk, at, this.#framedTo, bytes) === true) {
               at = this.#framedTo;
               break;
             }
           }
-          at = this.#takeChunked(chunk, at);
+          at = this.#takeChunked(chunk, at, end);
           break;
         case chunkExtension:
         case chunkSizeEnd:
         case chunkData:
         case chunkDataEnd:
         case chunkDataEnd2:
-          at = this.#takeChunked(chunk, at);
+          at = this.#takeChunked(chunk, at, end);
           break;
         case inTrailers:
-          at = this.#takeTrailers(chunk, at);
+          at = this.#takeTrailers(chunk, at, end);
           break;
         default:
           // Bytes that nobody asked for.
@@ -402,10 +402,9 @@ export class UpstreamConnection implements BodySink {
    * Looks for chunks that are here as a whole, are framed in the plainest way and are not the last. Returns the bytes in
    * them, and sets `#framedTo` to where they end.
    */
-  #wholeChunks(chunk: Buffer, from: number): number {
+  #wholeChunks(chunk: Buffer, from: number, end: number): number {
     let at = from;
     let bytes = 0;
-    const end = chunk.length;
     for (;;) {
       let size = 0;
       let i = at;
@@ -414,9 +413,10 @@ export class UpstreamConnection implements BodySink {
         if (digit < 0) break;
         size = size * 16 + digit;
       }
-      if (i === at || size === 0 || chunk[at] === 0x30 || chunk[i] !== 0x0d || chunk[i + 1] !== 0x0a) break;
       const after = i + 2 + size;
-      if (after + 2 > end || chunk[after] !== 0x0d || chunk[after + 1] !== 0x0a) break;
+      // Beyond `end` lies what was read before.
+      if (after + 2 > end || i === at || size === 0 || chunk[at] === 0x30) break;
+      if (chunk[i] !== 0x0d || chunk[i + 1] !== 0x0a || chunk[after] !== 0x0d || chunk[after + 1] !== 0x0a) break;
       bytes += size;
       at = after + 2;
     }
@@ -424,9 +424,8 @@ export class UpstreamConnection implements BodySink {
     return bytes;
   }
 
-  #takeChunked(chunk: Buffer, from: number): number {
+  #takeChunked(chunk: Buffer, from: number, end: number): number {
     let at = from;
-    const end = chunk.length;
     while (at < end) {
       const byte = chunk[at]!;
       switch (this.#state) {
@@ -484,19 +483,19 @@ export class UpstreamConnection implements BodySink {
     return at;
   }
 
-  #takeTrailers(chunk: Buffer, from: number): number {
+  #takeTrailers(chunk: Buffer, from: number, to: number): number {
     const before = this.#text.length;
-    this.#text += chunk.toString('latin1', from, Math.min(chunk.length, from + maxTrailerBytes + 4));
+    this.#text += chunk.toString('latin1', from, Math.min(to, from + maxTrailerBytes + 4));
     if (this.#text.startsWith('\r\n')) {
       const next = from + 2 - before;
-      return this.#complete([], next === chunk.length, next);
+      return this.#complete([], next === to, next);
     }
     const end = this.#text.indexOf('\r\n\r\n');
-    if (end === -1) return this.#text.length > maxTrailerBytes ? this.#broke('trailers_too_large') : chunk.length;
+    if (end === -1) return this.#text.length > maxTrailerBytes ? this.#broke('trailers_too_large') : to;
     const trailers = readTrailers(this.#text.slice(0, end));
     if (trailers === null) return this.#broke('bad_trailers');
     const next = from + end + 4 - before;
-    return this.#complete(trailers, next === chunk.length, next);
+    return this.#complete(trailers, next === to, next);
   }
 
   /** The answer is whole. Returns `at`, or -1 when the connection is of no further use. */
