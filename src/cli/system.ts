@@ -130,7 +130,9 @@ export async function startSystem({ config, demo, logger }: SystemOptions): Prom
   });
   starting.defer(() => dataPlane.close());
 
+  let draining = false;
   const rest = await createRestServer({
+    accepting: () => !draining,
     app,
     host: config.GPUPROXY_HOST,
     port: config.GPUPROXY_PORT,
@@ -163,6 +165,7 @@ export async function startSystem({ config, demo, logger }: SystemOptions): Prom
     proxyUrl,
     newKey,
     drain: async (deadlineMs) => {
+      draining = true;
       // The demo's own client would keep the drain waiting until its deadline.
       await simulator?.stopTraffic();
       await dataPlane.drain(deadlineMs);

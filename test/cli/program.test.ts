@@ -1,4 +1,4 @@
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -449,6 +449,29 @@ describe('the program', () => {
     const failed = await program.run(['laod'], { node: old ?? '' });
     expect(failed.code).toBe(2);
   });
+
+  it.skipIf(old === undefined)(
+    'a server started by an old Node ends with its launcher, even when that is killed',
+    async () => {
+      const launcher = spawn(old ?? '', [program.main, 'serve', '--port', '0', '--proxy-port', '0'], {
+        cwd: join(program.folder, 'empty'),
+        env: program.environment({
+          UPSTREAMS: 'http://127.0.0.1:9',
+          GPUPROXY_DATA_DIR: join(program.folder, 'launched'),
+        }),
+        stdio: ['ignore', 'ignore', 'pipe'],
+      });
+      let log = '';
+      launcher.stderr.setEncoding('utf8').on('data', (text: string) => {
+        log += text;
+      });
+      await until(() => log.includes('control plane'), 'the server');
+      launcher.kill('SIGKILL');
+      // The pipe closes when the last process that holds it has ended.
+      await new Promise((resolve) => launcher.stderr.once('close', resolve));
+      expect(log).toContain('SIGTERM: draining');
+    },
+  );
 
   it.skipIf(old === undefined)('started by an old Node alone says which one it needs', async () => {
     const alone = mkdtempSync(join(program.folder, 'alone-'));
