@@ -187,6 +187,21 @@ describe('two servers on one data directory', () => {
   });
 });
 
+describe('the configured key', () => {
+  it('replaces the one of the last start, which is good no longer', async () => {
+    const settings = { GPUPROXY_DATA_DIR: join(program.folder, 'rotated'), UPSTREAMS: 'http://127.0.0.1:9' };
+    const status = async (server: Serving, apiKey: string) =>
+      (await fetch(`${server.api}/api/v1/fleet`, { headers: { 'x-api-key': apiKey } })).status;
+    for (const [now, before] of [['first-key-of-two'], ['second-key-of-two', 'first-key-of-two']] as const) {
+      const server = await serve([], { ...settings, GPUPROXY_API_KEY: now });
+      expect(await status(server, now)).toBe(200);
+      if (before !== undefined) expect(await status(server, before)).toBe(401);
+      server.child.kill('SIGTERM');
+      expect(await server.ended).toBe(0);
+    }
+  });
+});
+
 describe('the dashboard without a terminal', () => {
   it('prints one frame of the living demo and exits 0', async () => {
     const { code, stdout, stderr } = await program.run(['tui'], {
