@@ -53,7 +53,7 @@ export type View = Readonly<{
   connection: Connection;
   readonly: boolean;
   label: string;
-  /** How far back the frozen picture lies; null when live. */
+  /** When the frozen picture was taken; null when live. */
   pausedAt: number | null;
   refreshMs: number;
   strategyChangingTo: string | null;

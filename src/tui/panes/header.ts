@@ -1,4 +1,4 @@
-import { age, count, fitText, milliseconds, money, percent, plainText, rate, sparkline } from '../format.ts';
+import { age, clockTime, count, fitText, milliseconds, money, percent, plainText, rate, sparkline } from '../format.ts';
 import { fitLine, type Line, lineWidth, type Span, span } from '../line.ts';
 import type { View } from '../view.ts';
 
@@ -96,7 +96,7 @@ function apiPart(url: string | null): Line {
 }
 
 export function connectionSpan(view: View): Span {
-  if (view.pausedAt !== null) return span(`PAUSED ${age(view.now - view.pausedAt)} ago`, 'warn');
+  if (view.pausedAt !== null) return span(`PAUSED at ${clockTime(view.pausedAt)}`, 'warn');
   if (view.connection.state === 'starting') return span('STARTING', 'busy');
   if (view.connection.state === 'stale') {
     const retry = view.connection.retryAt;
