@@ -81,7 +81,11 @@ async function show(options: TuiOptions, { env, theme, opening, recording }: Sho
         ...common,
         app,
         preferences: await preferences(),
-        label: `replay ${basename(options.replay)}${speed === 1 ? '' : ` x${speed}`}`,
+        label: basename(options.replay),
+        connection: {
+          get: () => ({ state: 'replay', since: 0, retryAt: null, detail: app.ended ? 'ended' : `x${speed}` }),
+          subscribe: () => () => undefined,
+        },
         readonly: true,
         now: app.now,
       });

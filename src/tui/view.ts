@@ -6,7 +6,8 @@ import type { PreviewState } from './preview.ts';
 
 /** Whether what is shown is current. A local system is `starting` until there is something to show, then always `live`. */
 export type Connection = Readonly<{
-  state: 'live' | 'stale' | 'starting';
+  /** `replay`: a recording, `detail` says how fast. */
+  state: 'live' | 'stale' | 'starting' | 'replay';
   /** When it got into this state, wall-clock ms. */
   since: number;
   /** When the next attempt is made; null when none is planned. */

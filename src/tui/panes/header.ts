@@ -34,8 +34,8 @@ function identity(view: View, width: number): Line {
   const banner = snapshot.mode.banner;
   const left: Segment[] = [{ priority: 0, line: [span(' gpuproxy ', 'brand')] }];
   if (view.label !== '') {
-    // Which server one steers must be seen; that it is the one in this process may go.
-    const remote = /^https?:\/\//.test(view.label);
+    // Which server or recording it is must be seen; that it is the one in this process may go.
+    const remote = view.label !== 'local';
     const name = remote && width < 120 ? view.label.replace(/^http:\/\//, '') : view.label;
     left.push({ priority: remote ? 1 : 5, line: [span(fitText(name, Math.min(name.length, 40)), 'accent')] });
   }
@@ -97,6 +97,7 @@ function apiPart(url: string | null): Line {
 
 export function connectionSpan(view: View): Span {
   if (view.pausedAt !== null) return span(`PAUSED at ${clockTime(view.pausedAt)}`, 'warn');
+  if (view.connection.state === 'replay') return span(`REPLAY ${view.connection.detail ?? ''}`.trimEnd(), 'warn');
   if (view.connection.state === 'starting') return span('STARTING', 'busy');
   if (view.connection.state === 'stale') {
     const retry = view.connection.retryAt;
