@@ -54,8 +54,8 @@ describe('input of a terminal', () => {
           const at = bytes[cut - 1] === 0x1b || bytes[cut - 2] === 0x1b ? cut + 2 : cut;
           for (const chunk of [bytes.subarray(0, at), bytes.subarray(at)]) {
             if (chunk.length > 0) terminal.stdin.push(chunk);
-            await settled();
           }
+          await settled();
           expect(keys()).toBe(parts.filter((part) => !part.startsWith('\u001b[<')).join(''));
           terminal.dispose();
         },
