@@ -114,7 +114,7 @@ async function show(options: TuiOptions, { env, theme, opening, recording }: Sho
   if (options.url !== null) return attach(options.url);
 
   const config = serverConfig(options);
-  opening?.draw(expected(config, options), {
+  await opening?.draw(expected(config, options), {
     label: 'local',
     readonly: options.readonly,
     theme: theme ?? readPreferences().dashboard?.theme,
