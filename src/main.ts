@@ -11,6 +11,11 @@ const neededMajor = 24;
 
 // This file must be understood by old versions of Node: it imports the program only after the check.
 if (Number.parseInt(process.versions.node, 10) >= neededMajor) {
+  if (process.env.GPUPROXY_REEXEC === '1' && process.channel) {
+    process.on('disconnect', () => process.kill(process.pid, 'SIGTERM'));
+    // Listening must not keep a command alive that is done.
+    process.channel.unref();
+  }
   const { run } = await import('./cli/run.ts');
   process.exitCode = await run(process.argv.slice(2));
 } else {
@@ -37,7 +42,8 @@ async function runWithPinnedNode(): Promise<void> {
     return;
   }
   const child = spawn(node, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], {
-    stdio: 'inherit',
+    // The channel tells the child when this process is gone, even by SIGKILL: nothing goes on renting unseen.
+    stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
     env: { ...process.env, GPUPROXY_REEXEC: '1' },
   });
   // A terminal sends Ctrl-C to both processes, so passing it on would make one press count as two.

@@ -31,6 +31,7 @@ export function withConnection(command: Command): Command {
     .option('--timeout <time>', 'longest wait for an answer, like 10s', parseDuration)
     .option('--json', 'print the body of the REST answer, nothing else')
     .addOption(new Option('--raw').hideHelp())
+    .option('--fields <names>', 'with --json: these fields of each row alone, comma list; ? lists them')
     .option('-q, --quiet', 'print ids only, no messages')
     .addOption(new Option('--color <when>', 'colour').choices(['auto', 'always', 'never']))
     .option('--no-input', 'never ask')

@@ -1,12 +1,17 @@
 import { CommanderError } from 'commander';
 import { stackOf, withoutSecrets, writeCrashLog } from './crash-log.ts';
 import { CliError, exitCodes, usageError } from './exit.ts';
+import { FieldsListed } from './narrow.ts';
 import { CurlPrinted } from './session.ts';
 
 /** Any error as one that can be told; null when it was no error but a normal end. */
 export function toCliError(error: unknown): CliError | null {
   if (error instanceof CliError) return error;
   if (error instanceof CurlPrinted) return null;
+  if (error instanceof FieldsListed) {
+    process.stdout.write(`${error.names.join('\n')}\n`);
+    return null;
+  }
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return null;
     const [first = '', ...more] = error.message.replace(/^error: /, '').split('\n');

@@ -30,7 +30,9 @@ export async function run(options: ServerOptions): Promise<number> {
     throw startFailure(error);
   });
   const stopListening = system.app.events.subscribe((event) => say.event(event));
-  for (const event of system.app.events.recent()) say.event(event);
+  // Kept events of earlier runs were logged by those.
+  const { startedAt } = system.app.state.get();
+  for (const event of system.app.events.recent()) if (event.at >= startedAt) say.event(event);
   say.line('ok', `control plane ${system.apiUrl}/api/v1`);
   say.line('ok', `data plane    ${system.proxyUrl}`);
   if (options.demo) say.line('warn', 'SIMULATED FLEET: no money is spent');
@@ -62,14 +64,14 @@ export async function run(options: ServerOptions): Promise<number> {
   );
   await Promise.race([system.drain(config.DRAIN_SECONDS * 1000), again]);
   stopListening();
+  say.line('ok', 'drained, ends');
   return exitCodes.done;
 }
 
 /** Lines for a person on a terminal, one JSON object a line elsewhere. */
 function logger() {
   const human = process.stderr.isTTY === true;
-  const write = (level: string, message: string, more: Record<string, unknown> = {}) => {
-    const at = new Date();
+  const write = (level: string, message: string, more: Record<string, unknown> = {}, at = new Date()) => {
     process.stderr.write(
       human
         ? `${at.toTimeString().slice(0, 8)} ${level.toUpperCase().padEnd(5)} ${message}\n`
@@ -86,9 +88,11 @@ function logger() {
       write('error', `${message}: ${what}${path === null ? '' : ` (details in ${path})`}`, more);
     },
     event: (event: FleetEvent) =>
-      write(event.level, human && event.subject ? `${event.subject}  ${event.message}` : event.message, {
-        kind: event.kind,
-        subject: event.subject,
-      }),
+      write(
+        event.level,
+        human && event.subject ? `${event.subject}  ${event.message}` : event.message,
+        { kind: event.kind, subject: event.subject },
+        new Date(event.at),
+      ),
   };
 }

@@ -5,6 +5,7 @@ import { type ColorChoice, colorWanted } from './color.ts';
 import { findConnection } from './connection.ts';
 import { CliError, exitCodes, usageError } from './exit.ts';
 import { exitOnInterrupt } from './interrupts.ts';
+import { narrow } from './narrow.ts';
 
 /** Values of the options that every client command has. */
 export type CommonOptions = Readonly<{
@@ -13,6 +14,7 @@ export type CommonOptions = Readonly<{
   url?: string;
   timeout?: number;
   json?: boolean;
+  fields?: string;
   raw?: boolean;
   quiet?: boolean;
   color?: ColorChoice;
@@ -25,6 +27,8 @@ export type CommonOptions = Readonly<{
 export type Session = Readonly<{
   client: Client;
   json: boolean;
+  /** A document as --fields wants it. */
+  narrowed(document: unknown): unknown;
   quiet: boolean;
   /** May stdout carry colour? */
   color: boolean;
@@ -46,7 +50,10 @@ export class CurlPrinted extends Error {}
 export function openSession(command: Command): Session {
   exitOnInterrupt();
   const options = command.optsWithGlobals<CommonOptions>();
-  const json = options.json === true || options.raw === true;
+  // Fields are those of the document, so asking for them asks for it.
+  const json = options.json === true || options.raw === true || options.fields !== undefined;
+  const fields = options.fields?.split(',').map((name) => name.trim()) ?? null;
+  const narrowed = (document: unknown) => narrow(document, fields);
   const quiet = options.quiet === true;
   const connection = findConnection({
     key: options.keyFile === undefined ? options.key : readKey(options.keyFile),
@@ -62,10 +69,12 @@ export function openSession(command: Command): Session {
         : undefined,
   });
   const print = (text: string) => process.stdout.write(text);
-  const printJson = (value: unknown) => print(`${JSON.stringify(value, null, process.stdout.isTTY ? 2 : 0)}\n`);
+  const printJson = (value: unknown) =>
+    print(`${JSON.stringify(narrowed(value), null, process.stdout.isTTY ? 2 : 0)}\n`);
   return {
     client,
     json,
+    narrowed,
     quiet,
     color: colorWanted(options.color ?? 'auto', process.env, process.stdout.isTTY === true),
     interactive: process.stdin.isTTY === true && options.input !== false,
@@ -78,7 +87,7 @@ export function openSession(command: Command): Session {
     },
     print,
     printBody(answer) {
-      if (process.stdout.isTTY) printJson(answer.body ?? null);
+      if (process.stdout.isTTY || fields !== null) printJson(answer.body ?? null);
       else print(`${answer.text.trimEnd() || 'null'}\n`);
     },
     printJson,

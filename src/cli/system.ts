@@ -130,7 +130,9 @@ export async function startSystem({ config, demo, logger }: SystemOptions): Prom
   });
   starting.defer(() => dataPlane.close());
 
+  let draining = false;
   const rest = await createRestServer({
+    accepting: () => !draining,
     app,
     host: config.GPUPROXY_HOST,
     port: config.GPUPROXY_PORT,
@@ -163,6 +165,7 @@ export async function startSystem({ config, demo, logger }: SystemOptions): Prom
     proxyUrl,
     newKey,
     drain: async (deadlineMs) => {
+      draining = true;
       // The demo's own client would keep the drain waiting until its deadline.
       await simulator?.stopTraffic();
       await dataPlane.drain(deadlineMs);
@@ -179,12 +182,7 @@ export async function startSystem({ config, demo, logger }: SystemOptions): Prom
       // What waits keeps its value, so that it is told again at each reload until the program was started anew.
       const next: Config = { ...wanted, ...Object.fromEntries(fixed.map((name) => [name, current[name]])) };
       if (changed.includes('GPUPROXY_API_KEY')) {
-        const replaced = current.GPUPROXY_API_KEY === undefined ? null : app.keys.verify(current.GPUPROXY_API_KEY);
-        if (next.GPUPROXY_API_KEY !== undefined) {
-          app.keys.ensure(next.GPUPROXY_API_KEY, { name: 'operator', scope: 'admin' });
-          // A key is replaced because it must not be good any longer.
-          if (replaced !== null) app.keys.revoke(replaced.id);
-        }
+        admitConfiguredKey(app, next);
       }
       app.reconfigure?.(next);
       dataPlane.reconfigure(next, nextTls);
@@ -196,15 +194,31 @@ export async function startSystem({ config, demo, logger }: SystemOptions): Prom
   };
 }
 
+/** Name of the key that the first start made. It stays good beside one that the configuration names. */
+const madeKeyName = 'operator';
+/** Name of the key that the configuration names; there is one at a time. */
+const configuredKeyName = 'GPUPROXY_API_KEY';
+
+/** Admits the configured key and revokes the one it replaces; false when none is configured. */
+function admitConfiguredKey(app: LocalApp, config: Config): boolean {
+  if (config.GPUPROXY_API_KEY === undefined) return false;
+  const made = config.origin.GPUPROXY_API_KEY === 'conf';
+  const { id } = app.keys.ensure(config.GPUPROXY_API_KEY, {
+    name: made ? madeKeyName : configuredKeyName,
+    scope: 'admin',
+  });
+  for (const key of app.keys.list()) {
+    // A key is replaced because it must not be good any longer.
+    if (key.name === configuredKeyName && key.id !== id && key.revokedAt === null) app.keys.revoke(key.id);
+  }
+  return true;
+}
+
 /** The key of the person at this machine: the configured one, or one made now and kept where the client commands look. */
 function admitOperator(app: LocalApp, config: Config): NewKey | null {
   const preferences = openPreferences();
-  const known = config.GPUPROXY_API_KEY ?? preferences.get('apiKey');
-  if (known !== undefined) {
-    app.keys.ensure(known, { name: 'operator', scope: 'admin' });
-    return null;
-  }
-  const { key } = app.keys.create({ name: 'operator', scope: 'admin' });
+  if (admitConfiguredKey(app, config)) return null;
+  const { key } = app.keys.create({ name: madeKeyName, scope: 'admin' });
   try {
     preferences.set('apiKey', key);
     return { key, stored: true };

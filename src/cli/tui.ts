@@ -81,7 +81,11 @@ async function show(options: TuiOptions, { env, theme, opening, recording }: Sho
         ...common,
         app,
         preferences: await preferences(),
-        label: `replay ${basename(options.replay)}${speed === 1 ? '' : ` x${speed}`}`,
+        label: basename(options.replay),
+        connection: {
+          get: () => ({ state: 'replay', since: 0, retryAt: null, detail: app.ended ? 'ended' : `x${speed}` }),
+          subscribe: () => () => undefined,
+        },
         readonly: true,
         now: app.now,
       });
@@ -110,10 +114,10 @@ async function show(options: TuiOptions, { env, theme, opening, recording }: Sho
   if (options.url !== null) return attach(options.url);
 
   const config = serverConfig(options);
-  opening?.draw(expected(config, options), {
+  await opening?.draw(expected(config, options), {
     label: 'local',
     readonly: options.readonly,
-    theme: readPreferences().dashboard?.theme ?? theme,
+    theme: theme ?? readPreferences().dashboard?.theme,
   });
   // The system, the dashboard and the renderer are loaded while the first frame can already be read.
   const { startSystem, nothingConfigured, tellKey } = await import('./system.ts');
@@ -190,15 +194,14 @@ function expected(config: Config, options: TuiOptions): Parameters<Opening['draw
 
 /** Address of the gpuproxy that already serves the configured control plane; null when there is none. */
 async function serverAt(config: Config): Promise<string | null> {
-  const { request } = await import('undici');
   const url = `http://${config.GPUPROXY_HOST}:${config.GPUPROXY_PORT}`;
   try {
-    const answer = await request(`${url}/healthz`, { headersTimeout: 1000, bodyTimeout: 1000 });
-    const body = (await answer.body.text()).slice(0, 200);
-    return answer.statusCode === 200 && body.includes('"status":"ok"') ? url : null;
+    const answer = await fetch(`${url}/healthz`, { signal: AbortSignal.timeout(1000) });
+    const body = (await answer.text()).slice(0, 200);
+    return answer.status === 200 && body.includes('"status":"ok"') ? url : null;
   } catch (error) {
-    // Nothing there, or no HTTP: not one of ours. Without a code it is a bug of ours.
-    if ((error as { code?: string }).code === undefined) throw error;
+    // Nothing there, no HTTP, or no answer in time: not one of ours.
+    if ((error as Error).cause === undefined && (error as Error).name !== 'TimeoutError') throw error;
     return null;
   }
 }

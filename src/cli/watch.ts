@@ -26,7 +26,7 @@ export async function show(
     const started = performance.now();
     try {
       const result = await look();
-      if (session.json) session.print(`${JSON.stringify(result.json)}\n`);
+      if (session.json) session.print(`${JSON.stringify(session.narrowed(result.json))}\n`);
       // Home, text with the rest of each line cleared, then the rest of the screen: no flicker of an empty screen.
       else if (inPlace)
         session.print(`${first ? '\u001b[2J' : ''}\u001b[H${result.text.replaceAll('\n', '\u001b[K\n')}\u001b[J`);

@@ -205,6 +205,8 @@ export type LoadRow = Readonly<{
   ttfbHistogram: readonly number[];
 }>;
 
+type RowNumbers = Omit<LoadRow, 'endings' | 'ttfbHistogram'>;
+
 /** The whole process since its start, removed rows included. */
 export type TableTotals = Readonly<{
   active: number;
@@ -242,6 +244,8 @@ export class LoadTable {
   readonly #words: Int32Array;
   /** Words of the last failed probe by row and generation; kept where the prober runs. */
   readonly #probeWhy = new Map<number, { generation: number; why: string }>();
+  /** The last picture of each row: thousands of rows are read several times a second, and few have changed. */
+  readonly #pictures = new Map<number, { generation: number; picture: LoadRow }>();
 
   /** An empty table for up to `capacity` upstreams at once. Strategy round_robin, balancing on. */
   static create(capacity = 4096): LoadTable {
@@ -585,8 +589,11 @@ export class LoadTable {
     this.#probeWhy.set(ref.row, { generation: ref.generation, why });
   }
 
-  /** A picture of one row; null when its upstream has left. `now` is for slow start; default: the latest known time. */
-  read(ref: RowRef, now: number = Number.NaN): LoadRow | null {
+  /**
+   * A picture of one row, the same object until something in it changed; null when its upstream has left. `now` is for slow start; default: the latest known
+   * time. Who reads many rows hands in what `allNew` says, which looks at all of them.
+   */
+  read(ref: RowRef, now: number = Number.NaN, allNew?: boolean): LoadRow | null {
     const c = this.columns;
     const { row } = ref;
     this.lock();
@@ -598,7 +605,7 @@ export class LoadTable {
       const timed = state === 'ejected' || state === 'backoff';
       const us = (value: number | undefined) => (value === undefined || value < 0 ? null : value / 1000);
       const ramp = this.ramp(row, time);
-      return {
+      const numbers: RowNumbers = {
         active: c.active[row] as number,
         total: c.total[row] as number,
         avgMs: us(c.shownUs[row]),
@@ -608,19 +615,39 @@ export class LoadTable {
         lastUsedMs: (c.lastUsed[row] as number) < 0 ? null : (c.lastUsed[row] as number),
         running: (flags & flag.running) !== 0,
         draining: (flags & flag.draining) !== 0,
-        slowStart: ramp === 1 || this.allNew(time) ? 1 : ramp,
+        slowStart: ramp === 1 || (allNew ?? this.allNew(time)) ? 1 : ramp,
         health: state,
         healthUntilMs: timed ? (c.healthUntil[row] as number) : null,
         ejections: c.ejections[row] as number,
         healthWhy: this.#why(ref, state),
         inService: c.serving[row] !== serving.no && (state === 'up' || state === 'probation'),
-        endings: named(endings, this.endingCounts, row * endings.length),
         retries: c.retries[row] as number,
+      };
+      const kept = this.#pictures.get(row);
+      if (kept?.generation === ref.generation && this.#shows(kept.picture, row, numbers)) return kept.picture;
+      const picture: LoadRow = {
+        ...numbers,
+        endings: named(endings, this.endingCounts, row * endings.length),
         ttfbHistogram: Array.from(this.histograms.subarray(row * histogramWidth, (row + 1) * histogramWidth)),
       };
+      this.#pictures.set(row, { generation: ref.generation, picture });
+      return picture;
     } finally {
       this.unlock();
     }
+  }
+
+  #shows(picture: LoadRow, row: number, numbers: RowNumbers): boolean {
+    for (const name in numbers) {
+      if (numbers[name as keyof RowNumbers] !== picture[name as keyof RowNumbers]) return false;
+    }
+    for (let i = 0; i < endings.length; i++) {
+      if (picture.endings[endings[i] as Ending] !== this.endingCounts[row * endings.length + i]) return false;
+    }
+    for (let i = 0; i < histogramWidth; i++) {
+      if (picture.ttfbHistogram[i] !== this.histograms[row * histogramWidth + i]) return false;
+    }
+    return true;
   }
 
   /** The whole process since its start, removed upstreams included. */

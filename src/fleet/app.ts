@@ -338,6 +338,13 @@ export interface Keys {
   verify(key: string): KeyView | null;
   /** SHA-256 hex of every live key that may use the data plane, for its threads. */
   proxyHashes(): readonly string[];
+  /** Of these, what keys with a limit or an end may do. */
+  proxyTerms(): readonly Readonly<{
+    hash: string;
+    expiresAt: number | null;
+    requestsPerMinute: number | null;
+    maxConcurrent: number | null;
+  }>[];
   /** Called after a key was created or revoked. */
   onChange(listener: () => void): () => void;
 }

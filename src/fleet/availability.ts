@@ -216,14 +216,16 @@ export function createAvailability(parts: {
 
   /** One provider's part of an answer: from the market when fresh, else asked with the filter. */
   const ask = async (state: State, filter: OfferFilter, signal?: AbortSignal, askAnyway = false): Promise<Part> => {
-    const age = () => (state.market.refreshedAt === null ? null : clock.now() - state.market.refreshedAt);
     // Offers of several GPUs may exist only when asked for: a pooled offer is listed as one GPU.
     const cached = filter.gpuCount === undefined || filter.gpuCount === 1;
+    const fresh = () => {
+      const { failing, refreshedAt } = state.market;
+      return !failing && refreshedAt !== null && clock.now() - refreshedAt <= timing.offersFreshMs;
+    };
     if (cached && !askAnyway) {
       // A refresh that is under way brings the same answer sooner than a question of our own.
-      if (state.pending !== null) await settledOrAborted(state.pending, signal);
-      const fresh = age();
-      if (fresh !== null && fresh <= timing.offersFreshMs && !state.market.failing) {
+      if (!fresh() && state.pending !== null) await settledOrAborted(state.pending, signal);
+      if (fresh()) {
         return { offers: state.market.offers.filter((offer) => matchesFilter(offer, filter)), askedAt: state.askedAt };
       }
     }

@@ -18,7 +18,7 @@ import { createProber } from './prober.ts';
 import { createReconciler } from './reconciler.ts';
 import { createRecords, type FleetRecord } from './records.ts';
 import { createReserver } from './reserve.ts';
-import { createSnapshotStore, healthChange, providerView, upstreamView } from './snapshot.ts';
+import { createSnapshotStore, createUpstreamViews, healthChange, providerView } from './snapshot.ts';
 import { createSpend } from './spend.ts';
 import { type Clock, systemClock, type Timing, timingOf } from './timing.ts';
 import { countsOf, createMeter, createReports, type Meter, poolCounts, round, trafficOf } from './traffic.ts';
@@ -164,8 +164,16 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
 
   // --- the picture ---
   let urls = options.urls ?? { apiUrl: null, proxyUrl: null };
-  const rowOf = (record: FleetRecord) => (record.ref === null ? null : table.read(record.ref, clock.monotonic()));
+  let fleetIsNew = { at: Number.NaN, value: false };
+  const rowOf = (record: FleetRecord) => {
+    if (record.ref === null) return null;
+    const now = clock.monotonic();
+    // One look at the whole fleet serves all rows that are read in one go.
+    if (!(now - fleetIsNew.at < 20)) fleetIsNew = { at: now, value: table.allNew(now) };
+    return table.read(record.ref, now, fleetIsNew.value);
+  };
 
+  const upstreamView = createUpstreamViews();
   const viewOf = (record: FleetRecord): UpstreamView =>
     upstreamView({
       record,

@@ -82,7 +82,17 @@ export function createKeys(ledger: Ledger, now: () => number): Keys {
       }
       return view(found.row);
     },
-    proxyHashes: () => known.filter((item) => live(item.row) && item.row.scope !== 'read').map((item) => item.row.hash),
+    proxyHashes: () => known.filter(({ row }) => live(row) && row.scope !== 'read').map(({ row }) => row.hash),
+    proxyTerms: () =>
+      known
+        .filter(({ row }) => live(row) && row.scope !== 'read')
+        .filter(({ row }) => row.expiresAt !== null || row.requestsPerMinute !== null || row.maxConcurrent !== null)
+        .map(({ row: { hash, expiresAt, requestsPerMinute, maxConcurrent } }) => ({
+          hash,
+          expiresAt,
+          requestsPerMinute,
+          maxConcurrent,
+        })),
     onChange(listener) {
       listeners.add(listener);
       return () => void listeners.delete(listener);

@@ -11,8 +11,7 @@ const noEndings = Object.fromEntries(endings.map((ending) => [ending, 0])) as Up
 const noHistogram: readonly number[] = Array.from({ length: ttfbBoundsMs.length + 1 }, () => 0);
 const noMeter = createMeter();
 
-/** Everything about one upstream, from its record, its row and its meter. */
-export function upstreamView(parts: {
+type ViewParts = {
   record: FleetRecord;
   row: LoadRow | null;
   meter: Meter | undefined;
@@ -21,7 +20,43 @@ export function upstreamView(parts: {
   spentUsd: number;
   /** Wall time minus monotonic time, taken once: a fresh difference would flicker by the clocks' resolution. */
   wallOffsetMs: number;
-}): UpstreamView {
+};
+
+/** Makes views of upstreams, each the same object until something in it changed. */
+export function createUpstreamViews(): (parts: ViewParts) => UpstreamView {
+  const shown = new WeakMap<FleetRecord, { of: readonly unknown[]; view: UpstreamView }>();
+  return (parts) => {
+    const { record, row } = parts;
+    const { rental, lifecycle, admin, origin, models, weight, weightSource } = record;
+    const rates = (parts.meter ?? noMeter).rates();
+    const share = parts.poolRecent === 0 ? 0 : round(rates.recent / parts.poolRecent, 4);
+    const spentUsd = round(parts.spentUsd, 3);
+    const of = [
+      row,
+      rates,
+      share,
+      spentUsd,
+      parts.wallOffsetMs,
+      rental,
+      lifecycle,
+      admin,
+      origin,
+      models,
+      weight,
+      weightSource,
+    ];
+    const before = shown.get(record);
+    if (before?.of.every((part, index) => part === of[index])) return before.view;
+    // Kept here and not only in the whole snapshot, so that what is published is this very object.
+    const fresh = upstreamView(parts, share, spentUsd);
+    const view = before === undefined ? fresh : keep(before.view, fresh);
+    shown.set(record, { of, view });
+    return view;
+  };
+}
+
+/** Everything about one upstream, from its record, its row and its meter. */
+function upstreamView(parts: ViewParts, share: number, spentUsd: number): UpstreamView {
   const { record, row } = parts;
   const { rental, lifecycle, admin } = record;
   const rates = (parts.meter ?? noMeter).rates();
@@ -51,7 +86,7 @@ export function upstreamView(parts: {
     interruptible: rental?.interruptible ?? false,
     startedAt: rental?.contract == null ? null : rental.settledAt,
     expiresAt: rental?.expiresAt ?? null,
-    spentUsd: round(parts.spentUsd, 3),
+    spentUsd,
     weight: record.weight,
     weightSource: record.weightSource,
     ceiling: row?.ceiling ?? 0,
@@ -62,7 +97,7 @@ export function upstreamView(parts: {
     lastUsedAt: wall(row?.lastUsedMs ?? null),
     rps: rates.rps,
     errorRate: rates.errorRate,
-    share: parts.poolRecent === 0 ? 0 : round(rates.recent / parts.poolRecent, 4),
+    share,
     p50Ms: rates.p50Ms,
     p95Ms: rates.p95Ms,
     p99Ms: rates.p99Ms,
@@ -209,26 +244,30 @@ export function keep<T>(before: T, next: T): T {
       if (id !== undefined) byId.set(id, item);
     }
     let same = before.length === next.length;
+    let asNext = true;
     const merged = next.map((item: unknown, index) => {
       const id = idOf(item);
       const other = id === undefined ? before[index] : byId.get(id);
       const kept = keep(other, item);
       if (kept !== before[index]) same = false;
+      if (kept !== item) asNext = false;
       return kept;
     });
-    return same ? before : (merged as T);
+    return same ? before : asNext ? next : (merged as T);
   }
   if (Array.isArray(before) !== Array.isArray(next)) return next;
   const a = before as Record<string, unknown>;
   const b = next as Record<string, unknown>;
   const names = Object.keys(b);
   let same = names.length === Object.keys(a).length;
+  let asNext = true;
   const merged: Record<string, unknown> = {};
   for (const name of names) {
     merged[name] = keep(a[name], b[name]);
     if (merged[name] !== a[name] || !(name in a)) same = false;
+    if (merged[name] !== b[name]) asNext = false;
   }
-  return same ? before : (merged as T);
+  return same ? before : asNext ? next : (merged as T);
 }
 
 function idOf(item: unknown): unknown {

@@ -63,7 +63,7 @@ export const defaultTiming: Timing = {
   reconcileBusyMs: 2000,
   refreshMs: 30_000,
   refreshMaxMs: 300_000,
-  offersFreshMs: 5000,
+  offersFreshMs: 45_000,
   callTimeoutMs: 20_000,
   rentTimeoutMs: 120_000,
   lookForLabelMs: [500, 1500, 4000],
@@ -91,6 +91,8 @@ export function timingOf(config: Config): Timing {
     reconcileMs: config.RECONCILE_SECONDS * 1000,
     reconcileBusyMs: Math.min(defaultTiming.reconcileBusyMs, config.RECONCILE_SECONDS * 1000),
     refreshMs: config.REFRESH_SECONDS * 1000,
+    // A little longer than a round of the background: whoever asks in between is answered from what it brought.
+    offersFreshMs: Math.min(60_000, config.REFRESH_SECONDS * 1500),
     probeIntervalMs: config.HEALTH_INTERVAL_SECONDS * 1000,
     probeTimeoutMs: config.HEALTH_TIMEOUT_SECONDS * 1000,
     probeFirstMs: Math.min(defaultTiming.probeFirstMs, config.HEALTH_INTERVAL_SECONDS * 1000),

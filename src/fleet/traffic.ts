@@ -32,21 +32,21 @@ export interface Meter {
   }>;
 }
 
-const idleTrend: readonly number[] = [];
+const idle: ReturnType<Meter['rates']> = {
+  rps: 0,
+  recent: 0,
+  errorRate: 0,
+  p50Ms: null,
+  p95Ms: null,
+  p99Ms: null,
+  trend: [],
+};
 
 export function createMeter(): Meter {
   const samples: Sample[] = [];
   const histograms: { second: number; counts: readonly number[] }[] = [];
   let latest: readonly number[] = [];
-  let rates: ReturnType<Meter['rates']> = {
-    rps: 0,
-    recent: 0,
-    errorRate: 0,
-    p50Ms: null,
-    p95Ms: null,
-    p99Ms: null,
-    trend: idleTrend,
-  };
+  let rates = idle;
 
   return {
     sample(second, counts, histogram) {
@@ -62,7 +62,7 @@ export function createMeter(): Meter {
       const recent = counts.total - first.total;
       const ended = counts.ended - first.ended;
       if (recent === 0 && ended === 0) {
-        rates = { rps: 0, recent: 0, errorRate: 0, p50Ms: null, p95Ms: null, p99Ms: null, trend: idleTrend };
+        rates = idle;
         return;
       }
       const tenAgo = samples[Math.max(0, samples.length - 11)] ?? first;

@@ -29,8 +29,14 @@ export class AccessLog {
       mkdir: true,
       sync: false,
       contentMode: 'buffer',
+      // It writes when it is told to, or when a batch and more is there.
+      minLength: batchBytes,
+      maxWrite: 2 * batchBytes,
     }) as unknown as Destination;
-    this.#timer = setInterval(() => this.#hand(), flushMs);
+    this.#timer = setInterval(() => {
+      this.#hand();
+      this.#destination.flush();
+    }, flushMs);
     this.#timer.unref();
   }
 

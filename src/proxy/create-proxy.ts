@@ -12,6 +12,7 @@ import type { DataPlaneReport } from '../core/report.ts';
 import { AccessLog } from './access-log.ts';
 import { Exchange } from './exchange.ts';
 import { readRequestHeaders } from './headers.ts';
+import { KeyLimits, type KeyTerms } from './key-limits.ts';
 import { modelOfPath, modelsAnswer } from './models.ts';
 import { OpenRequests } from './open-requests.ts';
 import type { Plane } from './plane.ts';
@@ -21,7 +22,7 @@ import { Upstreams } from './upstreams.ts';
 import { WaitQueue } from './wait-queue.ts';
 
 /** Who may send requests: everybody, or holders of a key whose SHA-256 (hex) is listed. */
-export type ProxyAuth = Readonly<{ required: boolean; hashes: readonly string[] }>;
+export type ProxyAuth = Readonly<{ required: boolean; hashes: readonly string[]; terms?: readonly KeyTerms[] }>;
 
 export type ProxyOptions = Readonly<{
   table: LoadTable;
@@ -32,6 +33,8 @@ export type ProxyOptions = Readonly<{
   settings?: Partial<ProxySettings>;
   balancer?: Partial<BalancerSettings>;
   auth?: ProxyAuth;
+  /** Counts of keys with limits, shared by all threads; absent: of this thread alone. */
+  keyLimits?: SharedArrayBuffer;
   /** Number of this data-plane thread; leases are booked under it. */
   thread?: number;
   /** Several threads listen on one port. */
@@ -89,6 +92,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     active: new OpenRequests(),
     retrying: 0,
     draining: false,
+    keyLimits: new KeyLimits(options.keyLimits ?? KeyLimits.buffer(), thread),
     now: monotonicMs,
   };
   const guard = new Guard(options.auth ?? { required: false, hashes: [] });
@@ -131,11 +135,23 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
       exchange.refuse(400, 'bad_target', detail, ['connection', 'close']);
       return exchange;
     }
-    if (guard.required && !guard.admits(headers.key)) {
-      const detail =
-        headers.key === null ? 'A key is needed: X-API-Key or Authorization: Bearer.' : 'The key is not known.';
-      exchange.refuse(401, 'unauthorized', detail, ['www-authenticate', 'Bearer realm="gpuproxy"']);
-      return exchange;
+    if (guard.required || guard.hasTerms) {
+      const terms = guard.admits(headers.key);
+      if (terms === undefined && guard.required) {
+        const detail =
+          headers.key === null ? 'A key is needed: X-API-Key or Authorization: Bearer.' : 'The key is not known.';
+        exchange.refuse(401, 'unauthorized', detail, ['www-authenticate', 'Bearer realm="gpuproxy"']);
+        return exchange;
+      }
+      if (terms != null && terms.slot !== -1) {
+        const waitMs = plane.keyLimits.admit(terms, exchange.startedAt);
+        if (waitMs > 0) {
+          const detail = 'The key has as many requests open, or has made as many in a minute, as it may.';
+          exchange.refuse(429, 'rate_limited', detail, ['retry-after', String(Math.ceil(waitMs / 1000))]);
+          return exchange;
+        }
+        exchange.terms = terms;
+      }
     }
     // Added per request and not to all, because TRACE would echo it to the client.
     headers.forward.push('x-request-id', id);
@@ -351,28 +367,37 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
 
 /** Knows which keys may come in. Checked keys are remembered, because hashing each time costs more than the rest of it. */
 class Guard {
-  required: boolean;
-  #hashes: ReadonlySet<string>;
-  #checked = new Set<string>();
+  required = false;
+  /** Some keys have limits, or will expire. */
+  hasTerms = false;
+  #hashes: ReadonlyMap<string, KeyTerms | null> = new Map();
+  #checked = new Map<string, KeyTerms | null>();
 
   constructor(auth: ProxyAuth) {
-    this.required = auth.required;
-    this.#hashes = new Set(auth.hashes);
+    this.set(auth);
   }
 
   set(auth: ProxyAuth): void {
+    const hashes = new Map<string, KeyTerms | null>();
+    for (const known of auth.hashes) hashes.set(known, null);
+    for (const terms of auth.terms ?? []) hashes.set(terms.hash, terms);
     this.required = auth.required;
-    this.#hashes = new Set(auth.hashes);
-    this.#checked = new Set();
+    this.hasTerms = (auth.terms ?? []).length > 0;
+    this.#hashes = hashes;
+    this.#checked = new Map();
   }
 
-  admits(key: string | null): boolean {
-    if (key === null || key.length > 1024) return false;
-    if (this.#checked.has(key)) return true;
-    // Comparing hashes leaks nothing about a key by its timing: nobody can choose a key towards a given hash.
-    if (!this.#hashes.has(hash('sha256', key, 'hex'))) return false;
-    if (this.#checked.size < 4096) this.#checked.add(key);
-    return true;
+  /** The terms of a key, null for one without any, undefined for one that may not come in. */
+  admits(key: string | null): KeyTerms | null | undefined {
+    if (key === null || key.length > 1024) return undefined;
+    let terms = this.#checked.get(key);
+    if (terms === undefined) {
+      // Comparing hashes leaks nothing about a key by its timing: nobody can choose a key towards a given hash.
+      terms = this.#hashes.get(hash('sha256', key, 'hex'));
+      if (terms === undefined) return undefined;
+      if (this.#checked.size < 4096) this.#checked.set(key, terms);
+    }
+    return terms?.expiresAt != null && terms.expiresAt <= Date.now() ? undefined : terms;
   }
 }
 

@@ -3,6 +3,7 @@ import { Worker } from 'node:worker_threads';
 import { healthSettingsOf } from '../config.ts';
 import type { Keys, LocalApp } from '../fleet/app.ts';
 import type { ProxyAuth } from './create-proxy.ts';
+import { KeyLimits, type KeyTerms, limitedKeys } from './key-limits.ts';
 import { type ProxySettings, type ProxyVariables, proxySettingsFrom } from './settings.ts';
 import type { FromWorker, ToWorker, WorkerStart } from './worker-messages.ts';
 
@@ -21,7 +22,7 @@ export type DataPlaneVariables = ProxyVariables &
 
 export type DataPlaneOptions = Readonly<{
   app: LocalApp['dataPlane'];
-  keys: Pick<Keys, 'proxyHashes' | 'onChange'>;
+  keys: Pick<Keys, 'proxyHashes' | 'onChange'> & Partial<Pick<Keys, 'proxyTerms'>>;
   config: DataPlaneVariables;
   /** PEM texts; null: plain HTTP. */
   tls: ProxySettings['tls'];
@@ -79,9 +80,12 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<Running
   };
   let settings = settingsOf(config, options.tls);
   let balancer = healthSettingsOf(config);
+  const keyLimits = KeyLimits.buffer();
+  const slots = new KeySlots(new KeyLimits(keyLimits, 0));
   const auth = (): ProxyAuth => ({
     required: config.PROXY_AUTH === 'required' || !isLoopbackHost(host),
     hashes: keys.proxyHashes(),
+    terms: slots.assign(keys.proxyTerms?.() ?? []),
   });
   let port = config.GPUPROXY_PROXY_PORT;
   const workers: (Worker | null)[] = Array.from({ length: threads }, () => null);
@@ -102,6 +106,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<Running
       settings,
       balancer,
       auth: auth(),
+      keyLimits,
       directory: app.directory(),
     };
     const worker = new Worker(workerUrl(), {
@@ -125,6 +130,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<Running
         workers[thread] = null;
         reject(new Error(`data plane: thread ${thread} ended with code ${code}`));
         app.table.releaseThread(thread + 1);
+        slots.limits.releaseThread(thread + 1);
         if (stopping || (!listening && restarts === 0)) return;
         const delay = Math.min(maxRestartMs, restartMs * 2 ** (listening ? 0 : restarts));
         const timer = setTimeout(() => {
@@ -185,6 +191,40 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<Running
     },
     crash: (thread) => void workers[thread]?.terminate(),
   };
+}
+
+/** Gives keys with limits their places in the shared counts, and gives the places of keys that are no more to others. */
+class KeySlots {
+  readonly limits: KeyLimits;
+  readonly #slots = new Map<string, number>();
+
+  constructor(limits: KeyLimits) {
+    this.limits = limits;
+  }
+
+  /** Throws RangeError when more keys have limits than can be counted. */
+  assign(terms: ReturnType<Keys['proxyTerms']>): KeyTerms[] {
+    const limited = new Set(terms.filter(isLimited).map((one) => one.hash));
+    for (const [hash, slot] of this.#slots) {
+      if (!limited.has(hash) && this.limits.free(slot)) this.#slots.delete(hash);
+    }
+    return terms.map((one) => ({ ...one, slot: isLimited(one) ? this.#slotOf(one.hash) : -1 }));
+  }
+
+  #slotOf(hash: string): number {
+    const known = this.#slots.get(hash);
+    if (known !== undefined) return known;
+    const taken = new Set(this.#slots.values());
+    let slot = 0;
+    while (taken.has(slot)) slot++;
+    if (slot >= limitedKeys) throw new RangeError(`more than ${limitedKeys} keys have limits`);
+    this.#slots.set(hash, slot);
+    return slot;
+  }
+}
+
+function isLimited(terms: Pick<KeyTerms, 'requestsPerMinute' | 'maxConcurrent'>): boolean {
+  return terms.requestsPerMinute !== null || terms.maxConcurrent !== null;
 }
 
 /** Beside the bundle the worker is `proxy-worker.js`; run from source it is the file next to this one. */

@@ -6,6 +6,7 @@ import { type AnswerHead, passedTrailers } from './answer-head.ts';
 import { type Answer, openAiError, problem } from './answers.ts';
 import { Attempt, type Outgoing } from './attempt.ts';
 import type { RequestHeaders } from './headers.ts';
+import type { KeyTerms } from './key-limits.ts';
 import { ModelScan } from './model-scan.ts';
 import type { Plane } from './plane.ts';
 import type { RequestTrace } from './tracer.ts';
@@ -75,6 +76,8 @@ export class Exchange implements Waiting {
   /** One word for how it ended; null while it runs. */
   cause: string | null = null;
   bytesOut = 0;
+  /** Of a key with limits: the request counts until it ends. */
+  terms: KeyTerms | null = null;
   /** Its place among the open requests. */
   slot = -1;
   done = false;
@@ -656,6 +659,7 @@ export class Exchange implements Waiting {
     this.done = true;
     const { plane } = this;
     plane.active.remove(this);
+    if (this.terms !== null) plane.keyLimits.release(this.terms);
     if (this.#queued) plane.queue.remove(this);
     if (this.#grace !== null) clearTimeout(this.#grace);
     this.attempt?.cancel(ending);

@@ -1,5 +1,6 @@
 import type { Balancer } from '../core/balancer.ts';
 import type { Exchange } from './exchange.ts';
+import type { KeyLimits } from './key-limits.ts';
 import type { OpenRequests } from './open-requests.ts';
 import type { Recorder } from './recorder.ts';
 import type { ProxySettings } from './settings.ts';
@@ -18,6 +19,7 @@ export type Plane = {
   /** Requests that are on a further attempt now. */
   retrying: number;
   draining: boolean;
+  readonly keyLimits: KeyLimits;
   /** Monotonic milliseconds, the same in all threads. */
   readonly now: () => number;
 };

@@ -14,6 +14,8 @@ export type WorkerStart = Readonly<{
   settings: Partial<ProxySettings>;
   balancer: Partial<BalancerSettings>;
   auth: ProxyAuth;
+  /** Counts of keys with limits, the same for all threads. */
+  keyLimits: SharedArrayBuffer;
   directory: readonly DirectoryEntry[];
 }>;
 

@@ -30,6 +30,7 @@ try {
     settings: start.settings,
     balancer: start.balancer,
     auth: start.auth,
+    keyLimits: start.keyLimits,
     report: (report) => tell({ type: 'report', report }),
   });
   proxy = running;

@@ -164,24 +164,17 @@ export function createMetrics(app: LocalApp, openStreams: () => number): Metrics
       [{ pool: 'all' }, state().traffic.ttfbHistogram],
     ]),
   );
+  const durations = () =>
+    reports().flatMap(({ counters }) => (counters.durationHistogram ? [counters.durationHistogram] : []));
   registry.registerMetric(
     new TableHistogram(
       'gpuproxy_request_duration_seconds',
       'From arrival to end, requests an upstream was asked for',
       [],
       () => {
-        const histograms = reports().flatMap((report) => report.counters.durationHistogram ?? []);
-        return histograms.length === 0
-          ? []
-          : [
-              [
-                {},
-                ttfbBoundsMs
-                  .map((_, bucket) => bucket)
-                  .concat(ttfbBoundsMs.length)
-                  .map((bucket) => summed((report) => report.counters.durationHistogram?.[bucket] ?? 0)),
-              ],
-            ];
+        const [first, ...others] = durations();
+        if (first === undefined) return [];
+        return [[{}, first.map((count, bucket) => others.reduce((sum, other) => sum + (other[bucket] ?? 0), count))]];
       },
     ),
   );

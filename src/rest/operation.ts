@@ -11,6 +11,8 @@ export type Context = Readonly<{
   /** Wall clock, milliseconds since the Unix epoch. */
   now: () => number;
   metrics: Metrics;
+  /** False once the server drains: it lives, and takes nothing new. */
+  accepting: () => boolean;
 }>;
 
 export type Input<P, Q, B> = Readonly<{

@@ -11,6 +11,7 @@ import { createDetailPage } from './overlays/detail.ts';
 import { createHelp } from './overlays/help.ts';
 import { createOffersPage } from './overlays/offers.ts';
 import { createPalette } from './overlays/palette.ts';
+import { createProviderPage } from './overlays/provider.ts';
 import { createReleaseDialog } from './overlays/release.ts';
 import { createReserveDialog } from './overlays/reserve.ts';
 import { createColumnChooser, createSortChooser } from './overlays/sort.ts';
@@ -620,6 +621,21 @@ export const commands: readonly Command[] = [
       d.open(createOffersPage(d, view.snapshot.providers[view.cursors.providers]?.name));
     },
     cli: () => 'gpuproxy list',
+  },
+  {
+    id: 'provider-health',
+    title: "Health of the provider's API",
+    keys: ['i'],
+    scope: 'providers',
+    hint: 'API health',
+    rank: 2,
+    why: (d) => (d.view().snapshot.providers.length === 0 ? 'no provider is configured' : null),
+    run: (d) => {
+      const view = d.view();
+      const provider = view.snapshot.providers[view.cursors.providers];
+      if (provider !== undefined) d.open(createProviderPage(d, provider.name));
+    },
+    cli: () => 'gpuproxy providers',
   },
 
   // --- reservations ---

@@ -223,6 +223,8 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   let disposed = false;
   /** False while the terminal says that it has no focus: then once a second is enough. */
   let watched = true;
+  /** What the server said when the key was not good for changes. */
+  let keyReads: string | null = null;
   let pressed: { pane: PaneId; row: number; at: number } | null = null;
   let asked: { what: string; at: number } | null = null;
 
@@ -232,6 +234,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   let orderedFor: Snapshot | null = null;
   let orderedRows: readonly UpstreamView[] = [];
 
+  const isReadonly = (): boolean => settings.readonly === true || keyReads !== null;
   const shownSnapshot = (): Snapshot => paused ?? snapshot;
 
   /** Rows change places at most every two seconds, so that a row can be read and chosen. */
@@ -299,7 +302,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       events: shownEvents,
       eventLevel: ui.eventLevel,
       connection: settings.connection?.get() ?? live,
-      readonly: settings.readonly ?? false,
+      readonly: isReadonly(),
       label: settings.label ?? '',
       pausedAt: paused === null ? null : shown.at,
       refreshMs: refreshMs(),
@@ -479,7 +482,9 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
 
   const dashboard: Dashboard = {
     app,
-    readonly: settings.readonly ?? false,
+    get readonly() {
+      return isReadonly();
+    },
     now,
     get ui() {
       return ui;
@@ -550,6 +555,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     },
     refusal() {
       if (settings.readonly) return 'this dashboard is read-only';
+      if (keyReads !== null) return keyReads;
       const connection = settings.connection?.get() ?? live;
       if (connection.state === 'stale') return 'disconnected: nothing can be changed until the server answers again';
       if (paused !== null) return 'the picture is frozen: p continues';
@@ -589,6 +595,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
         if (said !== undefined) dashboard.toast('ok', said, cli);
         return true;
       } catch (error) {
+        if (error instanceof AppError && error.code === 'read_only') keyReads = error.message;
         dashboard.toast('error', `${label}: ${reasonOf(error)}`);
         return false;
       } finally {

@@ -27,7 +27,8 @@ const wideRanges: readonly (readonly [number, number])[] = [
 ];
 
 function isWide(codePoint: number): boolean {
-  if (codePoint < 0x1100) return false;
+  // Nothing between the jamo and the radicals is wide: rules, bars and other glyphs of our own end here.
+  if (codePoint < 0x2e80) return codePoint >= 0x1100 && codePoint <= 0x115f;
   return wideRanges.some(([first, last]) => codePoint >= first && codePoint <= last);
 }
 

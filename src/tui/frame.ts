@@ -75,8 +75,13 @@ function paneLines(pane: Pane, view: View, at: Rect, withTitle: boolean): readon
   const rule = withTitle
     ? titleRule(left, heading.right, at.width, view, focused, pane.letter)
     : titleRule(heading.left === pane.tab(view).text ? '' : heading.left, heading.right, at.width, view, focused);
-  return [rule, ...block(pane.body(view, at.width, at.height - 1, focused), at.width, at.height - 1)];
+  const body = block(pane.body(view, at.width, at.height - 1, focused), at.width, at.height - 1);
+  // What may not be true any more looks it, but for events, which stay what they were.
+  const old = view.connection.state === 'stale' && pane.id !== 'events';
+  return [rule, ...(old ? body.map(faded) : body)];
 }
+
+const faded = (line: Line): Line => line.map((part) => (part.style === 'selected' ? part : { ...part, style: 'dim' }));
 
 /** `── TITLE ───────── right ──`, as wide as the pane. */
 export function titleRule(

@@ -1,6 +1,5 @@
 import type { ProviderName, StrategyName } from '../core/domain.ts';
 import type { Snapshot } from '../fleet/app.ts';
-import { renderFrame } from './render-frame.ts';
 import { colorLevel, glyphsFor, type ThemeName, themeNames } from './theme.ts';
 
 /** What is known of a system that has not started yet. */
@@ -17,7 +16,7 @@ export type Expected = Readonly<{
 /** The alternate screen from the first moment on, long before there is anything to show. */
 export interface Opening {
   /** Draws the whole dashboard with nothing in it yet. */
-  draw(expected: Expected, options: Readonly<{ label: string; readonly: boolean; theme: unknown }>): void;
+  draw(expected: Expected, options: Readonly<{ label: string; readonly: boolean; theme: unknown }>): Promise<void>;
   /** The dashboard takes the screen over: nothing is written or restored from here on. */
   handOver(): void;
   /** Puts the terminal back, before an error is told or a question asked. Does nothing after `handOver`. */
@@ -57,7 +56,9 @@ export function openTerminal(
   stdout.write(`\u001b[?1049h\u001b[?25l\u001b[2J\u001b[H${name}  ${words}\r`);
 
   return {
-    draw(expected, { label, readonly, theme }) {
+    async draw(expected, { label, readonly, theme }) {
+      // Only now, so that the first line need not wait for it.
+      const { renderFrame } = await import('./render-frame.ts');
       if (!open) return;
       const at = Date.now();
       const frame = renderFrame(nothingYet(expected, at), {

@@ -79,7 +79,9 @@ export async function previewOf(
   const then = predict(strategy, requests, snapshot);
   if (then === null) return { ...nothing, why: 'the model has nothing to say about this traffic' };
   await new Promise((done) => setImmediate(done));
-  const model = predict(snapshot.strategy.name, requests, snapshot)?.p95Ms ?? null;
+  // Requests from before a switch say nothing about the model of the strategy that came with it.
+  const switched = snapshot.strategy.since > (requests[0]?.at ?? now);
+  const model = switched ? null : (predict(snapshot.strategy.name, requests, snapshot)?.p95Ms ?? null);
   return {
     ...nothing,
     shares: then.shares,

@@ -20,7 +20,6 @@ const unfinished = new RegExp(`${esc}\\[<[\\d;]*$`);
  */
 export function createTerminalInput(source: NodeJS.ReadStream, tell: (report: TerminalReport) => void) {
   let held = '';
-  let timer: ReturnType<typeof setTimeout> | null = null;
   const stream = Object.assign(new PassThrough(), {
     isTTY: true,
     isRaw: false,
@@ -49,7 +48,6 @@ export function createTerminalInput(source: NodeJS.ReadStream, tell: (report: Te
   });
 
   function take(chunk: Buffer | string): void {
-    if (timer !== null) clearTimeout(timer);
     // As latin1, so that the bytes of longer characters stay as they are, wherever a chunk ends.
     const text = held + Buffer.from(chunk as string).toString('latin1');
     const keys = text.replace(report, (_all, focus, button, x, y, end) => {
@@ -62,14 +60,9 @@ export function createTerminalInput(source: NodeJS.ReadStream, tell: (report: Te
       }
       return '';
     });
+    // It waits as long as it must: passed on, the numbers in its rest would be taken for keys.
     held = unfinished.exec(keys)?.[0] ?? '';
     pass(keys.slice(0, keys.length - held.length));
-    if (held !== '') {
-      timer = setTimeout(() => {
-        pass(held);
-        held = '';
-      }, 50);
-    }
   }
 
   function pass(keys: string): void {

@@ -6,7 +6,8 @@ import type { PreviewState } from './preview.ts';
 
 /** Whether what is shown is current. A local system is `starting` until there is something to show, then always `live`. */
 export type Connection = Readonly<{
-  state: 'live' | 'stale' | 'starting';
+  /** `replay`: a recording, `detail` says how fast. */
+  state: 'live' | 'stale' | 'starting' | 'replay';
   /** When it got into this state, wall-clock ms. */
   since: number;
   /** When the next attempt is made; null when none is planned. */
@@ -53,7 +54,7 @@ export type View = Readonly<{
   connection: Connection;
   readonly: boolean;
   label: string;
-  /** How far back the frozen picture lies; null when live. */
+  /** When the frozen picture was taken; null when live. */
   pausedAt: number | null;
   refreshMs: number;
   strategyChangingTo: string | null;

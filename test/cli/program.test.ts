@@ -1,4 +1,4 @@
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -89,6 +89,21 @@ describe('--json', () => {
     expect(providers?.stdout).toBe(`${JSON.stringify(guideProviders)}\n`);
     expect(JSON.parse(both?.stdout ?? '')).toEqual({ ...guideLoads, ...guideProviders });
     expect(reserved?.stdout).toBe(`${JSON.stringify(guideReserved)}\n`);
+  });
+
+  it('is narrowed by --fields to those fields of each row, which ? lists', async () => {
+    const loads = JSON.parse((await at('load server --fields instance_id,weight')).stdout);
+    expect(loads.strategy).toBe(guideLoads.strategy);
+    for (const [id, row] of Object.entries(loads.loads)) {
+      expect(row, id).toEqual({ instance_id: id, weight: expect.any(Number) });
+    }
+    const rows = JSON.parse((await at('reserve 16 --fields contract_id')).stdout).reserved;
+    expect(rows).toEqual(guideReserved.reserved.map(({ contract_id }) => ({ contract_id })));
+    const listed = await at('load server --fields ?');
+    expect([listed.code, listed.stdout.split('\n')[0]]).toEqual([0, 'instance_id']);
+    const wrong = await at('load server --fields wieght');
+    expect([wrong.code, wrong.stdout]).toEqual([2, '']);
+    expect(wrong.stderr).toContain('unknown field "wieght"; did you mean weight?');
   });
 
   it('puts errors as one document on stderr and leaves stdout empty', async () => {
@@ -434,6 +449,29 @@ describe('the program', () => {
     const failed = await program.run(['laod'], { node: old ?? '' });
     expect(failed.code).toBe(2);
   });
+
+  it.skipIf(old === undefined)(
+    'a server started by an old Node ends with its launcher, even when that is killed',
+    async () => {
+      const launcher = spawn(old ?? '', [program.main, 'serve', '--port', '0', '--proxy-port', '0'], {
+        cwd: join(program.folder, 'empty'),
+        env: program.environment({
+          UPSTREAMS: 'http://127.0.0.1:9',
+          GPUPROXY_DATA_DIR: join(program.folder, 'launched'),
+        }),
+        stdio: ['ignore', 'ignore', 'pipe'],
+      });
+      let log = '';
+      launcher.stderr.setEncoding('utf8').on('data', (text: string) => {
+        log += text;
+      });
+      await until(() => log.includes('control plane'), 'the server');
+      launcher.kill('SIGKILL');
+      // The pipe closes when the last process that holds it has ended.
+      await new Promise((resolve) => launcher.stderr.once('close', resolve));
+      expect(log).toContain('SIGTERM: draining');
+    },
+  );
 
   it.skipIf(old === undefined)('started by an old Node alone says which one it needs', async () => {
     const alone = mkdtempSync(join(program.folder, 'alone-'));

@@ -11,6 +11,8 @@ export type RunOptions = Readonly<{
   input?: string;
   cwd?: string;
   node?: string;
+  /** Another copy of the program than the one of this test run. */
+  main?: string;
   /** Called with the child once it runs. */
   onStart?: (child: ReturnType<typeof spawn>) => void;
 }>;
@@ -48,7 +50,7 @@ export async function createProgram(): Promise<Program> {
     folder,
     environment,
     run(args, options = {}) {
-      const child = spawn(options.node ?? process.execPath, [main, ...args], {
+      const child = spawn(options.node ?? process.execPath, [options.main ?? main, ...args], {
         cwd: options.cwd ?? join(folder, 'empty'),
         env: environment(options.env),
         stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],

@@ -41,7 +41,7 @@ const app = await createApp({
     rentTimeoutMs: 500,
     destroyTimeoutMs: 500,
     lookForLabelMs: [10, 30, 60],
-    unknownGraceMs: 150,
+    unknownGraceMs: 100,
     absentGraceMs: 60,
     lingerGraceMs: 60,
     failedGraceMs: 500,

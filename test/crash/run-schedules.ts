@@ -133,14 +133,19 @@ export async function runSchedules(options: {
   const points: Record<string, number> = {};
   let survived = 0;
   const code = bundle(dataDir);
-  const load = () => Child.load(code, setup);
+  // Two ahead, so that none has to be waited for.
+  const warm: Child[] = [];
+  const takeWarm = (): Child => {
+    while (warm.length < 3) warm.push(Child.load(code, setup));
+    return warm.shift() as Child;
+  };
   let child: Child | null = null;
   let next: Child | null = null;
   let schedule = 0;
   let trace: string[] = [];
   try {
     const foreign = await rentForeign(simulator);
-    child = load();
+    child = takeWarm();
     await child.open();
     const books: Books = { apart: 0 };
     let state = await agreement(simulator, child, foreign, books);
@@ -172,7 +177,7 @@ export async function runSchedules(options: {
       if (wire !== null) simulator.faults.add(wire);
       const known = new Set(state.reservations.map((reservation) => reservation.id));
 
-      next = load();
+      next = takeWarm();
       const death = await child.runToDeath(plan, wire === null ? null : () => struck(simulator, wire));
       trace.push(`${death.killed ? 'died' : 'survived'}; results: ${JSON.stringify(death.results)}`);
       if (death.killed) {
@@ -205,7 +210,7 @@ export async function runSchedules(options: {
     const cause = error instanceof Error ? error.message : String(error);
     throw new Error(`seed ${options.seed}, schedule ${schedule}: ${cause}\n${trace.join('\n')}`, { cause: error });
   } finally {
-    await Promise.all([child?.kill(), next?.kill()]);
+    await Promise.all([child, next, ...warm].map((life) => life?.kill()));
     await simulator.close();
     await rm(dataDir, { recursive: true, force: true });
   }

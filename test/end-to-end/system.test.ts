@@ -99,8 +99,10 @@ describe('a server on the simulated fleet', () => {
     const instance = answer.headers.get('x-gpuproxy-instance') ?? '';
     const first = await answer.body!.getReader().read();
     expect(new TextDecoder().decode(first.value)).toContain('data:');
-    const load = (await get(`/loadbalancer/load?instance_id=${instance}`)) as { active_connections: number };
-    expect(load.active_connections).toBeGreaterThanOrEqual(1);
+    await eventually(async () => {
+      const load = (await get(`/loadbalancer/load?instance_id=${instance}`)) as { active_connections: number };
+      return load.active_connections >= 1;
+    }, 'its active connection');
     stop.abort();
   });
 
@@ -127,12 +129,20 @@ describe('a server on the simulated fleet', () => {
     expect(frame.stdout).toMatch(/vast-\d+/);
   });
 
-  it('tells readiness, and drains and exits with 0 on SIGTERM', async () => {
+  it('tells readiness; on SIGTERM it is not ready, finishes what is open and exits with 0', async () => {
     expect((await fetch(`${server.api}/healthz`)).status).toBe(200);
     expect((await fetch(`${server.api}/readyz`)).status).toBe(200);
+    const open = await fetch(`${server.proxy}/v1/chat/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ stream: true, max_tokens: 300, messages: [{ role: 'user', content: 'hello' }] }),
+    });
     server.child.kill('SIGTERM');
+    await eventually(async () => (await fetch(`${server.api}/readyz`)).status === 503, 'not ready while it drains');
+    expect(await open.text()).toMatch(/data: \[DONE\]\s*$/);
     expect(await server.ended).toBe(0);
-  });
+    expect(server.log()).toContain('drained, ends');
+  }, 60_000);
 });
 
 describe('bad starts', () => {
@@ -174,6 +184,21 @@ describe('two servers on one data directory', () => {
     expect(await first.ended).toBe(0);
     expect(second.code).toBe(2);
     expect(second.stderr).toContain(`in use by another gpuproxy (pid ${first.child.pid})`);
+  });
+});
+
+describe('the configured key', () => {
+  it('replaces the one of the last start, which is good no longer', async () => {
+    const settings = { GPUPROXY_DATA_DIR: join(program.folder, 'rotated'), UPSTREAMS: 'http://127.0.0.1:9' };
+    const status = async (server: Serving, apiKey: string) =>
+      (await fetch(`${server.api}/api/v1/fleet`, { headers: { 'x-api-key': apiKey } })).status;
+    for (const [now, before] of [['first-key-of-two'], ['second-key-of-two', 'first-key-of-two']] as const) {
+      const server = await serve([], { ...settings, GPUPROXY_API_KEY: now });
+      expect(await status(server, now)).toBe(200);
+      if (before !== undefined) expect(await status(server, before)).toBe(401);
+      server.child.kill('SIGTERM');
+      expect(await server.ended).toBe(0);
+    }
   });
 });
 

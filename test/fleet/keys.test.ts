@@ -63,6 +63,11 @@ test('the data plane learns the hashes of admin and proxy keys that are live', (
   expect(keys.proxyHashes()).toEqual([hash(admin.key), hash(proxy.key)]);
   keys.revoke(admin.view.id);
   expect(keys.proxyHashes()).toEqual([hash(proxy.key)]);
+  expect(keys.proxyTerms()).toEqual([]);
+  const limited = keys.create({ name: 'l', scope: 'proxy', requestsPerMinute: 5, maxConcurrent: 2 });
+  expect(keys.proxyTerms()).toEqual([
+    { hash: hash(limited.key), expiresAt: null, requestsPerMinute: 5, maxConcurrent: 2 },
+  ]);
 });
 
 test('a key that the user chose is put in once, and again after it was revoked', () => {

@@ -331,3 +331,42 @@ test('a plan says what would be rented, at which price, and rents nothing', asyn
   expect(plan.errors.join()).toContain('MAX_USD_PER_HOUR');
   expect(stage.simulator.ledger()).toHaveLength(0);
 });
+
+test('a shutdown in the middle finishes or undoes what was begun before the process leaves', async () => {
+  await using stage = await createStage();
+  stage.simulator.faults.add({ kind: 'latency', ms: 300, route: 'rent' });
+  const app = await stage.start();
+  const some = app.reserve({ count: 8, filter: { provider: 'io.net' }, config: {} });
+  const all = refusal(app.reserve({ count: 8, filter: { provider: 'vast.ai' }, config: {}, allOrNothing: true }));
+  await until('paid calls are under way', () => stage.simulator.ledger().length > 0);
+  await app[Symbol.asyncDispose]();
+  const result = await some;
+  expect(result.count).toBeGreaterThan(0);
+  expect(result.count).toBeLessThan(8);
+  expect(result.errors.join()).toContain('shut down');
+  expect((await all).message).toContain('given back');
+  expect(aliveContracts(stage.simulator)).toEqual(result.reserved.map((item) => item.contractId).sort());
+  const next = await stage.start();
+  expect(
+    next.state
+      .get()
+      .reservations.map((reservation) => reservation.state)
+      .sort(),
+  ).toEqual(['ended', 'partial']);
+});
+
+test('a reservation that is released while an answer is lost says that this one is not given back yet', async () => {
+  await using stage = await createStage();
+  stage.simulator.faults.add({ kind: 'lose_answer', how: 'reset', provider: 'vast', times: 1 });
+  const list = stage.simulator.faults.add({ kind: 'error', status: 502, route: 'list', provider: 'vast' });
+  const app = await stage.start({ timing: { unknownGraceMs: 60_000 } });
+  await refusal(app.reserve({ count: 1, filter: { provider: 'vast.ai' }, config: {} }));
+  const id = app.state.get().reservations[0]?.id ?? '';
+  const released = await app.releaseReservation(id, { now: true });
+  expect(released).toEqual({ released: [], failed: [app.state.get().upstreams[0]?.id] });
+  expect(app.state.get().upstreams).toMatchObject([{ state: 'DESTROYING' }]);
+  expect(aliveContracts(stage.simulator)).toHaveLength(1);
+  stage.simulator.faults.remove(list.id);
+  await until('destroyed once it is seen', () => aliveContracts(stage.simulator).length === 0);
+  await until('ended', () => app.state.get().reservations[0]?.state === 'ended');
+});

@@ -1,4 +1,10 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect, test as serial } from 'vitest';
+import { openLedger } from '../../src/fleet/ledger/ledger.ts';
+import type { Rental } from '../../src/fleet/ledger/rows.ts';
+import { createSpend } from '../../src/fleet/spend.ts';
 import { createStage, until } from './fixture.ts';
 
 const test = serial.concurrent;
@@ -108,4 +114,31 @@ test('the budget counts what is being destroyed, because it is billed until it i
   await until('gone', () => tight.state.get().cost.usdPerHour === 0);
   expect((await more()).count).toBe(1);
   expect(tight.state.get().cost.maxUsdPerHour).toBeCloseTo(rate * 1.2, 6);
+});
+
+test('what is spent today begins at local midnight, for what is open, what has ended and what was prepaid', () => {
+  const dataDir = mkdtempSync(join(tmpdir(), 'gpuproxy-spend-'));
+  try {
+    using ledger = openLedger(dataDir);
+    const spend = createSpend(ledger);
+    const midnight = new Date(2026, 5, 15).getTime();
+    const rental = (label: string, billedFrom: number | null, usdPerHour: number) =>
+      ({ label, billedFrom, usdPerHour }) as Rental;
+    const open = rental('open', midnight - 2 * hour, 1);
+    expect(spend.totals([open], midnight - hour)).toEqual({ spentUsd: 1, spentTodayUsd: 1 });
+    spend.prepaid('prepaid', 5, midnight - hour);
+    spend.close(rental('yesterday', midnight - 4 * hour, 1), midnight - 3 * hour);
+    expect(spend.totals([open], midnight - hour).spentTodayUsd).toBeCloseTo(7, 9);
+    // Past midnight, all of that is of yesterday but what still runs.
+    expect(spend.totals([open], midnight + hour)).toEqual({ spentUsd: 9, spentTodayUsd: 1 });
+    spend.close(rental('over midnight', midnight - 3 * hour, 1), midnight + hour);
+    const { spentUsd, spentTodayUsd } = spend.totals([open], midnight + hour);
+    expect([spentUsd, spentTodayUsd]).toEqual([13, 2]);
+    // A clock that was set back charges nothing negative.
+    const back = spend.totals([open], midnight - 5 * hour);
+    expect(back.spentTodayUsd).toBeGreaterThanOrEqual(0);
+    expect(createSpend(ledger).totals([open], midnight + hour)).toEqual({ spentUsd: 13, spentTodayUsd: 2 });
+  } finally {
+    rmSync(dataDir, { recursive: true, force: true });
+  }
 });

@@ -173,6 +173,7 @@ export function memoryKeys(now: () => number = Date.now): Keys {
       return view;
     },
     proxyHashes: () => [],
+    proxyTerms: () => [],
     onChange(listener) {
       listeners.add(listener);
       return () => void listeners.delete(listener);

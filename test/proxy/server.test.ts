@@ -84,6 +84,41 @@ test('with keys required, only a known key comes in, and it goes no further', as
   expect(rig.endings('a')).toEqual({ complete: 3 });
 });
 
+test('a key may have limits: what is beyond them is 429, what has ended counts no more, and an expired key is unknown', async () => {
+  const none = { slot: -1, expiresAt: null, requestsPerMinute: null, maxConcurrent: null };
+  const terms = [
+    { ...none, hash: sha256('two-at-once'), slot: 0, maxConcurrent: 2 },
+    { ...none, hash: sha256('three-a-minute'), slot: 1, requestsPerMinute: 3 },
+    { ...none, hash: sha256('expired'), expiresAt: Date.now() - 1 },
+  ];
+  await using rig = await Rig.start({ auth: { required: true, hashes: terms.map((one) => one.hash), terms } });
+  let finish: () => void = () => {};
+  await rig.backend('a', (req, res) => {
+    if (req.url !== '/hold') return void res.end();
+    const before = finish;
+    finish = () => {
+      before();
+      res.end();
+    };
+  });
+  const ask = (key: string, path = '/') => fetch(rig.url + path, { headers: { 'x-api-key': key } });
+  const held = [ask('two-at-once', '/hold'), ask('two-at-once', '/hold')];
+  await until(() => rig.active('a') === 2);
+  const third = await ask('two-at-once');
+  expect(third.status).toBe(429);
+  expect(third.headers.get('retry-after')).toBe('1');
+  expect(await third.json()).toMatchObject({ code: 'rate_limited' });
+  finish();
+  await Promise.all(held);
+  await until(() => rig.proxy.active === 0);
+  expect((await ask('two-at-once')).status).toBe(200);
+  const statuses = [];
+  for (let i = 0; i < 4; i++) statuses.push((await ask('three-a-minute')).status);
+  expect(statuses).toEqual([200, 200, 200, 429]);
+  expect(Number((await ask('three-a-minute')).headers.get('retry-after'))).toBeGreaterThan(10);
+  expect((await ask('expired')).status).toBe(401);
+});
+
 test('a large body of a request that is refused does not disturb the answer', async () => {
   await using rig = await Rig.start({ auth: { required: true, hashes: [] } });
   const answer = await fetch(rig.url, { method: 'POST', body: Buffer.alloc(3_000_000) });

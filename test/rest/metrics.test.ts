@@ -202,7 +202,18 @@ describe('docs', () => {
         requests: [],
         decisions: [],
         queued: 0,
-        counters: { requests: 0, statusClasses: [], causes: {}, retries: 0, bytesIn: 0, bytesOut: 0, upgrades: 0 },
+        loopLagMs: 0,
+        counters: {
+          requests: 0,
+          statusClasses: [],
+          causes: {},
+          retries: 0,
+          bytesIn: 0,
+          bytesOut: 0,
+          upgrades: 0,
+          durationHistogram: histogram({}),
+          outcomes: [{ instance: 'vast-12345', status: 200, cause: 'complete', count: 1 }],
+        },
       });
       await rest.call('GET', '/api/v1/fleet');
       await expect.poll(async () => (await scrape()).samples.some((sample) => sample.labels.operation)).toBe(true);

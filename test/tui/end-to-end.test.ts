@@ -23,7 +23,7 @@ const program = `
   import { runDashboard } from './src/tui/run-dashboard.tsx';
   const app = createFakeApp({ now: Date.now, at: Date.now() });
   const timer = setInterval(() => app.tick(), 250);
-  if (process.env.CRASH) setTimeout(() => { throw new Error('crash on purpose'); }, 1500);
+  if (process.env.CRASH) setTimeout(() => { throw new Error('crash on purpose'); }, 800);
   const code = await runDashboard({ app, stdin: process.stdin, stdout: process.stdout, env: process.env, label: 'pid ' + process.pid });
   clearInterval(timer);
   console.log('ended with ' + code);

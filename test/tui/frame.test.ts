@@ -272,6 +272,10 @@ test('any sequence of keys, data and sizes leaves a frame that fits', () => {
     'n',
     'down',
     'up',
+    'm',
+    'i',
+    'e',
+    '{',
     'é',
     '深',
   ];
@@ -283,8 +287,20 @@ test('any sequence of keys, data and sizes leaves a frame that fits', () => {
       weight: 1,
       arbitrary: fc.record({
         kind: fc.constant('size' as const),
-        columns: fc.integer({ min: 1, max: 250 }),
-        rows: fc.integer({ min: 1, max: 80 }),
+        // Greater ones are held by the test of all sizes.
+        columns: fc.integer({ min: 1, max: 180 }),
+        rows: fc.integer({ min: 1, max: 50 }),
+      }),
+    },
+    {
+      weight: 1,
+      arbitrary: fc.record({
+        kind: fc.constant('mouse' as const),
+        report: fc.record({
+          kind: fc.constantFrom('press' as const, 'wheel-up' as const, 'wheel-down' as const),
+          x: fc.nat(180),
+          y: fc.nat(50),
+        }),
       }),
     },
     { weight: 1, arbitrary: fc.record({ kind: fc.constant('paste' as const), text: fc.string({ unit: 'binary' }) }) },
@@ -299,6 +315,7 @@ test('any sequence of keys, data and sizes leaves a frame that fits', () => {
         for (const one of steps) {
           if (one.kind === 'key') dashboard.press([one.key]);
           else if (one.kind === 'tick') app.tick();
+          else if (one.kind === 'mouse') dashboard.report(one.report);
           else if (one.kind === 'paste') dashboard.paste(one.text);
           else if (one.kind === 'drop') {
             app.show((snapshot) => ({

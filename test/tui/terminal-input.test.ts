@@ -54,8 +54,8 @@ describe('input of a terminal', () => {
           const at = bytes[cut - 1] === 0x1b || bytes[cut - 2] === 0x1b ? cut + 2 : cut;
           for (const chunk of [bytes.subarray(0, at), bytes.subarray(at)]) {
             if (chunk.length > 0) terminal.stdin.push(chunk);
-            await settled();
           }
+          await settled();
           expect(keys()).toBe(parts.filter((part) => !part.startsWith('\u001b[<')).join(''));
           terminal.dispose();
         },
@@ -189,7 +189,7 @@ describe('the opening', () => {
     terminal.stdout.write('$ gpuproxy tui\r\n');
     const opening = openTerminal(terminal.stdout, { TERM: 'xterm' }, 'starting');
     expect((await terminal.screen())[0]).toContain('gpuproxy   starting');
-    opening.draw(expected, { label: 'local', readonly: false, theme: 'dark' });
+    await opening.draw(expected, { label: 'local', readonly: false, theme: 'dark' });
     const screen = (await terminal.screen()).join('\n');
     for (const text of ['STARTING', 'SIMULATED FLEET', 'INSTANCES', 'PROVIDERS', 'loading', 'STRATEGY', 'EVENTS']) {
       expect(screen).toContain(text);
@@ -208,7 +208,7 @@ describe('the opening', () => {
     terminal.stdout.write('$ gpuproxy tui\r\n');
     const before = process.listenerCount('SIGINT');
     const opening = openTerminal(terminal.stdout, {}, 'starting');
-    opening.draw(expected, { label: 'local', readonly: false, theme: undefined });
+    await opening.draw(expected, { label: 'local', readonly: false, theme: undefined });
     const app = createFakeApp();
     const ended = runDashboard({ app, ...terminal, opening, env: { TERM: 'xterm', LANG: 'C.UTF-8' } });
     await vi.waitFor(async () => expect((await terminal.screen()).join('\n')).toContain('LIVE 4/s'), { timeout: 5000 });

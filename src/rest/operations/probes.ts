@@ -24,7 +24,8 @@ export const probeOperations = [
     access: 'public',
     answers: { 200: { description: 'Ready', schema: schemas.readyAnswer } },
     problems: ['not_ready'],
-    handle(_, { app }) {
+    handle(_, { app, accepting }) {
+      if (!accepting()) throw new ProblemError('not_ready', 'The server drains: it takes no new requests.');
       const { upstreams } = app.state.get();
       const eligible = upstreams.filter((upstream) => upstream.eligible).length;
       if (eligible === 0) {

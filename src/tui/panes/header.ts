@@ -1,21 +1,28 @@
-import { age, count, fitText, milliseconds, money, percent, plainText, rate, sparkline } from '../format.ts';
+import { age, clockTime, count, fitText, milliseconds, money, percent, plainText, rate, sparkline } from '../format.ts';
 import { fitLine, type Line, lineWidth, type Span, span } from '../line.ts';
 import type { View } from '../view.ts';
 
 type Segment = Readonly<{ line: Line; priority: number }>;
 
-/** The segments that fitText, in their order, `gap` between them; the least important go first. */
+/** The segments that fit, in their order, `gap` between them; the least important go first. */
 export function joinSegments(segments: readonly Segment[], width: number, gap: Span): Line {
+  return joined(fitting(segments, width, gap.text.length), gap);
+}
+
+/** What remains when the least important, and of two equal ones the later, are left out until the rest fits. */
+function fitting(segments: readonly Segment[], width: number, gap: number): readonly Segment[] {
   const kept = [...segments];
-  const total = () =>
-    kept.reduce((sum, segment) => sum + lineWidth(segment.line), 0) + Math.max(0, kept.length - 1) * gap.text.length;
+  const total = () => kept.reduce((sum, segment) => sum + lineWidth(segment.line) + gap, -gap);
   while (kept.length > 1 && total() > width) {
     let worst = 0;
     for (const [index, segment] of kept.entries()) if (segment.priority >= (kept[worst]?.priority ?? 0)) worst = index;
     kept.splice(worst, 1);
   }
-  return kept.flatMap((segment, index) => (index === 0 ? segment.line : [gap, ...segment.line]));
+  return kept;
 }
+
+const joined = (segments: readonly Segment[], gap: Span): Line =>
+  segments.flatMap((segment, index) => (index === 0 ? segment.line : [gap, ...segment.line]));
 
 /** The two lines at the top: who and where, then traffic, fleet and money. Numbers keep their place. */
 export function headerLines(view: View, width: number): Line[] {
@@ -27,12 +34,15 @@ function identity(view: View, width: number): Line {
   const banner = snapshot.mode.banner;
   const left: Segment[] = [{ priority: 0, line: [span(' gpuproxy ', 'brand')] }];
   if (view.label !== '') {
-    // Which server one steers must be seen; that it is the one in this process may go.
-    const remote = /^https?:\/\//.test(view.label);
+    // Which server or recording it is must be seen; that it is the one in this process may go.
+    const remote = view.label !== 'local';
     const name = remote && width < 120 ? view.label.replace(/^http:\/\//, '') : view.label;
     left.push({ priority: remote ? 1 : 5, line: [span(fitText(name, Math.min(name.length, 40)), 'accent')] });
   }
-  if (banner !== null) left.push({ priority: 2, line: [span(` ${plainText(banner)} `, 'banner')] });
+  if (banner !== null) {
+    const words = plainText(banner);
+    left.push({ priority: 2, line: [span(` ${width < 100 ? words.replace(/:.*/, '') : words} `, 'banner')] });
+  }
   if (view.readonly) left.push({ priority: 3, line: [span('[READ-ONLY]', 'warn')] });
   if (!snapshot.mode.balancing) left.push({ priority: 3, line: [span('LB OFF: failover only', 'warn')] });
   left.push({ priority: 7, line: [span(`up ${age(view.now - snapshot.startedAt)}`, 'dim')] });
@@ -49,27 +59,32 @@ function identity(view: View, width: number): Line {
       priority: 1,
       line: [
         span(name, 'title'),
-        // The variable wins at every start: a switch made here lasts until then.
-        ...(source === 'LB_STRATEGY' ? [span(' by LB_STRATEGY', 'dim')] : []),
         ...(view.strategyChangingTo === null
           ? []
           : [span(` ${view.glyphs.name === 'ascii' ? '->' : view.glyphs.arrow} ${view.strategyChangingTo}`, 'busy')]),
       ],
     },
+    // The variable wins at every start: a switch made here lasts until then.
+    ...(source === 'LB_STRATEGY' ? [{ priority: 4, line: [span('by LB_STRATEGY', 'dim')] }] : []),
     { priority: 6, line: [span(`for ${age(view.now - since)}`, 'dim')] },
   ];
   const right: Segment[] = [
     ...(strategyKnown(view) ? chosen : []),
-    { priority: 2, line: [connectionSpan(view)] },
+    { priority: view.connection.state === 'live' && view.pausedAt === null ? 3 : 0, line: [connectionSpan(view)] },
     { priority: 4, line: [span('?', 'key'), span(' help', 'dim')] },
     { priority: 6, line: [span(':', 'key'), span(' commands', 'dim')] },
   ];
   const gap = span('  ');
-  // The right side is what one acts by: it gets room first, up to what the name and the banner need.
-  const leftNeed = Math.min(Math.floor(width * 0.5), lineWidth(joinSegments(left, width, gap)));
-  const rightLine = joinSegments(right, Math.max(20, width - leftNeed - 3), gap);
-  const leftLine = fitLine(joinSegments(left, width - lineWidth(rightLine) - 2, gap), width - lineWidth(rightLine) - 1);
-  return fitLine([...leftLine, ...rightLine, span(' ')], width);
+  const kept = new Set(fitting([...left, ...right], width - 1, gap.text.length));
+  const rightLine = joined(
+    right.filter((segment) => kept.has(segment)),
+    gap,
+  );
+  const leftLine = joined(
+    left.filter((segment) => kept.has(segment)),
+    gap,
+  );
+  return fitLine([...fitLine(leftLine, width - lineWidth(rightLine) - 1), ...rightLine, span(' ')], width);
 }
 
 /** Before the start only the variable says which strategy it will be. */
@@ -81,7 +96,8 @@ function apiPart(url: string | null): Line {
 }
 
 export function connectionSpan(view: View): Span {
-  if (view.pausedAt !== null) return span(`PAUSED ${age(view.now - view.pausedAt)} ago`, 'warn');
+  if (view.pausedAt !== null) return span(`PAUSED at ${clockTime(view.pausedAt)}`, 'warn');
+  if (view.connection.state === 'replay') return span(`REPLAY ${view.connection.detail ?? ''}`.trimEnd(), 'warn');
   if (view.connection.state === 'starting') return span('STARTING', 'busy');
   if (view.connection.state === 'stale') {
     const retry = view.connection.retryAt;

@@ -49,7 +49,7 @@ function previewLines(view: View): Line[] {
       source === 'LB_STRATEGY' ? 'LB_STRATEGY chose it' : source === 'saved' ? 'your last choice' : 'the default';
     return [[span(`  ${chosen}; s and arrows preview another`, 'dim')]];
   }
-  const error = preview.modelError === null ? '' : `, error ${percent(preview.modelError)}`;
+  const error = preview.modelError === null ? ', unchecked' : `, error ${percent(preview.modelError)}`;
   const title: Line = [span('  PREVIEW ', 'head'), span(`model of ${preview.requests} requests${error}`, 'dim')];
   if (preview.why !== null) return [title, [span(`  ${preview.why}`, 'warn')]];
   const arrow = view.glyphs.name === 'ascii' ? '->' : view.glyphs.arrow;
