@@ -1,5 +1,5 @@
 /**
- * Weight of an instance by the guide's table: at least 80 GB VRAM 3.0, 40 GB 2.0, 24 GB 1.5, else 1.0; under 1 USD per
+ * Weight of an instance (docs/load-balancing-guide.md): at least 80 GB VRAM 3.0, 40 GB 2.0, 24 GB 1.5, else 1.0; under 1 USD per
  * hour times 1.2. The tier goes by one GPU and its part of the price, the result counts once per GPU.
  */
 export function weightOf(instance: { vramGb: number; gpuCount: number; usdPerHour: number }): number {

@@ -74,7 +74,7 @@ export const eventsQuery = z.strictObject({
 
 export const setStrategyBody = z.strictObject({ strategy: strategyName }).meta({ id: 'SetStrategy' });
 
-/** Filters of an offer search, as in the guide. */
+/** Filters of an offer search. */
 export const filters = z
   .strictObject({
     min_vram: z.number().min(0).max(10_000).optional().meta({ description: 'GB of one GPU, nominal' }),

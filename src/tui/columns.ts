@@ -121,7 +121,7 @@ const stateCells = (pool: Pool): number => Math.min(10, Math.max(isNarrow(pool) 
 function idCells(pool: Pool): number {
   const needed = Math.max(10, pool.idWidth);
   if (pool.width >= 62) return Math.min(pool.width >= 150 ? 32 : 20, needed);
-  // The guide's other columns and their gaps take 37 cells.
+  // The other fixed columns and their gaps take 37 cells.
   return Math.min(needed, Math.max(10, pool.width - 38 - stateCells(pool)));
 }
 

@@ -4,7 +4,7 @@ import { fitLine, type Line, lineWidth, outside, type Span, span, textOf } from 
 import type { View } from '../view.ts';
 import { type Pane, scrollTo } from './pane.ts';
 
-/** The load table: one row an instance, the guide's columns first. */
+/** The load table: one row an instance, the columns of `gpuproxy load` first. */
 export const instancesPane: Pane = {
   id: 'instances',
   title: 'INSTANCES',
