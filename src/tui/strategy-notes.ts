@@ -1,6 +1,6 @@
 import type { StrategyName } from '../core/domain.ts';
 
-/** What each strategy is for, in the words of its users' guide. */
+/** What each strategy is for, for people who choose one. */
 export const strategyNotes: Readonly<Record<StrategyName, Readonly<{ rule: string; use: string }>>> = {
   round_robin: { rule: 'each in turn', use: 'equal, predictable load; testing' },
   equal_weighted: { rule: 'fewest total, ever', use: 'long-running jobs; fairness over time' },
