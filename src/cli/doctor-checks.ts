@@ -78,10 +78,13 @@ function checkSources(config: Config): Check {
   return sources.length === 0
     ? warn(
         'configuration',
-        `${set} variables are set, none says where GPUs come from`,
+        `${set === 1 ? '1 variable is' : `${set} variables are`} set, none says where GPUs come from`,
         'set VASTAI_API_KEY, IONET_API_KEY or UPSTREAMS; until then "gpuproxy tui" shows a simulated fleet',
       )
-    : ok('configuration', `${set} variables are set; GPUs from ${sources.join(', ')}`);
+    : ok(
+        'configuration',
+        `${set === 1 ? '1 variable is' : `${set} variables are`} set; GPUs from ${sources.join(', ')}`,
+      );
 }
 
 /** Files that hold keys must not be readable by others. */
