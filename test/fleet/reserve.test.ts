@@ -334,8 +334,8 @@ test('a plan says what would be rented, at which price, and rents nothing', asyn
 
 test('a shutdown in the middle finishes or undoes what was begun before the process leaves', async () => {
   await using stage = await createStage();
-  stage.simulator.faults.add({ kind: 'latency', ms: 300, route: 'rent' });
-  const app = await stage.start();
+  stage.simulator.faults.add({ kind: 'latency', ms: 1_500, route: 'rent' });
+  const app = await stage.start({ timing: { rentTimeoutMs: 10_000 } });
   const some = app.reserve({ count: 8, filter: { provider: 'io.net' }, config: {} });
   const all = refusal(app.reserve({ count: 8, filter: { provider: 'vast.ai' }, config: {}, allOrNothing: true }));
   await until('paid calls are under way', () => stage.simulator.ledger().length > 0);
