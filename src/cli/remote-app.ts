@@ -152,6 +152,22 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
     throw new Error('the server ended the stream');
   }
 
+  /** Ends the pause of each stream that waits for its next attempt. */
+  const pauses = new Set<() => void>();
+  const pause = (ms: number) =>
+    new Promise<void>((resolve) => {
+      const end = () => {
+        clearTimeout(timer);
+        pauses.delete(end);
+        resolve();
+      };
+      const timer = setTimeout(end, ms);
+      pauses.add(end);
+    });
+  const endPauses = () => {
+    for (const end of [...pauses]) end();
+  };
+
   /** Follows for ever, with growing pauses between attempts. */
   async function followForever(
     path: () => string,
@@ -168,7 +184,8 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
       } catch (error) {
         if (closing.signal.aborted) return;
         if (tells) setConnection('stale', Date.now() + waitMs, reason(error));
-        await new Promise((resolve) => setTimeout(resolve, waitMs));
+        await pause(waitMs);
+        if (tells && !closing.signal.aborted) setConnection('stale', null, connection.detail);
         waitMs = Math.min(maxRetryMs, waitMs * 2);
       }
     }
@@ -223,6 +240,7 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
         connectionListeners.add(listener);
         return () => connectionListeners.delete(listener);
       },
+      retry: endPauses,
     },
     async setStrategy(name) {
       const previous = snapshot.strategy.name;
@@ -381,6 +399,7 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
     },
     async [Symbol.asyncDispose]() {
       closing.abort();
+      endPauses();
       await agent.destroy();
     },
   };

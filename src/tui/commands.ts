@@ -269,7 +269,13 @@ export const commands: readonly Command[] = [
     run: (d) => stepRefresh(d, -1),
   },
   { id: 'slower', title: 'Refresh less often', keys: ['-'], scope: 'global', run: (d) => stepRefresh(d, 1) },
-  { id: 'refresh', title: 'Ask the providers again now', keys: ['R'], scope: 'global', run: (d) => d.refreshNow() },
+  {
+    id: 'refresh',
+    title: 'Ask the providers again now; when the server is lost, connect again now',
+    keys: ['R'],
+    scope: 'global',
+    run: (d) => d.refreshNow(),
+  },
   {
     id: 'theme',
     title: 'Next colour theme',

@@ -22,6 +22,8 @@ import type { Connection, SortOrder, Toast, ToastLevel, View } from './view.ts';
 export interface ConnectionSource {
   get(): Connection;
   subscribe(listener: () => void): () => void;
+  /** Makes the next attempt now in place of later; absent where nothing is ever lost. */
+  retry?(): void;
 }
 
 export type DashboardSettings = Readonly<{
@@ -629,6 +631,11 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       paused = history.at(Math.max(0, Math.min(history.length - 1, at))) ?? paused;
     },
     refreshNow() {
+      if (settings.connection?.get().state === 'stale' && settings.connection.retry !== undefined) {
+        dashboard.toast('info', 'connecting again');
+        settings.connection.retry();
+        return;
+      }
       void dashboard.act('asking the providers', async () => {
         await app.refresh();
         return 'providers asked again';

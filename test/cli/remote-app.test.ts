@@ -115,6 +115,22 @@ describe('a server elsewhere as an App', () => {
     );
   });
 
+  test('a retry that is asked for does not wait for its turn', async () => {
+    const { port } = rest;
+    await rest.close();
+    // Pauses grow to ten seconds: by then an attempt that comes at once is one that was asked for.
+    await eventually(() => (remote.connection.get().retryAt ?? 0) - Date.now() > 6000, 'a long pause');
+    const planned = remote.connection.get().retryAt;
+    remote.connection.retry?.();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(remote.connection.get().retryAt).not.toBe(planned);
+    rest = await createRestServer({ app: local, host: '127.0.0.1', port });
+    await eventually(() => {
+      remote.connection.retry?.();
+      return remote.connection.get().state === 'live';
+    }, 'live again');
+  }, 60_000);
+
   test('a wrong key and a wrong address are told at once, with their exit codes', async () => {
     const wrongKey = await connectApp({ url: rest.url, key: 'wrong-wrong-wrong' }).catch((error: unknown) => error);
     expect(wrongKey).toBeInstanceOf(CliError);

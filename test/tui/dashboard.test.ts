@@ -320,13 +320,19 @@ describe('actions', () => {
     const connection: ConnectionSource = {
       get: () => ({ state: 'stale', since: app.now() - 14_000, retryAt: app.now() + 4000, detail: 'ECONNREFUSED' }),
       subscribe: () => () => undefined,
+      retry: () => {
+        retries += 1;
+      },
     };
+    let retries = 0;
     const { press, screen } = start({ app, connection });
-    expect(screen()).toContain('STALE 14s, retry in 4s');
+    expect(screen()).toContain('STALE 14s, retry in 4s (R now)');
     expect(screen()).toContain(app.state.get().upstreams[0]?.id);
     press('4');
     await settle();
     expect(screen()).toContain('disconnected');
+    press('R');
+    expect(retries).toBe(1);
     expect(app.calls).toEqual([]);
   });
 

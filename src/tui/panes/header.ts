@@ -101,8 +101,8 @@ export function connectionSpan(view: View): Span {
   if (view.connection.state === 'starting') return span('STARTING', 'busy');
   if (view.connection.state === 'stale') {
     const retry = view.connection.retryAt;
-    const next = retry === null ? '' : `, retry in ${age(Math.max(0, retry - view.now))}`;
-    return span(`STALE ${age(view.now - view.connection.since)}${next}`, 'bad');
+    const next = retry === null || retry <= view.now ? 'connecting' : `retry in ${age(retry - view.now + 999)} (R now)`;
+    return span(`STALE ${age(view.now - view.connection.since)}, ${next}`, 'bad');
   }
   return span(view.refreshMs === 250 ? 'LIVE 4/s' : `LIVE every ${view.refreshMs / 1000}s`, 'good');
 }
