@@ -7,9 +7,11 @@ import {
   header,
   health,
   type LoadTable,
+  loadUs,
   maxThreads,
   type RowRef,
   serving as servingStates,
+  storeUs,
   ttfbBoundsMs,
   ttfbBucket,
 } from './load-table.ts';
@@ -321,16 +323,17 @@ export function createBalancer(
 
   /** Gives the averages what this ending is worth. `ttfbMs` is -1 when no byte came. */
   function sample(row: number, ending: Ending, now: number, elapsedMs: number, ttfbMs: number): void {
-    const known = c.costUs[row] as number;
+    const known = loadUs(c.costUs, c.costRest, row);
     const expectedMs = known < 0 ? 0 : known / 1000;
     switch (ending) {
       case 'complete': {
         const ms = ttfbMs >= 0 ? ttfbMs : elapsedMs;
         const us = ms * 1000;
-        const shown = c.shownUs[row] as number;
-        c.shownUs[row] = shown < 0 ? us : ewmaStep(shown, us, now - (c.shownAt[row] as number), set.ewmaTauMs);
+        const shown = loadUs(c.shownUs, c.shownRest, row);
+        const average = shown < 0 ? us : ewmaStep(shown, us, now - (c.shownAt[row] as number), set.ewmaTauMs);
+        storeUs(c.shownUs, c.shownRest, row, average);
         c.shownAt[row] = Math.max(now, c.shownAt[row] as number);
-        c.lastSampleUs[row] = us;
+        Atomics.store(c.lastSampleUs, row, Math.min(2 ** 31 - 1, Math.round(us)));
         const bucket = ttfbBucket(ms);
         const at = row * histogramWidth + bucket;
         table.histograms[at] = (table.histograms[at] as number) + 1;
@@ -361,8 +364,10 @@ export function createBalancer(
   }
 
   function cost(row: number, ms: number, now: number): void {
-    const known = c.costUs[row] as number;
-    c.costUs[row] = known < 0 ? ms * 1000 : ewmaStep(known, ms * 1000, now - (c.costAt[row] as number), set.ewmaTauMs);
+    const known = loadUs(c.costUs, c.costRest, row);
+    const us = ms * 1000;
+    const average = known < 0 ? us : ewmaStep(known, us, now - (c.costAt[row] as number), set.ewmaTauMs);
+    storeUs(c.costUs, c.costRest, row, average);
     c.costAt[row] = known < 0 ? now : Math.max(now, c.costAt[row] as number);
   }
 

@@ -88,7 +88,7 @@ export function expire(table: LoadTable, row: number, now: number): void {
     if ((c.probeFailures[row] as number) > 0) return;
     table.enter(row, health.probation);
     // Its old response times belong to its old self; without a sample it gets one request at a time, and soon.
-    c.costUs[row] = -1;
+    Atomics.store(c.costUs, row, -1);
   } else if (state === health.backoff) {
     const next = c.afterBackoff[row] as number;
     table.enter(row, next);

@@ -99,10 +99,7 @@ const floatColumns = [
   'weight',
   'units', // the weight as weighted round robin counts it
   'lastUsed', // ms of the last pick; -1 before the first
-  'shownUs', // EWMA of response times, as shown; -1 before the first sample
   'shownAt',
-  'lastSampleUs',
-  'costUs', // the same with penalties for failures, as least_response_time compares; -1 before the first sample
   'costAt',
   'healthUntil',
   'upSince',
@@ -111,6 +108,11 @@ const floatColumns = [
 ] as const;
 
 const intColumns = [
+  'shownUs', // EWMA of response times, as shown, to the nearest microsecond; -1 before the first sample
+  'shownRest', // what rounding left over, see `storeUs`
+  'lastSampleUs',
+  'costUs', // the same with penalties for failures, as least_response_time compares; -1 before the first sample
+  'costRest',
   'flags',
   'serving', // from flags and health: what a pick has to look at first
   'generation',
@@ -167,6 +169,26 @@ function bytesFor(capacity: number): number {
     (headerFloats + (floatColumns.length + endings.length) * capacity) * 8 +
     (intColumns.length + histogramWidth + maxThreads) * capacity * 4
   );
+}
+
+const restScale = 2 ** 31;
+const maxUs = 2 ** 31 - 1;
+
+/**
+ * Stores a time as whole microseconds, which any thread can read at any moment and never half written, and beside them
+ * what rounding left over: at a thousand samples a second one step of an average is far less than a microsecond, and
+ * whole ones alone would never move. Times above 35 minutes count as 35 minutes. Under the lock.
+ */
+export function storeUs(whole: Int32Array, rest: Int32Array, row: number, us: number): void {
+  const nearest = Math.min(maxUs, Math.round(us));
+  Atomics.store(whole, row, nearest);
+  rest[row] = Math.min(us - nearest, 0.5) * restScale;
+}
+
+/** What `storeUs` stored, within 2^-31 µs; -1 before the first. Under the lock. */
+export function loadUs(whole: Int32Array, rest: Int32Array, row: number): number {
+  const nearest = whole[row] as number;
+  return nearest < 0 ? -1 : nearest + (rest[row] as number) / restScale;
 }
 
 /** Milliseconds a thread waits for the lock before it takes it from an owner that must have died with it. */
@@ -434,7 +456,7 @@ export class LoadTable {
       c.flags[row] = (c.flags[row] as number) ^ flag.running;
       this.enter(row, health.unknown);
       c.failures[row] = c.probeFailures[row] = c.ejections[row] = c.why[row] = 0;
-      c.costUs[row] = -1;
+      Atomics.store(c.costUs, row, -1);
     });
   }
 
@@ -608,7 +630,7 @@ export class LoadTable {
       const numbers: RowNumbers = {
         active: c.active[row] as number,
         total: c.total[row] as number,
-        avgMs: us(c.shownUs[row]),
+        avgMs: us(loadUs(c.shownUs, c.shownRest, row)),
         lastMs: us(c.lastSampleUs[row]),
         weight: c.weight[row] as number,
         ceiling: c.ceiling[row] === noCeiling ? 0 : (c.ceiling[row] as number),

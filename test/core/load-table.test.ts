@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { createBalancer } from '../../src/core/balancer.ts';
-import { LoadTable, percentile, ttfbBoundsMs, ttfbBucket } from '../../src/core/load-table.ts';
+import { LoadTable, loadUs, percentile, storeUs, ttfbBoundsMs, ttfbBucket } from '../../src/core/load-table.ts';
 import { createFleet, joinFleet, leaseOf } from './fleet.ts';
 
 describe('load table', () => {
@@ -76,6 +76,37 @@ describe('load table', () => {
     leaseOf(fleet.balancer.acquire(1)).settle('refused', 2);
     leaseOf(fleet.balancer.acquire(2, { tried: [0] })).settle('complete', 3);
     expect(fleet.refs.map((ref) => fleet.table.read(ref)?.retries)).toEqual([0, 1]);
+  });
+});
+
+describe('averages', () => {
+  test('are whole microseconds, with a rest that loses nothing, and -1 for none', () => {
+    const [whole, rest] = [new Int32Array(1), new Int32Array(1)];
+    fc.assert(
+      fc.property(fc.double({ min: 0, max: 2e9, noNaN: true }), (us) => {
+        storeUs(whole, rest, 0, us);
+        expect(whole[0]).toBe(Math.round(us));
+        expect(Math.abs(loadUs(whole, rest, 0) - us)).toBeLessThanOrEqual(2 ** -21);
+      }),
+      { numRuns: 2000 },
+    );
+    storeUs(whole, rest, 0, 1e12);
+    expect(loadUs(whole, rest, 0)).toBeGreaterThanOrEqual(2 ** 31 - 1);
+    whole[0] = -1;
+    expect(loadUs(whole, rest, 0)).toBe(-1);
+  });
+
+  test('follow a thousand samples a second, which whole microseconds alone would not', () => {
+    const fleet = createFleet({ size: 1, strategy: 'least_response_time' });
+    const at = (now: number, ms: number) => {
+      const lease = leaseOf(fleet.balancer.acquire(now));
+      lease.firstByte(now + ms);
+      lease.settle('complete', now + ms);
+    };
+    at(0, 1);
+    for (let now = 1; now < 90_000; now++) at(now, 2);
+    expect(fleet.table.read(fleet.refs[0]!)?.avgMs).toBeGreaterThan(1.94);
+    expect(fleet.table.columns.costUs[0]).toBeGreaterThan(1940);
   });
 });
 

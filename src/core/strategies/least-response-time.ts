@@ -31,7 +31,8 @@ export const leastResponseTime: Strategy = {
     function refreshMedian(now: number): void {
       let n = 0;
       for (let row = 0; row < table.high; row++) {
-        if (serves[row] === serving.yes && (costUs[row] as number) >= 0) work[n++] = costUs[row] as number;
+        const us = costUs[row] as number;
+        if (serves[row] === serving.yes && us >= 0) work[n++] = us;
       }
       numbers[header.medianUs] = n === 0 ? -1 : select(work, n, (n - 1) >> 1);
       numbers[header.medianAt] = now;
@@ -47,6 +48,7 @@ export const leastResponseTime: Strategy = {
       for (let i = 0; i < count; i++) {
         const row = rows[i] as number;
         const open = active[row] as number;
+        // Plain, as all reads under the lock: Atomics.load would double the time of a pick.
         const us = costUs[row] as number;
         let cost = Number.POSITIVE_INFINITY;
         if (us >= 0) {
