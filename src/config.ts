@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseEnv } from 'node:util';
-import { z } from 'zod';
+import * as z from 'zod';
 import { isBaseUrl } from './core/base-url.ts';
 import { strategyNames } from './core/domain.ts';
 import type { HealthSettings } from './core/health.ts';

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { z } from 'zod';
+import * as z from 'zod';
 import { capacityOf, type ModelUpstream } from '../core/fleet-model.ts';
 import { nominalVramGb, weightOf } from '../core/weight.ts';
 import { usageError } from './exit.ts';

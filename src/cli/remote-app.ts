@@ -1,6 +1,6 @@
 import { createParser } from 'eventsource-parser';
 import { Agent, errors, request } from 'undici';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Offer } from '../core/domain.ts';
 import {
   type App,

@@ -1,5 +1,5 @@
 import { Agent, request } from 'undici';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Balancer } from '../core/balancer.ts';
 import type { FleetRecord, FleetRecords } from './records.ts';
 import type { Clock, Timing } from './timing.ts';

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, type Dispatcher, Pool } from 'undici';
-import type { z } from 'zod';
+import type * as z from 'zod';
 import { monotonicMs } from '../clock.ts';
 import type { ProviderName, RentResult } from '../core/domain.ts';
 import { plain } from './decode-rows.ts';

@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { monotonicMs } from '../clock.ts';
 import type { ContractId, Offer, OfferFilter, ProviderInstance, RentResult, RentSpec } from '../core/domain.ts';
 import { matchesFilter } from '../core/offers.ts';

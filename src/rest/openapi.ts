@@ -1,5 +1,5 @@
 import { STATUS_CODES } from 'node:http';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Operation } from './operation.ts';
 import { type ProblemCode, problems } from './problem.ts';
 import { problem } from './schemas.ts';

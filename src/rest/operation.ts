@@ -1,4 +1,4 @@
-import type { z } from 'zod';
+import type * as z from 'zod';
 import type { LocalApp } from '../fleet/app.ts';
 import type { EventStream } from './event-stream.ts';
 import type { Metrics } from './metrics.ts';

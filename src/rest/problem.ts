@@ -1,4 +1,4 @@
-import type { z } from 'zod';
+import type * as z from 'zod';
 import { AppError, type AppErrorCode } from '../fleet/app.ts';
 import { ProviderError } from '../providers/provider.ts';
 import type * as schemas from './schemas.ts';

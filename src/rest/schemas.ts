@@ -1,7 +1,7 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { endings, type OfferFilter, strategyNames } from '../core/domain.ts';
 import type { InstanceConfig, Snapshot } from '../fleet/app.ts';
-import { marketplaces, providerNamed } from '../providers/index.ts';
+import { marketplaceNames, providerNamed } from '../providers/names.ts';
 
 /**
  * Every request and response body of the control plane. These schemas validate what comes in and make the OpenAPI
@@ -11,8 +11,8 @@ import { marketplaces, providerNamed } from '../providers/index.ts';
 
 // --- words and figures ---
 
-const providerNames = [...marketplaces.map((m) => m.name), 'static'] as const;
-const providerWords = [...marketplaces.flatMap((m) => [m.name, ...m.aliases]), 'static'];
+const providerNames = [...marketplaceNames.map((m) => m.name), 'static'] as const;
+const providerWords = [...marketplaceNames.flatMap((m) => [m.name, ...m.aliases]), 'static'];
 
 /** Whatever people call a provider ("vastai", "vast", "vast.ai") becomes its name. */
 export const providerWord = z

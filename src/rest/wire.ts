@@ -1,4 +1,4 @@
-import type { z } from 'zod';
+import type * as z from 'zod';
 import type { Offer } from '../core/domain.ts';
 import type { Decision, FinishedRequest } from '../core/report.ts';
 import type {

@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Card } from './cards.ts';
 import type { FaultBook, FaultKind, FaultOf } from './faults.ts';
 import { type Listening, listen, readBody } from './http.ts';

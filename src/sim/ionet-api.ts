@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { cards, ionetStaples, places } from './cards.ts';
 import { json, originOf, pathPattern, type Reply, type Request, type Route } from './http.ts';
 import {

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { json, type Reply, type Request } from './http.ts';
 
 /** What can still be changed after the deployment. */

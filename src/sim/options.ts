@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { faultSchema } from './faults.ts';
 
 const portNumber = z.number().int().min(0).max(65_535).default(0);

@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import { FaultBook, FaultError, type FaultInput, type Faults, faultSchema, namesRoute } from './faults.ts';
 import { namesInstance } from './gpu-server.ts';
 import {

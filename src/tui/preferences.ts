@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { columnIds } from './columns.ts';
 import { themeNames } from './theme.ts';
 

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { type App, AppError, type FleetEvent, type Snapshot } from '../fleet/app.ts';
 
 /** At most one picture in this time goes into a recording. */

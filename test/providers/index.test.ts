@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { marketplaces, providerNamed } from '../../src/providers/index.ts';
+import { marketplaces } from '../../src/providers/index.ts';
+import { providerNamed } from '../../src/providers/names.ts';
 
 describe('the registry of marketplaces', () => {
   it.each([

@@ -1,6 +1,6 @@
 import type { ProviderName } from '../../core/domain.ts';
 import { AppError, type DestroyResult, type LocalApp } from '../../fleet/app.ts';
-import { marketplaces } from '../../providers/index.ts';
+import { marketplaceNames } from '../../providers/names.ts';
 import { operation } from '../operation.ts';
 import { ProblemError } from '../problem.ts';
 import * as schemas from '../schemas.ts';
@@ -176,7 +176,7 @@ export function destroyed(result: DestroyResult) {
 }
 
 async function destroyByAnyId(app: LocalApp, provider: ProviderName, id: string, now: boolean): Promise<DestroyResult> {
-  const marketplace = marketplaces.find((m) => m.name === provider);
+  const marketplace = marketplaceNames.find((m) => m.name === provider);
   if (!marketplace) {
     throw new AppError(
       'unsupported',
