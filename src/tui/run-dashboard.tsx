@@ -85,6 +85,12 @@ export async function runDashboard(options: RunDashboardOptions): Promise<number
       stdin,
       stdout,
       readonly: options.readonly ?? false,
+      label: options.label === 'local' ? '' : (options.label ?? ''),
+      connection: options.connection,
+      predict: options.predict,
+      carriesTraffic: options.carriesTraffic ?? false,
+      save: options.save,
+      now: options.now,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
   }

@@ -44,11 +44,7 @@ export const eventsPane: Pane = {
 
 export function eventRow(event: FleetEvent, width: number, marker = ' '): Span[] {
   const subject = width >= 120 ? 24 : width >= 70 ? 16 : 13;
-  // The subject has its own column: a message that begins with it does not repeat it.
-  const { message } = event;
-  const about = event.subject ?? event.kind;
-  const said = message === about || /^[: ]/.test(message.slice(about.length)) ? about : '';
-  const rest = message.startsWith(said) ? message.slice(said.length).replace(/^:? /, '') : message;
+  const { about, message } = eventWords(event);
   return [
     span(marker, 'key'),
     span(`${clockTime(event.at)} `, 'dim'),
@@ -56,6 +52,15 @@ export function eventRow(event: FleetEvent, width: number, marker = ' '): Span[]
     span(' '),
     outside(fitText(about, subject), 'strong'),
     span(' '),
-    outside(rest === '' ? message : rest),
+    outside(message),
   ];
+}
+
+/** What an event is about and what it says: a message that begins with its subject does not repeat it. */
+export function eventWords(event: FleetEvent): Readonly<{ about: string; message: string }> {
+  const { message } = event;
+  const about = event.subject ?? event.kind;
+  const said = message === about || /^[: ]/.test(message.slice(about.length)) ? about : '';
+  const rest = message.startsWith(said) ? message.slice(said.length).replace(/^:? /, '') : message;
+  return { about, message: rest === '' ? message : rest };
 }
