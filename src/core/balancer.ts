@@ -338,6 +338,8 @@ export function createBalancer(
         const at = row * histogramWidth + bucket;
         table.histograms[at] = (table.histograms[at] as number) + 1;
         numbers[header.histogram + bucket] = (numbers[header.histogram + bucket] as number) + 1;
+        c.ttfbSumMs[row] = (c.ttfbSumMs[row] as number) + ms;
+        numbers[header.ttfbSumMs] = (numbers[header.ttfbSumMs] as number) + ms;
         cost(row, ms, now);
         return;
       }

@@ -100,6 +100,7 @@ const floatColumns = [
   'units', // the weight as weighted round robin counts it
   'lastUsed', // ms of the last pick; -1 before the first
   'shownAt',
+  'ttfbSumMs', // of what the histogram counts
   'costAt',
   'healthUntil',
   'upSince',
@@ -154,6 +155,7 @@ export const header = {
   medianUs: 4, // of the fleet's costs; -1: nobody has a sample
   medianAt: 5,
   total: 6,
+  ttfbSumMs: 7,
   endings: 8,
   picks: 8 + endings.length + 2, // room to append endings
   histogram: 8 + endings.length + 2 + strategyNames.length + 3,
@@ -225,6 +227,8 @@ export type LoadRow = Readonly<{
   retries: number;
   /** Counts by bucket of `ttfbBoundsMs`, plus one above the last bound. */
   ttfbHistogram: readonly number[];
+  /** Sum of the times that the histogram counts. */
+  ttfbSumMs: number;
 }>;
 
 type RowNumbers = Omit<LoadRow, 'endings' | 'ttfbHistogram'>;
@@ -235,6 +239,7 @@ export type TableTotals = Readonly<{
   total: number;
   endings: Readonly<Record<Ending, number>>;
   ttfbHistogram: readonly number[];
+  ttfbSumMs: number;
   picksByStrategy: Readonly<Record<StrategyName, number>>;
 }>;
 
@@ -644,6 +649,7 @@ export class LoadTable {
         healthWhy: this.#why(ref, state),
         inService: c.serving[row] !== serving.no && (state === 'up' || state === 'probation'),
         retries: c.retries[row] as number,
+        ttfbSumMs: c.ttfbSumMs[row] as number,
       };
       const kept = this.#pictures.get(row);
       if (kept?.generation === ref.generation && this.#shows(kept.picture, row, numbers)) return kept.picture;
@@ -681,6 +687,7 @@ export class LoadTable {
         total: this.numbers[header.total] as number,
         endings: named(endings, this.numbers, header.endings),
         ttfbHistogram: Array.from(this.numbers.subarray(header.histogram, header.histogram + histogramWidth)),
+        ttfbSumMs: this.numbers[header.ttfbSumMs] as number,
         picksByStrategy: named(strategyNames, this.numbers, header.picks),
       };
     } finally {

@@ -57,6 +57,8 @@ export type DataPlaneReport = Readonly<{
     upgrades: number;
     /** From the arrival of a request to its end, of those that reached an upstream: counts by bucket of `ttfbBoundsMs`. */
     durationHistogram?: readonly number[];
+    /** Sum of the times that it counts. */
+    durationSumMs?: number;
     /** Tokens that answers of upstreams told in their `usage`. */
     promptTokens?: number;
     completionTokens?: number;

@@ -175,6 +175,7 @@ function added({ counters: a }: DataPlaneReport, other: DataPlaneReport | null):
     bytesOut: a.bytesOut + b.bytesOut,
     upgrades: a.upgrades + b.upgrades,
     durationHistogram: lists(a.durationHistogram, b.durationHistogram),
+    durationSumMs: (a.durationSumMs ?? 0) + (b.durationSumMs ?? 0),
     promptTokens: (a.promptTokens ?? 0) + (b.promptTokens ?? 0),
     completionTokens: (a.completionTokens ?? 0) + (b.completionTokens ?? 0),
     spansExported: (a.spansExported ?? 0) + (b.spansExported ?? 0),

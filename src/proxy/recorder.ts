@@ -16,6 +16,7 @@ export class Recorder {
   readonly #causes: Record<string, number> = {};
   readonly #outcomes = new Map<string, { instance: string; status: number; cause: string; count: number }>();
   readonly #durations: number[] = Array.from({ length: ttfbBoundsMs.length + 1 }, () => 0);
+  #durationSumMs = 0;
   requests = 0;
   retries = 0;
   bytesIn = 0;
@@ -70,6 +71,7 @@ export class Recorder {
   #outcome(instance: string, status: number, cause: string, totalMs: number): void {
     const bucket = ttfbBucket(totalMs);
     this.#durations[bucket] = this.#durations[bucket]! + 1;
+    this.#durationSumMs += totalMs;
     const key = `${instance} ${status} ${cause}`;
     const known = this.#outcomes.get(key);
     if (known !== undefined) known.count++;
@@ -102,6 +104,7 @@ export class Recorder {
         bytesOut: this.bytesOut,
         upgrades: this.upgrades,
         durationHistogram: [...this.#durations],
+        durationSumMs: this.#durationSumMs,
         promptTokens: this.promptTokens,
         completionTokens: this.completionTokens,
         ...(tracer === null ? {} : { spansExported: tracer.exported, spansDropped: tracer.dropped }),

@@ -160,21 +160,23 @@ export function createMetrics(app: LocalApp, openStreams: () => number): Metrics
     [{}, state().upstreams.filter((view) => view.eligible).length],
   ]);
   registry.registerMetric(
-    new TableHistogram('gpuproxy_ttfb_seconds', 'From dispatch to the first byte, all upstreams', ['pool'], () => [
-      [{ pool: 'all' }, state().traffic.ttfbHistogram],
-    ]),
+    new TableHistogram('gpuproxy_ttfb_seconds', 'From dispatch to the first byte, all upstreams', [], () => {
+      const { ttfbHistogram, ttfbSumMs } = app.dataPlane.table.totals();
+      return [{ labels: {}, counts: ttfbHistogram, sumMs: ttfbSumMs }];
+    }),
   );
-  const durations = () =>
-    reports().flatMap(({ counters }) => (counters.durationHistogram ? [counters.durationHistogram] : []));
   registry.registerMetric(
     new TableHistogram(
       'gpuproxy_request_duration_seconds',
       'From arrival to end, requests an upstream was asked for',
       [],
       () => {
-        const [first, ...others] = durations();
-        if (first === undefined) return [];
-        return [[{}, first.map((count, bucket) => others.reduce((sum, other) => sum + (other[bucket] ?? 0), count))]];
+        if (reports().every(({ counters }) => counters.durationHistogram === undefined)) return [];
+        const counts = ttfbBoundsMs.map(() => 0).concat(0);
+        for (const { counters } of reports()) {
+          for (const [bucket, count] of (counters.durationHistogram ?? []).entries()) counts[bucket]! += count;
+        }
+        return [{ labels: {}, counts, sumMs: summed((report) => report.counters.durationSumMs ?? 0) }];
       },
     ),
   );
@@ -267,7 +269,12 @@ export function createMetrics(app: LocalApp, openStreams: () => number): Metrics
   );
   registry.registerMetric(
     new TableHistogram('gpuproxy_upstream_ttfb_seconds', 'From dispatch to the first byte', upstreamLabels, () =>
-      live().map((view) => [{ upstream: view.id, provider: view.provider }, view.ttfbHistogram]),
+      app.dataPlane.directory().flatMap((entry) => {
+        const row = app.dataPlane.table.read(entry);
+        if (row === null) return [];
+        const labels = { upstream: entry.id, provider: entry.provider };
+        return [{ labels, counts: row.ttfbHistogram, sumMs: row.ttfbSumMs }];
+      }),
     ),
   );
 
@@ -395,21 +402,15 @@ export function createMetrics(app: LocalApp, openStreams: () => number): Metrics
   };
 }
 
-/**
- * A histogram whose buckets were counted elsewhere, in the load table. It has no `_sum`: the table keeps counts by
- * bucket alone, and a made-up sum would pass for a measured one.
- */
+type Counted = Readonly<{ labels: Labels; counts: readonly number[]; sumMs: number }>;
+
+/** A histogram whose buckets and sum were counted elsewhere, by bucket of the load table. */
 class TableHistogram extends Histogram<string> {
   readonly #name: string;
   readonly #help: string;
-  readonly #read: () => readonly (readonly [Labels, readonly number[]])[];
+  readonly #read: () => readonly Counted[];
 
-  constructor(
-    name: string,
-    help: string,
-    labelNames: string[],
-    read: () => readonly (readonly [Labels, readonly number[]])[],
-  ) {
+  constructor(name: string, help: string, labelNames: string[], read: () => readonly Counted[]) {
     super({ name, help, labelNames, registers: [] });
     this.#name = name;
     this.#help = help;
@@ -417,19 +418,20 @@ class TableHistogram extends Histogram<string> {
   }
 
   override async get(): Promise<MetricObjectWithValues<{ value: number; labels: Labels; metricName: string }>> {
-    const values = this.#read().flatMap(([labels, counts]) => {
+    const values = this.#read().flatMap(({ labels, counts, sumMs }) => {
       const cumulative: number[] = [];
-      let sum = 0;
-      for (const count of counts) cumulative.push((sum += count));
+      let all = 0;
+      for (const count of counts) cumulative.push((all += count));
       const buckets = boundIndexes.map((index) => ({
         labels: { ...labels, le: String((ttfbBoundsMs[index] as number) / 1000) },
-        value: cumulative[index] ?? sum,
+        value: cumulative[index] ?? all,
         metricName: `${this.#name}_bucket`,
       }));
       return [
         ...buckets,
-        { labels: { ...labels, le: '+Inf' }, value: sum, metricName: `${this.#name}_bucket` },
-        { labels, value: sum, metricName: `${this.#name}_count` },
+        { labels: { ...labels, le: '+Inf' }, value: all, metricName: `${this.#name}_bucket` },
+        { labels, value: sumMs / 1000, metricName: `${this.#name}_sum` },
+        { labels, value: all, metricName: `${this.#name}_count` },
       ];
     });
     // The package's types call it a number, its code a word.

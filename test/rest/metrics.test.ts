@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { createBalancer } from '../../src/core/balancer.ts';
 import { ttfbBoundsMs } from '../../src/core/load-table.ts';
+import type { DataPlaneReport } from '../../src/core/report.ts';
 import { createFakeApp, type FakeApp, providerView, upstreamView } from '../helpers/fake-app.ts';
 import { type Rest, send, startRest } from './harness.ts';
 
@@ -16,11 +18,26 @@ const histogram = (ms: Record<number, number>) => {
   return counts;
 };
 
+/** Requests of one upstream whose first bytes took so many ms, through the table that is shared with the data plane. */
+function serve({ dataPlane }: FakeApp, id: string, firstBytesMs: readonly number[]): void {
+  const ref = dataPlane.table.join({ weight: 1, ceiling: 0, now: 0 });
+  const balancer = createBalancer(dataPlane.table, { slowStartMs: 0 });
+  dataPlane.table.setRunning(ref, true, 0);
+  balancer.probed(ref, true, 0, '');
+  for (const ms of firstBytesMs) {
+    const lease = balancer.acquire(0);
+    if (typeof lease === 'string') throw new Error(lease);
+    lease.firstByte(ms);
+    lease.settle('complete', ms);
+  }
+  const entry = { ...ref, id, provider: 'vast.ai', origin: 'http://127.0.0.1:1', models: null };
+  Object.assign(dataPlane, { directory: () => [entry] });
+}
+
 beforeEach(async () => {
   app = createFakeApp({
     upstreams: [
       upstreamView({
-        ttfbHistogram: histogram({ 50: 10, 200: 5, 1e9: 1 }),
         endings: { ...upstreamView().endings, complete: 140, truncated: 2 },
         expiresAt: 1_800_000_000_000,
       }),
@@ -29,6 +46,7 @@ beforeEach(async () => {
     providers: [providerView()],
     cost: { usdPerHour: 0.79, spentUsd: 3, spentTodayUsd: 1, maxUsdPerHour: 5 },
   });
+  serve(app, 'vast-12345', [...Array.from({ length: 10 }, () => 50), 200, 200, 200, 200, 200, 1e9]);
   rest = await startRest(app);
 });
 afterEach(() => rest[Symbol.asyncDispose]());
@@ -71,6 +89,23 @@ const scrape = async () => {
   return parse(reply.text);
 };
 
+/** What two data-plane threads told. */
+function report(more: Partial<DataPlaneReport['counters']>): void {
+  const counters = {
+    requests: 5,
+    statusClasses: [1, 0, 3, 0, 0, 1],
+    causes: {},
+    retries: 1,
+    bytesIn: 10,
+    bytesOut: 20,
+    upgrades: 1,
+    ...more,
+  };
+  for (const thread of [0, 1]) {
+    app.dataPlane.report({ thread, requests: [], decisions: [], queued: 0, loopLagMs: 12, counters });
+  }
+}
+
 describe('/metrics', () => {
   test('is text that Prometheus accepts, with the numbers of the snapshot', async () => {
     const { samples, types } = await scrape();
@@ -84,7 +119,7 @@ describe('/metrics', () => {
     expect(numberOf('gpuproxy_upstream_expires_timestamp_seconds', { upstream })).toBe(1_800_000_000);
     expect(numberOf('gpuproxy_strategy_info', { strategy: 'round_robin' })).toBe(1);
     expect(numberOf('gpuproxy_strategy_info', { strategy: 'least_connections' })).toBe(0);
-    expect(numberOf('gpuproxy_picks_total', { strategy: 'round_robin' })).toBe(0);
+    expect(numberOf('gpuproxy_picks_total', { strategy: 'round_robin' })).toBe(16);
     expect(numberOf('gpuproxy_provider_credit_usd', { provider: 'vast.ai' })).toBe(25);
     expect(numberOf('gpuproxy_usd_per_hour')).toBe(0.79);
     expect(numberOf('gpuproxy_max_usd_per_hour')).toBe(5);
@@ -92,6 +127,38 @@ describe('/metrics', () => {
     expect(samples.filter((sample) => sample.labels.upstream === 'vast-gone')).toEqual([]);
     expect(types.has('nodejs_eventloop_lag_p99_seconds')).toBe(true);
     expect(types.has('nodejs_version_info')).toBe(false);
+  });
+
+  test('every histogram has buckets, a sum and a count, in seconds', async () => {
+    report({ durationHistogram: histogram({ 50: 3, 400: 1 }), durationSumMs: 550 });
+    await rest.call('GET', '/api/v1/fleet');
+    const series = async () => {
+      const { types, samples } = await scrape();
+      const histograms = [...types].flatMap(([name, type]) => (type === 'histogram' ? [name] : []));
+      return histograms.map((name) => ({
+        name,
+        parts: new Set(samples.flatMap((s) => (s.name.startsWith(`${name}_`) ? [s.name.slice(name.length)] : []))),
+      }));
+    };
+    await expect.poll(async () => (await series()).every(({ parts }) => parts.size > 0)).toBe(true);
+    expect((await series()).map(({ name }) => name).sort()).toEqual([
+      'gpuproxy_api_request_duration_seconds',
+      'gpuproxy_request_duration_seconds',
+      'gpuproxy_ttfb_seconds',
+      'gpuproxy_upstream_ttfb_seconds',
+      'nodejs_gc_duration_seconds',
+    ]);
+    for (const { name, parts } of await series()) {
+      expect(name.endsWith('_seconds')).toBe(true);
+      expect([...parts].sort(), name).toEqual(['_bucket', '_count', '_sum']);
+    }
+    const { samples } = await scrape();
+    const value = (name: string) => samples.find((sample) => sample.name === name)?.value;
+    expect(value('gpuproxy_upstream_ttfb_seconds_sum')).toBeCloseTo(1_000_001.5);
+    expect(value('gpuproxy_ttfb_seconds_sum')).toBeCloseTo(1_000_001.5);
+    expect(value('gpuproxy_ttfb_seconds_count')).toBe(16);
+    expect(value('gpuproxy_request_duration_seconds_sum')).toBeCloseTo(1.1);
+    expect(value('gpuproxy_request_duration_seconds_count')).toBe(8);
   });
 
   test('histogram buckets are cumulative, end at +Inf and agree with the count', async () => {
@@ -114,34 +181,16 @@ describe('/metrics', () => {
 
   test('reports of all threads add up, and without any there is no series', async () => {
     expect((await scrape()).samples.filter((s) => s.name === 'gpuproxy_responses_total')).toEqual([]);
-    const counters = {
-      requests: 5,
-      statusClasses: [1, 0, 3, 0, 0, 1],
-      retries: 1,
-      bytesIn: 10,
-      bytesOut: 20,
-      upgrades: 1,
-    };
-    for (const thread of [0, 1]) {
-      app.dataPlane.report({
-        thread,
-        requests: [],
-        decisions: [],
-        queued: 0,
-        loopLagMs: 12,
-        counters: {
-          ...counters,
-          causes: { complete: 3, queue_timeout: 2 },
-          durationHistogram: histogram({ 50: 3, 400: 1 }),
-          promptTokens: 100,
-          completionTokens: 7,
-          outcomes: [
-            { instance: 'vast-12345', status: 200, cause: 'complete', count: 3 },
-            { instance: 'vast-gone', status: 200, cause: 'complete', count: 9 },
-          ],
-        },
-      });
-    }
+    report({
+      causes: { complete: 3, queue_timeout: 2 },
+      durationHistogram: histogram({ 50: 3, 400: 1 }),
+      promptTokens: 100,
+      completionTokens: 7,
+      outcomes: [
+        { instance: 'vast-12345', status: 200, cause: 'complete', count: 3 },
+        { instance: 'vast-gone', status: 200, cause: 'complete', count: 9 },
+      ],
+    });
     const { samples } = await scrape();
     expect(samples.find((s) => s.name === 'gpuproxy_responses_total' && s.labels.code === '2xx')?.value).toBe(6);
     expect(
@@ -197,23 +246,9 @@ describe('docs', () => {
   test.each(['docs/grafana-dashboard.json', 'docs/alerts.yml'])(
     '%s uses only metrics and labels that exist',
     async (file) => {
-      app.dataPlane.report({
-        thread: 0,
-        requests: [],
-        decisions: [],
-        queued: 0,
-        loopLagMs: 0,
-        counters: {
-          requests: 0,
-          statusClasses: [],
-          causes: {},
-          retries: 0,
-          bytesIn: 0,
-          bytesOut: 0,
-          upgrades: 0,
-          durationHistogram: histogram({}),
-          outcomes: [{ instance: 'vast-12345', status: 200, cause: 'complete', count: 1 }],
-        },
+      report({
+        durationHistogram: histogram({}),
+        outcomes: [{ instance: 'vast-12345', status: 200, cause: 'complete', count: 1 }],
       });
       await rest.call('GET', '/api/v1/fleet');
       await expect.poll(async () => (await scrape()).samples.some((sample) => sample.labels.operation)).toBe(true);
