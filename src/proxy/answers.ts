@@ -1,4 +1,4 @@
-import { STATUS_CODES } from 'node:http';
+import { STATUS_CODES } from '../node-http.ts';
 
 /** An answer in the proxy's own name. `headers` is flat: name, value, name, value. */
 export type Answer = Readonly<{ status: number; headers: readonly string[]; body: string }>;

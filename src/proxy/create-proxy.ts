@@ -1,5 +1,5 @@
 import { hash, randomBytes } from 'node:crypto';
-import { createServer, type IncomingMessage, type RequestListener, type Server, ServerResponse } from 'node:http';
+import type { IncomingMessage, RequestListener, Server, ServerResponse } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -9,6 +9,7 @@ import { type BalancerSettings, createBalancer } from '../core/balancer.ts';
 import type { DirectoryEntry } from '../core/directory.ts';
 import type { LoadTable } from '../core/load-table.ts';
 import type { DataPlaneReport } from '../core/report.ts';
+import { createServer, ServerResponse as NodeResponse } from '../node-http.ts';
 import { AccessLog } from './access-log.ts';
 import { Exchange } from './exchange.ts';
 import { readRequestHeaders } from './headers.ts';
@@ -68,7 +69,7 @@ const decisionsPerReport = 250;
 /** How often those who wait look for room that another thread has made. */
 const pollQueueMs = 20;
 
-class ProxyResponse extends ServerResponse {
+class ProxyResponse extends NodeResponse {
   exchange: Exchange | null = null;
   expectsContinue = false;
 }

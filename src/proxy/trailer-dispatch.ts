@@ -1,7 +1,8 @@
-import { request as httpRequest, type IncomingMessage } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import { request as httpsRequest, type RequestOptions } from 'node:https';
 import type { Readable } from 'node:stream';
 import type { Dispatcher } from 'undici';
+import { request as httpRequest } from '../node-http.ts';
 import { passedTrailers } from './answer-head.ts';
 import type { Attempt, Outgoing } from './attempt.ts';
 import type { ProxySettings } from './settings.ts';

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import { createServer, type IncomingMessage, type RequestListener, type Server, STATUS_CODES } from 'node:http';
+import type { IncomingMessage, RequestListener, Server } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import { Server as SecureServer } from 'node:tls';
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify';
 import { monotonicMs } from '../clock.ts';
 import type { KeyView, LocalApp } from '../fleet/app.ts';
+import { createServer, STATUS_CODES } from '../node-http.ts';
 import { docsPage } from './docs-page.ts';
 import { createEventStream, type EventStream, eventStreamType } from './event-stream.ts';
 import { createGate } from './gate.ts';

@@ -1,5 +1,5 @@
-import { STATUS_CODES } from 'node:http';
 import * as z from 'zod';
+import { STATUS_CODES } from '../node-http.ts';
 import type { Operation } from './operation.ts';
 import { type ProblemCode, problems } from './problem.ts';
 import { problem } from './schemas.ts';

@@ -1,4 +1,4 @@
-import { Agent, request as httpRequest } from 'node:http';
+import { Agent, request as httpRequest } from '../node-http.ts';
 import { createRandom, type Random } from './random.ts';
 
 export type TrafficOptions = Readonly<{
