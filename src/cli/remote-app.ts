@@ -258,6 +258,7 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
       return {
         offers: answer.instances.map(offerFrom),
         errors: answer.errors.map((error) => ({ ...error, staleMs: error.stale_ms })),
+        more: answer.more,
       };
     },
     async plan(wish) {
@@ -505,6 +506,8 @@ function offerFrom(wire: z.output<typeof schemas.offer>): Offer {
     minBidUsdPerHour: wire.min_bid,
     prepaidHours: wire.prepaid_hours,
     diskGb: wire.disk_gb,
+    storage:
+      wire.storage === null ? null : { usdPerGbHour: wire.storage.usd_per_gb_hour, pricedGb: wire.storage.priced_gb },
     machineId: null,
   };
 }

@@ -34,6 +34,8 @@ export type Offer = Readonly<{
   /** Hours that are paid up front; null when billing is by use. */
   prepaidHours: number | null;
   diskGb: number | null;
+  /** What the disk costs, and how much of it is in `usdPerHour`; null where the price does not depend on the disk. */
+  storage: Readonly<{ usdPerGbHour: number; pricedGb: number }> | null;
   /** Key of the physical machine, so that one that failed can be avoided. */
   machineId: string | null;
 }>;

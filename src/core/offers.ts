@@ -24,6 +24,16 @@ export type OfferChoice = Readonly<{
 
 type State = { active: number; total: number; avgMs: number | null; turn: number };
 
+/** USD per hour that an instance of the offer costs with this disk, on demand or at this bid: a bid is for the GPUs alone. */
+export function usdPerHourWith(offer: Offer, diskGb: number | null, bidUsdPerHour: number | null): number {
+  const { storage } = offer;
+  if (bidUsdPerHour !== null) {
+    return bidUsdPerHour + (storage === null ? 0 : storage.usdPerGbHour * (diskGb ?? storage.pricedGb));
+  }
+  if (storage === null || diskGb === null) return offer.usdPerHour;
+  return offer.usdPerHour + storage.usdPerGbHour * (diskGb - storage.pricedGb);
+}
+
 /** USD per hour and GPU: what offers of different sizes are compared by. */
 export function usdPerGpuHour(offer: Offer): number {
   return offer.usdPerHour / Math.max(1, offer.gpuCount);

@@ -172,6 +172,8 @@ export type ProviderView = Readonly<{
   status: 'ok' | 'error' | 'loading';
   /** Rentable instances now (stock counted). */
   available: number;
+  /** True when there are more, or may be: what can be read of a market is bounded by its rate limits. */
+  more: boolean;
   offers: number;
   minUsdPerHour: number | null;
   maxUsdPerHour: number | null;
@@ -301,6 +303,8 @@ export type OffersAnswer = Readonly<{
   offers: readonly Offer[];
   /** Providers that could not be asked, with the reason and, when stale data are shown, their age. */
   errors: readonly Readonly<{ provider: ProviderName; code: string; message: string; staleMs: number | null }>[];
+  /** Providers that have, or may have, more that match than is known. */
+  more: readonly ProviderName[];
 }>;
 export type DestroyResult = Readonly<{
   id: string;

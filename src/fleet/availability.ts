@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Offer, OfferFilter, ProviderName } from '../core/domain.ts';
 import { matchesFilter } from '../core/offers.ts';
-import type { Provider } from '../providers/provider.ts';
+import { type OfferList, type Provider, ProviderError } from '../providers/provider.ts';
 import type { OffersAnswer } from './app.ts';
 import type { EventLog } from './events.ts';
 import { type Failure, failureOf } from './failure.ts';
@@ -10,6 +10,8 @@ import type { Clock, Timing } from './timing.ts';
 /** What is known of one provider's market. Replaced, never changed. */
 export type Market = Readonly<{
   offers: readonly Offer[];
+  /** True when there are, or may be, more of them than were read. */
+  more: boolean;
   /** Wall time of the last good answer; null before the first. */
   refreshedAt: number | null;
   latencyMs: number | null;
@@ -54,11 +56,14 @@ type State = {
   failures: number;
   timer: NodeJS.Timeout | null;
   pending: Promise<void> | null;
+  /** Good answers to questions with a filter, by the filter, with the wall time at which they came. */
+  readonly answered: Map<string, Readonly<{ part: Part; at: number }>>;
 };
 
 /** One provider's part of an answer. */
 type Part = {
   readonly offers: readonly Offer[];
+  readonly more: boolean;
   readonly askedAt: number;
   readonly error?: OffersAnswer['errors'][number];
 };
@@ -67,6 +72,8 @@ type ClaimState = { settledAt: number | null; gone: boolean };
 
 /** How much longer the others may take once one provider has answered; a quarter of it for one that failed last time. */
 const stragglerMs = 4000;
+/** Filters whose last answer is kept. */
+const keptAnswers = 32;
 
 export function createAvailability(parts: {
   providers: readonly Provider[];
@@ -86,6 +93,7 @@ export function createAvailability(parts: {
         provider,
         market: {
           offers: [],
+          more: false,
           refreshedAt: null,
           latencyMs: null,
           lastError: null,
@@ -97,6 +105,7 @@ export function createAvailability(parts: {
         failures: 0,
         timer: null,
         pending: null,
+        answered: new Map(),
       },
     ]),
   );
@@ -124,7 +133,7 @@ export function createAvailability(parts: {
   const bounded = (signal?: AbortSignal) =>
     AbortSignal.any([AbortSignal.timeout(timing.callTimeoutMs), abort.signal, ...(signal ? [signal] : [])]);
 
-  const succeeded = (state: State, offers: readonly Offer[] | null, latencyMs: number) => {
+  const succeeded = (state: State, list: OfferList | null, latencyMs: number) => {
     if (state.market.failing) {
       events.emit({
         level: 'ok',
@@ -136,7 +145,7 @@ export function createAvailability(parts: {
     state.failures = 0;
     state.market = {
       ...state.market,
-      ...(offers === null ? {} : { offers, refreshedAt: clock.now() }),
+      ...(list === null ? {} : { ...list, refreshedAt: clock.now() }),
       latencyMs: Math.round(latencyMs),
       failing: false,
     };
@@ -162,8 +171,8 @@ export function createAvailability(parts: {
     state.pending ??= (async () => {
       const askedAt = clock.monotonic();
       try {
-        const offers = await state.provider.offers({}, bounded());
-        succeeded(state, offers, clock.monotonic() - askedAt);
+        const list = await state.provider.offers({}, bounded());
+        succeeded(state, list, clock.monotonic() - askedAt);
         state.askedAt = askedAt;
         pruneClaims();
       } catch (error) {
@@ -201,9 +210,10 @@ export function createAvailability(parts: {
 
   /** What the last good listing says, without asking. */
   const lastGood = (state: State, filter: OfferFilter, code: string, message: string): Part => {
-    const { refreshedAt, offers } = state.market;
+    const { refreshedAt, offers, more } = state.market;
     return {
       offers: refreshedAt === null ? [] : offers.filter((offer) => matchesFilter(offer, filter)),
+      more: refreshedAt === null || more,
       askedAt: state.askedAt,
       error: {
         provider: state.provider.name,
@@ -214,29 +224,44 @@ export function createAvailability(parts: {
     };
   };
 
-  /** One provider's part of an answer: from the market when fresh, else asked with the filter. */
+  /** One provider's part of an answer: from what was read lately when that is enough, else asked with the filter. */
   const ask = async (state: State, filter: OfferFilter, signal?: AbortSignal, askAnyway = false): Promise<Part> => {
-    // Offers of several GPUs may exist only when asked for: a pooled offer is listed as one GPU.
-    const cached = filter.gpuCount === undefined || filter.gpuCount === 1;
     const fresh = () => {
       const { failing, refreshedAt } = state.market;
       return !failing && refreshedAt !== null && clock.now() - refreshedAt <= timing.offersFreshMs;
     };
-    if (cached && !askAnyway) {
+    // Offers of several GPUs may exist only when asked for: a pooled offer is listed as one GPU. And of a market that
+    // could not be read whole, what matches may be in the part that is not known.
+    const enough = () =>
+      (filter.gpuCount === undefined || filter.gpuCount === 1) && (!state.market.more || isUnfiltered(filter));
+    const fromMarket = (): Part => ({
+      offers: state.market.offers.filter((offer) => matchesFilter(offer, filter)),
+      more: state.market.more,
+      askedAt: state.askedAt,
+    });
+    const key = JSON.stringify(filter, Object.keys(filter).sort());
+    if (!askAnyway) {
       // A refresh that is under way brings the same answer sooner than a question of our own.
-      if (!fresh() && state.pending !== null) await settledOrAborted(state.pending, signal);
-      if (fresh()) {
-        return { offers: state.market.offers.filter((offer) => matchesFilter(offer, filter)), askedAt: state.askedAt };
-      }
+      if (enough() && !fresh() && state.pending !== null) await settledOrAborted(state.pending, signal);
+      if (enough() && fresh()) return fromMarket();
+      const answered = state.answered.get(key);
+      if (answered !== undefined && clock.now() - answered.at <= timing.offersFreshMs) return answered.part;
     }
     const askedAt = clock.monotonic();
     try {
-      const offers = await state.provider.offers(filter, bounded(signal));
+      const list = await state.provider.offers(filter, bounded(signal));
       succeeded(state, null, clock.monotonic() - askedAt);
-      return { offers, askedAt };
+      const part: Part = { ...list, askedAt };
+      state.answered.delete(key);
+      state.answered.set(key, { part, at: clock.now() });
+      if (state.answered.size > keptAnswers) state.answered.delete(state.answered.keys().next().value ?? '');
+      return part;
     } catch (error) {
       if (signal?.aborted) throw signal.reason;
       const failure = failureOf(error);
+      // Nothing was asked, because others had the turns: that is no trouble of the provider.
+      const noTurn = error instanceof ProviderError && error.code === 'rate_limited' && !error.sent;
+      if (noTurn && fresh()) return fromMarket();
       failed(state, failure);
       changed();
       return lastGood(state, filter, failure.code, failure.message);
@@ -270,6 +295,7 @@ export function createAvailability(parts: {
         answers,
         offers: answers.flatMap((answer) => answer.offers).sort((a, b) => a.usdPerHour - b.usdPerHour),
         errors: answers.flatMap((answer) => (answer.error === undefined ? [] : [answer.error])),
+        more: asked.flatMap((state, index) => (answers[index]?.more ? [state.provider.name] : [])),
       };
     } finally {
       done.abort();
@@ -283,14 +309,15 @@ export function createAvailability(parts: {
       return state.market;
     },
     async offers(filter, signal) {
-      const { offers, errors } = await askAll(filter, signal);
-      return { offers, errors };
+      const { offers, errors, more } = await askAll(filter, signal);
+      return { offers, errors, more };
     },
     async candidates(filter, signal, options = {}) {
-      const { answers, offers, errors } = await askAll(filter, signal, options.askAnyway);
+      const { answers, offers, errors, more } = await askAll(filter, signal, options.askAnyway);
       return {
         offers,
         errors,
+        more,
         open: () =>
           answers.flatMap((answer) =>
             answer.offers.flatMap((offer) => {
@@ -331,6 +358,11 @@ export function createAvailability(parts: {
       for (const state of states.values()) if (state.timer !== null) clearTimeout(state.timer);
     },
   };
+}
+
+/** True for "what is there at all?". */
+function isUnfiltered(filter: OfferFilter): boolean {
+  return Object.entries(filter).every(([name, value]) => name === 'provider' || value === undefined);
 }
 
 /** Resolves when the work has; rejects with the signal's reason when that comes first. */

@@ -555,6 +555,14 @@ export function messageOf(answer: Answer): string {
   return text.slice(0, 1000);
 }
 
+/**
+ * Whether the service itself answered. A page or an empty body is from something in between, which may have passed the
+ * call on before it failed.
+ */
+export function isOfApi(answer: Answer): boolean {
+  return typeof answer.json === 'object' && answer.json !== null;
+}
+
 /** One entry of a 422: `{loc:["body","duration_hours"],msg,type}` → "body.duration_hours: msg". */
 function validationLine(entry: unknown): string {
   if (typeof entry !== 'object' || entry === null) return String(entry);

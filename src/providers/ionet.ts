@@ -1,11 +1,11 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { monotonicMs } from '../clock.ts';
 import type { ContractId, Offer, OfferFilter, ProviderInstance, RentResult, RentSpec } from '../core/domain.ts';
 import { matchesFilter } from '../core/offers.ts';
 import { decodeRows, id, mapBounded, maybeNumber, maybeText, number, text } from './decode-rows.ts';
-import { type Answer, createJsonClient, type Endpoint, messageOf, sendPaid } from './http.ts';
+import { type Answer, createJsonClient, type Endpoint, isOfApi, messageOf, sendPaid } from './http.ts';
 import type { ProviderOptions } from './index.ts';
-import { type Provider, ProviderError } from './provider.ts';
+import { type OfferList, type Provider, ProviderError } from './provider.ts';
 import { cardsOf, type PublicCard, vramOf } from './vram.ts';
 
 /**
@@ -259,8 +259,8 @@ export function createIonet(options: ProviderOptions): Provider {
     return decoded;
   }
 
-  async function offers(filter: OfferFilter, signal?: AbortSignal): Promise<readonly Offer[]> {
-    if (filter.provider !== undefined && filter.provider !== name) return [];
+  async function offers(filter: OfferFilter, signal?: AbortSignal): Promise<OfferList> {
+    if (filter.provider !== undefined && filter.provider !== name) return { offers: [], more: false };
     const until = http.within(45_000);
     // Every container size would be a set of offers, and of calls, of its own: without a wish it is one GPU.
     const gpus = filter.gpuCount ?? 1;
@@ -303,6 +303,7 @@ export function createIonet(options: ProviderOptions): Provider {
               minBidUsdPerHour: null,
               prepaidHours: hours,
               diskGb: null,
+              storage: null,
               machineId: null,
             };
           })
@@ -316,7 +317,8 @@ export function createIonet(options: ProviderOptions): Provider {
     });
     const found = priced.filter((offer) => offer !== null && matchesFilter(offer, filter)) as Offer[];
     if (found.length === 0 && failures[0]) throw failures[0];
-    return found.sort((a, b) => a.usdPerHour - b.usdPerHour).slice(0, maxOffers);
+    found.sort((a, b) => a.usdPerHour - b.usdPerHour);
+    return { offers: found.slice(0, maxOffers), more: found.length > maxOffers || failures.length > 0 };
   }
 
   // --- rent ---
@@ -664,9 +666,10 @@ type Refusal = Extract<RentResult, { ok: false }>['reason'];
 function refusalOf(answer: Answer): Refusal {
   const { status } = answer;
   const words = messageOf(answer);
-  if (status >= 500 || status < 400 || status === 408) return 'unknown';
-  if (status === 401 || status === 403 || status === 422) return 'rejected';
   if (status === 429) return 'unavailable';
+  // A page of a gateway does not say whether the call went through.
+  if (status >= 500 || status < 400 || status === 408 || !isOfApi(answer)) return 'unknown';
+  if (status === 401 || status === 403 || status === 422) return 'rejected';
   if (status === 402 || /credit|balance|funds?\b|payment/i.test(words)) return 'no_credit';
   // The label is ours alone: whoever has it is the instance of an earlier answer that was lost.
   if (/\bname\b.*(taken|exists?|in use|unique|not available)|already exists/i.test(words)) return 'unknown';

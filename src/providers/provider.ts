@@ -16,8 +16,8 @@ export interface Provider {
   readonly name: ProviderName;
   /** First part of instance ids: `vast`, `ionet`. */
   readonly prefix: string;
-  /** Rentable now, re-checked against the filter on our side. Cheapest first. */
-  offers(filter: OfferFilter, signal?: AbortSignal): Promise<readonly Offer[]>;
+  /** Rentable now, re-checked against the filter on our side. */
+  offers(filter: OfferFilter, signal?: AbortSignal): Promise<OfferList>;
   /**
    * One paid call, never repeated by this method. Refusals and failures are values, see RentResult. Rejects only with
    * the signal's AbortError and only when nothing was sent; aborted later it answers `unknown`.
@@ -41,6 +41,13 @@ export interface Provider {
   /** Closes pooled connections. */
   close?(): Promise<void>;
 }
+
+export type OfferList = Readonly<{
+  /** Cheapest first. */
+  offers: readonly Offer[];
+  /** True when the marketplace has, or may have, more that match than could be read: its rate limits bound a search. */
+  more: boolean;
+}>;
 
 /** Counters of a client, all since it was made. */
 export type ProviderStats = Readonly<{

@@ -3,12 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import * as z from 'zod';
 import { monotonicMs } from '../clock.ts';
 import type { ContractId, Offer, OfferFilter, ProviderInstance, RentResult, RentSpec } from '../core/domain.ts';
-import { matchesFilter } from '../core/offers.ts';
+import { matchesFilter, usdPerHourWith } from '../core/offers.ts';
 import { nominalVramGb } from '../core/weight.ts';
 import { decodeRows, id, maybeFlag, maybeNumber, maybeText, number, text } from './decode-rows.ts';
-import { type Answer, createJsonClient, type Endpoint, type JsonClient, messageOf, sendPaid } from './http.ts';
+import { type Answer, createJsonClient, type Endpoint, isOfApi, type JsonClient, messageOf, sendPaid } from './http.ts';
 import type { ProviderOptions } from './index.ts';
-import { type Provider, ProviderError } from './provider.ts';
+import { type OfferList, type Provider, ProviderError } from './provider.ts';
 
 const name = 'vast.ai';
 
@@ -28,8 +28,14 @@ const pageCap = 64;
 const listPage = 25;
 /** Turns of the search endpoint that further pages leave to the next search. */
 const spareSearches = 2;
-/** A class of cards seen so long ago is no longer shown. */
-const bandKeptMs = 180_000;
+/** Offers are volatile: one that no page has shown for so long is no longer listed. */
+const offerKeptMs = 300_000;
+/**
+ * At ten searches a minute, 64 offers each, one search can read some hundreds and five minutes about 900 of a market
+ * that has thousands. Where no such limit is kept this is the bound.
+ */
+const mostOffers = 3000;
+const keptOffers = 10_000;
 const gpuNamesKeptMs = 3_600_000;
 /** Hours in a month of storage, for prices given by GB and month. */
 const monthHours = 30 * 24;
@@ -46,7 +52,6 @@ const offerRow = z.object({
   gpu_name: text,
   gpu_ram: number,
   dph_total: number,
-  dph_base: maybeNumber,
   min_bid: maybeNumber,
   storage_cost: maybeNumber,
   disk_space: maybeNumber,
@@ -98,7 +103,7 @@ const namesAnswer = z.object({ gpu_names: z.array(z.string()) });
 export function createVast(options: ProviderOptions): Provider {
   const pace = options.pace ?? 1;
   const diskGb = options.diskGb ?? 40;
-  const maxOffers = options.maxOffers ?? 4 * pageCap;
+  const maxOffers = options.maxOffers ?? mostOffers;
   const http = createJsonClient({
     provider: name,
     baseUrl: options.baseUrl,
@@ -108,9 +113,11 @@ export function createVast(options: ProviderOptions): Provider {
     patience: options.patience ?? 1,
     classify,
   });
-  const seen = createOfferMemory();
-  /** What an unfiltered search last saw in each class of cards, by its lower edge. */
-  const bandsKept = new Map<number, { at: number; rows: Map<string, OfferRow> }>();
+  /** Everything that a search has shown lately, by id. */
+  const known = new Map<string, Known>();
+  // The cheapest of everything would be small cards alone, so each class of card has its own pages.
+  const edges = [0, ...[24, 40, 80].map(slackMb)];
+  const bands = edges.map((from, index): Band => newBand(from, edges[index + 1] ?? null));
   let gpuNames: { at: number; names: readonly string[] } | null = null;
 
   /** Marketing names as the service writes them; empty when they cannot be had, which only costs a wider search. */
@@ -135,7 +142,8 @@ export function createVast(options: ProviderOptions): Provider {
     }
   }
 
-  async function searchBands(filter: OfferFilter, until: number, signal: AbortSignal | undefined): Promise<Band[]> {
+  /** What the service can decide of a filter; the rest is checked on our side. */
+  async function queryOf(filter: OfferFilter, until: number, signal: AbortSignal | undefined): Promise<Query> {
     const query: Record<string, unknown> = {
       rentable: { eq: true },
       external: { eq: false },
@@ -152,34 +160,29 @@ export function createVast(options: ProviderOptions): Provider {
     }
     const wanted = filter.gpuModel === undefined ? '' : modelKey(filter.gpuModel);
     if (wanted !== '') {
-      const names = (await knownGpuNames(until, signal)).filter((known) => modelKey(known).includes(wanted));
+      const names = (await knownGpuNames(until, signal)).filter((one) => modelKey(one).includes(wanted));
       if (names.length > 0) query.gpu_name = { in: names };
     }
-    const floorMb = filter.minVramGb === undefined ? 0 : slackMb(filter.minVramGb);
-    if (!isUnfiltered(filter)) return [newBand(query, floorMb, null)];
-    // The cheapest 64 of everything would be small cards alone, so each class of card has its own pages; the class that
-    // was not asked for longest goes first.
-    const edges = [0, ...[24, 40, 80].map(slackMb)];
-    return edges
-      .map((from, index) => newBand(query, from, edges[index + 1] ?? null))
-      .sort((x, y) => (bandsKept.get(x.fromMb)?.at ?? 0) - (bandsKept.get(y.fromMb)?.at ?? 0));
+    if (filter.minVramGb !== undefined) query.gpu_ram = { gte: slackMb(filter.minVramGb) };
+    return query;
   }
 
-  /** One page of a band; true when there may be more. */
-  async function searchPage(band: Band, until: number, signal: AbortSignal | undefined): Promise<boolean> {
-    const dph = { ...(band.query.dph_total as object | undefined), ...(band.after === null ? {} : band.after) };
-    const ram = {
-      ...(band.fromMb > 0 ? { gte: band.fromMb } : {}),
-      ...(band.toMb === null ? {} : { lt: band.toMb }),
-    };
+  /** One page by price. What it shows is known from then on, as one of the class that was asked for. */
+  async function readPage(
+    query: Query,
+    asked: Band | null,
+    after: After | null,
+    until: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Page> {
+    const dph = { ...(query.dph_total as object | undefined), ...after };
     const answer = await http.get(
       {
         endpoint: endpoints.search,
         method: 'POST',
         path: '/api/v0/bundles/',
         body: {
-          ...band.query,
-          ...(Object.keys(ram).length > 0 ? { gpu_ram: ram } : {}),
+          ...query,
           ...(Object.keys(dph).length > 0 ? { dph_total: dph } : {}),
           type: 'on-demand',
           order: [['dph_total', 'asc']],
@@ -194,73 +197,120 @@ export function createVast(options: ProviderOptions): Provider {
     );
     const { decoded, skipped } = await decodeRows(answer.offers, offerRow);
     http.counters.skippedRows += skipped;
-    let fresh = 0;
+    const at = monotonicMs();
+    const found = new Map<string, Offer>();
     let last = Number.NEGATIVE_INFINITY;
     for (const row of decoded) {
       last = Math.max(last, row.dph_total);
-      if (!band.rows.has(row.id)) fresh++;
-      band.rows.set(row.id, row);
+      known.delete(row.id);
+      const offer = offerOf(row, diskGb);
+      if (!offer) continue;
+      found.set(row.id, offer);
+      const band = asked ?? bands.findLast(({ fromMb }) => row.gpu_ram >= fromMb) ?? null;
+      known.set(row.id, { offer, band, at });
+      if (known.size > keptOffers) known.delete(known.keys().next().value ?? '');
     }
-    if (answer.offers.length < pageCap || !Number.isFinite(last)) return false;
-    // No cursor exists: the next page begins at the last price, whose offers come again. When nothing new came, more
-    // than a page has one price, and only stepping over it gets on.
-    const from = band.after && 'gte' in band.after ? band.after.gte : Number.NEGATIVE_INFINITY;
-    if (fresh === 0 && last <= from) band.after = { gt: last };
-    else if (fresh === 0) return false;
-    else band.after = { gte: last };
-    return true;
+    return { found, last, next: answer.offers.length < pageCap ? null : pageAfter(after, last) };
   }
 
-  async function offers(filter: OfferFilter, signal?: AbortSignal): Promise<readonly Offer[]> {
-    if (filter.provider !== undefined && filter.provider !== name) return [];
-    const until = http.within(45_000);
+  /** Everything that matches, as far as the turns of the endpoint reach. */
+  async function search(filter: OfferFilter, until: number, signal: AbortSignal | undefined): Promise<OfferList> {
+    const query = await queryOf(filter, until, signal);
+    const found = new Map<string, Offer>();
+    let more = false;
+    for (let after: After | null = null, pages = 0; ; pages++) {
+      more = pages > 0 && (found.size >= maxOffers || http.freeIn(endpoints.search, spareSearches) > 0);
+      if (more) break;
+      try {
+        const page: Page = await readPage(query, null, after, until, signal);
+        for (const [offerId, offer] of page.found) found.set(offerId, offer);
+        after = page.next;
+      } catch (error) {
+        if (pages === 0 || !(error instanceof ProviderError)) throw error;
+        // What is missing from a later page is dearer than what is there.
+        more = true;
+        break;
+      }
+      if (after === null) break;
+    }
+    return { offers: [...found.values()].filter((offer) => matchesFilter(offer, filter)).sort(byPrice), more };
+  }
+
+  /**
+   * What is there at all, which the background asks for every half minute: the cheapest page of each class, and with
+   * the turns that are left the pages behind it, each round going on where the last one stopped.
+   */
+  async function survey(until: number, signal: AbortSignal | undefined): Promise<OfferList> {
+    const query = await queryOf({}, until, signal);
     const patientUntil = http.within(10_000);
-    const bands = await searchBands(filter, until, signal);
-    const kept = isUnfiltered(filter) ? bandsKept : new Map<number, { at: number; rows: Map<string, OfferRow> }>();
-    let open: Band[] = [];
+    const read = async (band: Band, after: After | null): Promise<After | null> => {
+      const page = await readPage({ ...query, gpu_ram: ramOf(band) }, band, after, until, signal);
+      forgetGone(band, after, page);
+      return page.next;
+    };
     let asked = 0;
-    for (const band of bands) {
-      // When turns are rare, a class of cards that was seen lately can wait for the next search.
-      const late = asked > 0 && monotonicMs() + http.freeIn(endpoints.search) > patientUntil;
-      const known = kept.get(band.fromMb);
-      if (late) {
-        if (known && monotonicMs() - known.at > bandKeptMs) kept.delete(band.fromMb);
-        continue;
-      }
+    // The class that was not asked for longest goes first.
+    for (const band of [...bands].sort((x, y) => x.askedAt - y.askedAt)) {
+      // When turns are rare, a class that was seen lately can wait for the next round.
+      if (asked > 0 && monotonicMs() + http.freeIn(endpoints.search) > patientUntil) continue;
       asked++;
-      if (await searchPage(band, until, signal)) open.push(band);
-      kept.set(band.fromMb, { at: monotonicMs(), rows: band.rows });
+      const next = await read(band, null);
+      band.askedAt = monotonicMs();
+      if (next === null) band.wholeUntil = band.askedAt + offerKeptMs;
+      if (next !== null && band.next !== null) continue;
+      band.next = next;
+      band.sweepAt = band.askedAt;
+      band.pages = 1;
     }
-    const count = () => bands.reduce((sum, band) => sum + band.rows.size, 0);
-    while (open.length > 0) {
-      const more: Band[] = [];
-      for (const band of open) {
-        if (count() >= maxOffers || http.freeIn(endpoints.search, spareSearches) > 0) break;
-        try {
-          if (await searchPage(band, until, signal)) more.push(band);
-        } catch (error) {
-          // What is missing from a later page is dearer than what is there.
-          if (!(error instanceof ProviderError)) throw error;
-        }
+    for (let open = bands; ; ) {
+      open = open.filter((band) => band.next !== null);
+      if (open.length === 0) break;
+      if ((bands.reduce((sum, band) => sum + band.pages, 0) + 1) * pageCap > maxOffers) {
+        // As much as is listed at most: from the cheapest again in the next round.
+        for (const band of open) band.next = null;
+        break;
       }
-      open = more;
+      const band = open.reduce((least, one) => (one.pages < least.pages ? one : least));
+      if (http.freeIn(endpoints.search, spareSearches) > 0) break;
+      try {
+        band.next = await read(band, band.next);
+        band.pages++;
+        if (band.next === null) band.wholeUntil = band.sweepAt + offerKeptMs;
+      } catch (error) {
+        if (!(error instanceof ProviderError)) throw error;
+        break;
+      }
     }
-    const rows = new Map([...kept.values()].flatMap((band) => [...band.rows]));
-    const found: Offer[] = [];
-    for (const row of rows.values()) {
-      const offer = offerOf(row);
-      if (!offer) continue;
-      seen.remember(offer.id, row);
-      if (matchesFilter(offer, filter)) found.push(offer);
+    const now = monotonicMs();
+    for (const [offerId, { at }] of known) if (at < now - offerKeptMs) known.delete(offerId);
+    return {
+      offers: [...known.values()].map(({ offer }) => offer).sort(byPrice),
+      more: bands.some((band) => now >= band.wholeUntil),
+    };
+  }
+
+  /** Drops what a page should have shown and did not. */
+  function forgetGone(asked: Band, after: After | null, page: Page): void {
+    for (const [offerId, { offer, band }] of known) {
+      if (band !== asked || page.found.has(offerId)) continue;
+      const usd = offer.usdPerHour;
+      const begun = after === null || ('gte' in after ? usd >= after.gte : usd > after.gt);
+      // Others at the last price may be on the next page.
+      if (begun && (page.next === null || usd < page.last)) known.delete(offerId);
     }
-    return found.sort((a, b) => a.usdPerHour - b.usdPerHour);
+  }
+
+  async function offers(filter: OfferFilter, signal?: AbortSignal): Promise<OfferList> {
+    if (filter.provider !== undefined && filter.provider !== name) return { offers: [], more: false };
+    const until = http.within(45_000);
+    return isUnfiltered(filter) ? survey(until, signal) : search(filter, until, signal);
   }
 
   async function rent(offer: Offer, spec: RentSpec, signal?: AbortSignal): Promise<RentResult> {
     signal?.throwIfAborted();
     const fault = faultOfSpec(offer, spec);
     if (fault !== null) return { ok: false, reason: 'rejected', detail: fault };
-    const risen = seen.risenPrice(offer, spec, diskGb);
+    const risen = risenPrice(offer, known.get(offer.id)?.offer ?? offer, spec);
     if (risen !== null) return { ok: false, reason: 'price_risen', detail: risen };
     const answer = await sendPaid(http, {
       endpoint: endpoints.rent,
@@ -394,17 +444,59 @@ export function createVast(options: ProviderOptions): Provider {
 
 // --- search ---
 
-/** One class of cards in a search, paged by price on its own. */
+type Query = Readonly<Record<string, unknown>>;
+
+/** Where a page begins: at this price, whose offers come again, or behind it. */
+type After = Readonly<{ gte: number }> | Readonly<{ gt: number }>;
+
+type Page = Readonly<{
+  found: ReadonlyMap<string, Offer>;
+  /** The highest price in it. */
+  last: number;
+  /** null: nothing comes behind it. */
+  next: After | null;
+}>;
+
+/** An offer as a search showed it last. */
+type Known = Readonly<{ offer: Offer; band: Band | null; at: number }>;
+
+/** One class of cards, paged by price on its own. */
 type Band = {
-  readonly query: Readonly<Record<string, unknown>>;
   readonly fromMb: number;
   readonly toMb: number | null;
-  readonly rows: Map<string, OfferRow>;
-  after: { gte: number } | { gt: number } | null;
+  /** When its first page was read. */
+  askedAt: number;
+  /** Where the sweep through its further pages goes on; null when none is under way. */
+  next: After | null;
+  sweepAt: number;
+  /** Pages of this sweep. */
+  pages: number;
+  /** Until then all of it is known. */
+  wholeUntil: number;
 };
 
-function newBand(query: Record<string, unknown>, fromMb: number, toMb: number | null): Band {
-  return { query, fromMb, toMb, rows: new Map(), after: null };
+function newBand(fromMb: number, toMb: number | null): Band {
+  const never = Number.NEGATIVE_INFINITY;
+  return { fromMb, toMb, askedAt: never, next: null, sweepAt: never, pages: 0, wholeUntil: never };
+}
+
+function ramOf({ fromMb, toMb }: Band): Record<string, number> {
+  return { ...(fromMb > 0 ? { gte: fromMb } : {}), ...(toMb === null ? {} : { lt: toMb }) };
+}
+
+/**
+ * No cursor exists: the page behind a full one begins at its last price. When that is the price it began at, more than
+ * a page has it, and only stepping over it gets on; when even that does not, the server ignores what is asked for.
+ */
+function pageAfter(after: After | null, last: number): After | null {
+  if (!Number.isFinite(last)) return null;
+  const from = after === null ? Number.NEGATIVE_INFINITY : 'gte' in after ? after.gte : after.gt;
+  if (last > from) return { gte: last };
+  return after !== null && 'gte' in after ? { gt: last } : null;
+}
+
+function byPrice(a: Offer, b: Offer): number {
+  return a.usdPerHour - b.usdPerHour;
 }
 
 /** The background's question: what is there at all? */
@@ -423,7 +515,7 @@ function modelKey(model: string): string {
 }
 
 /** null for rows that can never serve HTTP or are no GPU offers: the server does not always honour its filters. */
-function offerOf(row: OfferRow): Offer | null {
+function offerOf(row: OfferRow, pricedGb: number): Offer | null {
   const usable =
     (row.resource_type ?? 'gpu') === 'gpu' &&
     row.rentable !== false &&
@@ -448,6 +540,7 @@ function offerOf(row: OfferRow): Offer | null {
     minBidUsdPerHour: row.min_bid ?? null,
     prepaidHours: null,
     diskGb: row.disk_space ?? null,
+    storage: row.storage_cost == null ? null : { usdPerGbHour: row.storage_cost / monthHours, pricedGb },
     machineId: row.machine_id ?? null,
   };
 }
@@ -458,42 +551,15 @@ function countryOf(geolocation: string | null | undefined): string | null {
   return match?.[1] ?? null;
 }
 
-type OfferMemory = Readonly<{
-  remember(offerId: string, row: OfferRow): void;
-  /** Why the offer, as last seen, costs more than it may; null when it does not or is not known to. */
-  risenPrice(offer: Offer, spec: RentSpec, pricedDiskGb: number): string | null;
-}>;
-
 /**
- * Price parts of the offers seen lately, so that a rental with another disk is checked against its own price. The
- * service has no call that quotes a price without renting, so this is as fresh as the last search.
+ * Why an offer, as last seen, costs more than it may; null when it does not. The service has no call that quotes a price
+ * without renting, so this is as fresh as the last search.
  */
-function createOfferMemory(): OfferMemory {
-  const kept = new Map<string, { total: number; base: number | null; perGbHour: number | null }>();
-  const limit = 10_000;
-  return {
-    remember(offerId, row) {
-      kept.delete(offerId);
-      kept.set(offerId, {
-        total: row.dph_total,
-        base: row.dph_base ?? null,
-        perGbHour: row.storage_cost == null ? null : row.storage_cost / monthHours,
-      });
-      if (kept.size > limit) kept.delete(kept.keys().next().value ?? '');
-    },
-    risenPrice(offer, spec, pricedDiskGb) {
-      const known = kept.get(offer.id);
-      const same = known?.total ?? offer.usdPerHour;
-      const price =
-        spec.maxBidUsdPerHour ??
-        (spec.maxUsdPerHour === null || spec.diskGb === pricedDiskGb || known?.base == null || known.perGbHour === null
-          ? same
-          : known.base + known.perGbHour * spec.diskGb);
-      const most = spec.maxUsdPerHour ?? spec.maxBidUsdPerHour ?? offer.usdPerHour;
-      if (price <= most + priceSlackUsd) return null;
-      return `costs ${price.toFixed(4)} USD an hour with ${spec.diskGb} GB of disk, the limit is ${most.toFixed(4)}`;
-    },
-  };
+function risenPrice(offer: Offer, latest: Offer, spec: RentSpec): string | null {
+  const price = usdPerHourWith(latest, spec.diskGb, spec.maxBidUsdPerHour);
+  const most = spec.maxUsdPerHour ?? usdPerHourWith(offer, spec.diskGb, spec.maxBidUsdPerHour);
+  if (price <= most + priceSlackUsd) return null;
+  return `costs ${price.toFixed(4)} USD an hour with ${spec.diskGb} GB of disk, the limit is ${most.toFixed(4)}`;
 }
 
 // --- rent ---
@@ -571,8 +637,8 @@ function rentResult(answer: Answer, http: JsonClient): RentResult {
     return { ok: false, reason: 'no_credit', detail, ...leaked };
   }
   if (status === 429) return { ok: false, reason: 'unavailable', detail, ...leaked };
-  // Gateways answer 5xx for calls that went through, and what is neither JSON nor an error says nothing at all.
-  if (status >= 500 || status < 200 || status === 408 || (status < 400 && !body.success)) {
+  // Gateways answer 5xx for calls that went through, and what is not of the API's own form says nothing at all.
+  if (status >= 500 || status < 200 || status === 408 || !isOfApi(answer)) {
     return { ok: false, reason: 'unknown', detail, ...leaked };
   }
   return { ok: false, reason: 'rejected', detail, ...leaked };

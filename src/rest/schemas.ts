@@ -249,6 +249,10 @@ export const offer = z
     min_bid: usd.nullable(),
     prepaid_hours: z.number().nullable(),
     disk_gb: z.number().nullable(),
+    storage: z
+      .strictObject({ usd_per_gb_hour: usd, priced_gb: z.number() })
+      .nullable()
+      .meta({ description: 'What disk costs, and how much of it is in the price; a bid is without disk' }),
   })
   .meta({ id: 'Offer' });
 export const offersAnswer = z
@@ -264,6 +268,7 @@ export const offersAnswer = z
         stale_ms: ms.nullable().meta({ description: 'Age of the data shown in its place' }),
       }),
     ),
+    more: z.array(providerName).meta({ description: 'Providers that may have more that match than could be read' }),
   })
   .meta({ id: 'Offers' });
 
@@ -389,6 +394,7 @@ export const provider = z
     provider: providerName,
     status: z.enum(['ok', 'error', 'loading']),
     available: count.meta({ description: 'Instances rentable now' }),
+    more: z.boolean().meta({ description: 'True when there may be more than could be read of the market' }),
     offers: count,
     min_price: usd.nullable(),
     max_price: usd.nullable(),
@@ -589,6 +595,7 @@ const providerView = z.strictObject({
   name: providerName,
   status: z.enum(['ok', 'error', 'loading']),
   available: z.number(),
+  more: z.boolean(),
   offers: z.number(),
   minUsdPerHour: nullableNumber,
   maxUsdPerHour: nullableNumber,

@@ -84,6 +84,10 @@ export function offerWire(offer: Offer): z.output<typeof schemas.offer> {
     min_bid: moneyOrNull(offer.minBidUsdPerHour),
     prepaid_hours: offer.prepaidHours,
     disk_gb: offer.diskGb,
+    storage:
+      offer.storage === null
+        ? null
+        : { usd_per_gb_hour: offer.storage.usdPerGbHour, priced_gb: offer.storage.pricedGb },
   };
 }
 
@@ -101,6 +105,7 @@ export function offersWire(
       message: error.message,
       stale_ms: millisOrNull(error.staleMs),
     })),
+    more: [...answer.more],
   };
 }
 
@@ -237,6 +242,7 @@ export function providerWire(view: ProviderView): z.output<typeof schemas.provid
     provider: view.name,
     status: view.status,
     available: view.available,
+    more: view.more,
     offers: view.offers,
     min_price: moneyOrNull(view.minUsdPerHour),
     max_price: moneyOrNull(view.maxUsdPerHour),

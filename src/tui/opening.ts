@@ -103,6 +103,7 @@ function nothingYet(expected: Expected, at: number): Snapshot {
       name,
       status: 'loading',
       available: 0,
+      more: false,
       offers: 0,
       minUsdPerHour: null,
       maxUsdPerHour: null,

@@ -18,6 +18,7 @@ const offer = (fields: Partial<Offer> & { id: string }): Offer => ({
   minBidUsdPerHour: null,
   prepaidHours: null,
   diskGb: null,
+  storage: null,
   machineId: null,
   ...fields,
 });

@@ -66,6 +66,7 @@ export function providerView(change: Partial<ProviderView> = {}): ProviderView {
     name: 'vast.ai',
     status: 'ok',
     available: 42,
+    more: false,
     offers: 42,
     minUsdPerHour: 0.2,
     maxUsdPerHour: 3,
@@ -97,6 +98,7 @@ export function offerOf(change: Partial<Offer> = {}): Offer {
     minBidUsdPerHour: 0.2,
     prepaidHours: null,
     diskGb: 100,
+    storage: null,
     machineId: 'm1',
     ...change,
   };
@@ -249,7 +251,7 @@ export function createFakeApp(start: Partial<Snapshot> = {}): FakeApp {
     },
     async offers(filter: OfferFilter) {
       calls.push(['offers', filter]);
-      return { offers: [offerOf()], errors: [] };
+      return { offers: [offerOf()], errors: [], more: [] };
     },
     async plan(request) {
       return {

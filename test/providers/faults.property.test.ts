@@ -35,7 +35,7 @@ beforeAll(async () => {
     vast: createVast({ ...options, patience: 1, apiKey: sim.vastKey, baseUrl: sim.vastUrl }),
     ionet: createIonet({ ...options, patience: 1, apiKey: sim.ionetKey, baseUrl: sim.ionetUrl }),
   };
-  offers = { vast: await patient.vast.offers({}), ionet: await patient.ionet.offers({}) };
+  offers = { vast: (await patient.vast.offers({})).offers, ionet: (await patient.ionet.offers({})).offers };
   await Promise.all([patient.vast.close?.(), patient.ionet.close?.()]);
 });
 afterAll(async () => {

@@ -119,13 +119,14 @@ const offer: Offer = {
   minBidUsdPerHour: null,
   prepaidHours: 1,
   diskGb: null,
+  storage: null,
   machineId: null,
 };
 
 describe.concurrent('offers', () => {
   it('are put together from hardware, places with stock, and a price for each', async () => {
     await using it = await ionetOf(routes(market, publicList));
-    const found = await it.ionet.offers({});
+    const found = (await it.ionet.offers({})).offers;
     expect(found).toEqual([
       {
         ...offer,
@@ -153,30 +154,30 @@ describe.concurrent('offers', () => {
 
   it('ask again only for what changes', async () => {
     await using it = await ionetOf(routes(market, publicList));
-    await it.ionet.offers({});
+    (await it.ionet.offers({})).offers;
     const before = it.server.requests.length;
-    await it.ionet.offers({});
+    (await it.ionet.offers({})).offers;
     await Promise.all([it.ionet.offers({}), it.ionet.offers({ gpuModel: 'h100' })]);
     expect(it.server.requests.length).toBe(before);
   });
 
   it('for several GPUs are containers of so many', async () => {
     await using it = await ionetOf(routes(market, publicList));
-    const found = await it.ionet.offers({ gpuCount: 4 });
+    const found = (await it.ionet.offers({ gpuCount: 4 })).offers;
     expect(found.map((one) => [one.id, one.gpuCount, one.usdPerHour])).toEqual([
       ['210-13-x4', 4, 3.2],
       ['203-12-x4', 4, 8.8],
     ]);
-    expect((await it.ionet.offers({ gpuCount: 8 })).map((one) => one.id)).toEqual(['203-12-x8']);
+    expect((await it.ionet.offers({ gpuCount: 8 })).offers.map((one) => one.id)).toEqual(['203-12-x8']);
   });
 
   it('are asked a price for only when the rest of the filter lets them', async () => {
     await using it = await ionetOf(routes(market, publicList));
-    expect(await it.ionet.offers({ minVramGb: 80, location: 'us' })).toHaveLength(1);
+    expect((await it.ionet.offers({ minVramGb: 80, location: 'us' })).offers).toHaveLength(1);
     expect(it.asked('/price')).toHaveLength(1);
-    expect(await it.ionet.offers({ maxUsdPerHour: 1 })).toHaveLength(1);
-    expect(await it.ionet.offers({ verified: true })).toEqual([]);
-    expect(await it.ionet.offers({ provider: 'vast.ai' })).toEqual([]);
+    expect((await it.ionet.offers({ maxUsdPerHour: 1 })).offers).toHaveLength(1);
+    expect((await it.ionet.offers({ verified: true })).offers).toEqual([]);
+    expect((await it.ionet.offers({ provider: 'vast.ai' })).offers).toEqual([]);
   });
 
   it('are what the reachable part says when a part fails', async () => {
@@ -189,7 +190,7 @@ describe.concurrent('offers', () => {
         market,
       ),
     );
-    const found = await it.ionet.offers({});
+    const found = (await it.ionet.offers({})).offers;
     expect(found.map((one) => [one.id, one.vramGb])).toEqual([['203-12-x1', 80]]);
   });
 
@@ -207,7 +208,7 @@ describe.concurrent('offers', () => {
     await using it = await ionetOf(
       routes({ '/price?location_ids=%5B12%5D': { body: { data: { total_cost_usdc: 0 } } } }, market, publicList),
     );
-    expect((await it.ionet.offers({})).map((one) => one.id)).toEqual(['210-13-x1']);
+    expect((await it.ionet.offers({})).offers.map((one) => one.id)).toEqual(['210-13-x1']);
   });
 
   it.each([
@@ -226,7 +227,7 @@ describe.concurrent('offers', () => {
         market,
       ),
     );
-    const found = await it.ionet.offers({});
+    const found = (await it.ionet.offers({})).offers;
     expect(found.map((one) => [one.id, one.vramGb])).toEqual([['a-1-13-x1', vramGb]]);
   });
 });
@@ -278,6 +279,8 @@ describe.concurrent('a rental', () => {
     ['rejected', 400, { detail: 'Bad image' }],
     ['unavailable', 429, 'slow down'],
     ['unknown', 500, '<html>'],
+    ['unknown', 403, '<html>'],
+    ['unknown', 400, ''],
     ['unknown', 200, '<html>'],
     ['unknown', 200, { status: 'success' }],
   ])('is %s after HTTP %i %j, and was asked for once', async (reason, status, body) => {

@@ -50,7 +50,7 @@ const specOf = (rest: Partial<RentSpec> = {}): RentSpec => ({
   ...rest,
 });
 const cheapest = async (provider: Provider, skip = 0): Promise<Offer> => {
-  const found = await provider.offers({});
+  const found = (await provider.offers({})).offers;
   const offer = found[skip];
   if (!offer) throw new Error('the simulator has no offers');
   return offer;
@@ -84,7 +84,7 @@ describe.concurrent.each(both)('%s from offer to end', (_, name) => {
   it('lists, rents, boots, serves, shows its logs and is destroyed, twice', async () => {
     await using stage = await createStage();
     const { sim, [name]: provider } = stage;
-    const offers = await provider.offers({ minVramGb: 24, maxUsdPerHour: 5, gpuCount: 1 });
+    const offers = (await provider.offers({ minVramGb: 24, maxUsdPerHour: 5, gpuCount: 1 })).offers;
     expect(offers.length).toBeGreaterThan(0);
     for (const offer of offers) {
       expect(offer.vramGb).toBeGreaterThanOrEqual(24);
@@ -211,7 +211,7 @@ describe.concurrent('vast.ai', () => {
   it('finds every offer of a market larger than a page, and more memory classes than the cheapest', async () => {
     await using stage = await createStage();
     const { sim, vast } = stage;
-    const found = await vast.offers({});
+    const found = (await vast.offers({})).offers;
     expect(found.length).toBeGreaterThan(200);
     expect(new Set(found.map((offer) => offer.id)).size).toBe(found.length);
     expect(Math.min(...found.map((offer) => offer.vramGb))).toBeLessThan(24);
@@ -223,7 +223,7 @@ describe.concurrent('vast.ai', () => {
     await using stage = await createStage();
     const { sim, vast } = stage;
     sim.faults.add({ kind: 'sloppy_filters' });
-    for (const offer of await vast.offers({ minVramGb: 40, maxUsdPerHour: 1 })) {
+    for (const offer of (await vast.offers({ minVramGb: 40, maxUsdPerHour: 1 })).offers) {
       expect(offer.vramGb).toBeGreaterThanOrEqual(40);
       expect(offer.usdPerHour).toBeLessThanOrEqual(1);
     }
@@ -278,7 +278,7 @@ describe.concurrent('vast.ai', () => {
   it('lists more instances than a page holds', async () => {
     await using stage = await createStage();
     const { vast } = stage;
-    const offers = (await vast.offers({ gpuCount: 1 })).slice(0, 30);
+    const offers = (await vast.offers({ gpuCount: 1 })).offers.slice(0, 30);
     const contracts: string[] = [];
     for (const offer of offers) {
       const result = await vast.rent(offer, specOf());
@@ -301,7 +301,7 @@ describe.concurrent('io.net', () => {
   it('never offers more than there is, and knows the memory of every card', async () => {
     await using stage = await createStage();
     const { sim, ionet } = stage;
-    const found = await ionet.offers({});
+    const found = (await ionet.offers({})).offers;
     expect(found.reduce((sum, offer) => sum + offer.available, 0)).toBeLessThanOrEqual(sim.rentable().ionet);
     expect(found.filter((offer) => offer.vramGb === 0)).toEqual([]);
     expect(found.every((offer) => offer.prepaidHours === 1)).toBe(true);
@@ -358,8 +358,8 @@ describe.concurrent('io.net', () => {
 describe('at the documented limits of vast.ai', () => {
   it('never comes too early', async () => {
     await using strict = await startSimulator({ rateLimit: 0.01, offers: { vast: 20, ionet: 1 }, speed: 20 });
-    const client = createVast({ apiKey: strict.vastKey, baseUrl: strict.vastUrl, instancePort: 8000, pace: 0.03 });
-    const offers = await client.offers({ gpuCount: 1 });
+    const client = createVast({ apiKey: strict.vastKey, baseUrl: strict.vastUrl, instancePort: 8000, pace: 0.1 });
+    const offers = (await client.offers({ gpuCount: 1 })).offers;
     const results = await Promise.all(offers.slice(0, 4).map((offer) => client.rent(offer, specOf())));
     const contracts = results.flatMap((result) => (result.ok ? [result.contract] : []));
     expect(contracts).toHaveLength(4);
@@ -374,7 +374,7 @@ describe('at the documented limits of vast.ai', () => {
     await using strict = await startSimulator({ rateLimit: 0.05, offers: { vast: 20, ionet: 1 }, speed: 20 });
     const client = createVast({ apiKey: strict.vastKey, baseUrl: strict.vastUrl, instancePort: 8000, pace: 0.03 });
     for (let n = 0; n < 3; n++) expect(await client.list()).toEqual([]);
-    expect(new Set((await client.offers({})).map((offer) => offer.vramGb)).size).toBeGreaterThan(2);
+    expect(new Set((await client.offers({})).offers.map((offer) => offer.vramGb)).size).toBeGreaterThan(2);
     expect(strict.calls().filter((call) => call.status === 429).length).toBeGreaterThan(0);
     await client.close?.();
   });

@@ -62,6 +62,7 @@ const offer: Offer = {
   minBidUsdPerHour: 0.1,
   prepaidHours: null,
   diskGb: 400,
+  storage: { usdPerGbHour: 0.0005, pricedGb: 40 },
   machineId: '77',
 };
 const spec: RentSpec = {
@@ -88,7 +89,7 @@ const pagedByPrice = (market: readonly ReturnType<typeof row>[]): Script =>
 describe.concurrent('a search', () => {
   it('asks for what can serve, priced with the disk, cheapest first, in each class of memory', async () => {
     await using it = await vastOf(searching(() => []));
-    await it.vast.offers({});
+    (await it.vast.offers({})).offers;
     expect(it.server.requests.map((request) => `${request.method} ${request.path}`)).toEqual(
       Array(4).fill('POST /api/v0/bundles/'),
     );
@@ -129,14 +130,16 @@ describe.concurrent('a search', () => {
         row(12, { num_gpus: 0 }),
       ]),
     );
-    const found = await it.vast.offers({
-      minVramGb: 24,
-      maxUsdPerHour: 1,
-      gpuModel: 'rtx_4090',
-      gpuCount: 1,
-      location: 'se',
-      verified: true,
-    });
+    const found = (
+      await it.vast.offers({
+        minVramGb: 24,
+        maxUsdPerHour: 1,
+        gpuModel: 'rtx_4090',
+        gpuCount: 1,
+        location: 'se',
+        verified: true,
+      })
+    ).offers;
     expect(found.map((one) => one.id)).toEqual(['1']);
     expect(it.server.requests.at(-1)?.body).toMatchObject({
       gpu_name: { in: ['RTX 4090', 'RTX 4090 D'] },
@@ -150,7 +153,7 @@ describe.concurrent('a search', () => {
 
   it('reads an offer into our words and units', async () => {
     await using it = await vastOf(searching((body) => (body.gpu_ram?.lt ? [] : [row(5, { gpu_ram: 81559 })])));
-    expect(await it.vast.offers({})).toEqual([
+    expect((await it.vast.offers({})).offers).toEqual([
       {
         provider: 'vast.ai',
         id: '5',
@@ -166,6 +169,7 @@ describe.concurrent('a search', () => {
         minBidUsdPerHour: 0.1,
         prepaidHours: null,
         diskGb: 400.5,
+        storage: { usdPerGbHour: 0.0005, pricedGb: 40 },
         machineId: '77',
       },
     ]);
@@ -187,7 +191,7 @@ describe.concurrent('a search', () => {
     [11264, 11],
   ])('knows %i MB as a card of %i GB', async (gpuRam, vramGb) => {
     await using it = await vastOf(searching(() => [row(1, { gpu_ram: gpuRam })]));
-    expect((await it.vast.offers({}))[0]?.vramGb).toBe(vramGb);
+    expect((await it.vast.offers({})).offers[0]?.vramGb).toBe(vramGb);
   });
 
   it('survives nulls everywhere but in the essentials, and counts the rows it cannot read', async () => {
@@ -207,7 +211,7 @@ describe.concurrent('a search', () => {
             ],
       ),
     );
-    const found = await it.vast.offers({});
+    const found = (await it.vast.offers({})).offers;
     expect(found.map((one) => [one.id, one.gpuCount, one.usdPerHour, one.location])).toEqual([
       ['1', 1, 0.3, null],
       ['2', 2, 0.5, null],
@@ -218,7 +222,7 @@ describe.concurrent('a search', () => {
   it('pages by price past the 64 that one answer holds, and drops what comes twice', async () => {
     const market = Array.from({ length: 200 }, (_, n) => row(n, { dph_total: 0.1 + Math.floor(n / 3) / 100 }));
     await using it = await vastOf(pagedByPrice(market), { maxOffers: 1000 });
-    const found = await it.vast.offers({ gpuModel: '4090' });
+    const found = (await it.vast.offers({ gpuModel: '4090' })).offers;
     expect(new Set(found.map((one) => one.id)).size).toBe(200);
     expect(found).toHaveLength(200);
     expect(found).toEqual([...found].sort((a, b) => a.usdPerHour - b.usdPerHour));
@@ -227,7 +231,7 @@ describe.concurrent('a search', () => {
   it('gets past a price that more than a page of offers have', async () => {
     const market = Array.from({ length: 150 }, (_, n) => row(n, { dph_total: n < 130 ? 0.2 : 0.4 }));
     await using it = await vastOf(pagedByPrice(market), { maxOffers: 1000 });
-    const found = await it.vast.offers({ gpuModel: '4090' });
+    const found = (await it.vast.offers({ gpuModel: '4090' })).offers;
     expect(found.filter((one) => one.usdPerHour === 0.4)).toHaveLength(20);
     expect(it.server.requests.length).toBeLessThan(8);
   });
@@ -238,7 +242,7 @@ describe.concurrent('a search', () => {
       searching(() => market),
       { maxOffers: 10_000 },
     );
-    expect(await it.vast.offers({})).toHaveLength(64);
+    expect((await it.vast.offers({})).offers).toHaveLength(64);
     expect(it.server.requests.length).toBeLessThan(20);
   });
 
@@ -253,7 +257,7 @@ describe.concurrent('a search', () => {
             : { body: { offers: market.slice(0, 64) } },
       { maxOffers: 10_000 },
     );
-    expect(await it.vast.offers({ gpuModel: '4090' })).toHaveLength(64);
+    expect((await it.vast.offers({ gpuModel: '4090' })).offers).toHaveLength(64);
     await using bad = await vastOf(() => ({
       status: 400,
       body: { error: 'invalid_request', msg: 'Invalid json body' },
@@ -279,18 +283,98 @@ describe.concurrent('a search', () => {
       // A turn every 30 s, and half a second to wait for one.
       { pace: 5, patience: 0.05 },
     );
-    expect(await it.vast.offers({})).toHaveLength(4);
-    expect(await it.vast.offers({})).toHaveLength(4);
+    expect((await it.vast.offers({})).offers).toHaveLength(4);
+    expect((await it.vast.offers({})).offers).toHaveLength(4);
     expect(it.server.requests).toHaveLength(8);
     // Two calls of the burst of ten are left.
-    expect(await it.vast.offers({})).toHaveLength(4);
+    expect((await it.vast.offers({})).offers).toHaveLength(4);
     expect(it.server.requests).toHaveLength(10);
     expect(await errorOf(it.vast.offers({}))).toMatchObject({ code: 'rate_limited', sent: false });
   });
 
+  /** A market whose offers cost a cent more each, of one class of memory; with what is asked of it. */
+  const marketOf = (ids: readonly number[]) => ids.map((n) => row(n, { dph_total: 0.1 + n / 100 }));
+
+  it('reads no more than the rate limit lets it, says so, and goes on where it stopped', async () => {
+    let market = marketOf(Array.from({ length: 700 }, (_, n) => n));
+    await using it = await vastOf(
+      (request, response, message) => {
+        // All of it is of the second class.
+        const { gpu_ram } = request.body as { gpu_ram: { lt?: number; gte?: number } };
+        if (gpu_ram.gte !== 22732) return { body: { offers: [] } };
+        return pagedByPrice(market)(request, response, message);
+      },
+      // A turn every 30 s beyond the burst of ten, and five minutes in three seconds.
+      { pace: 5, patience: 0.05 },
+    );
+    const first = await it.vast.offers({});
+    // Ten in a burst: four first pages, four behind them, two spared for whoever asks with a filter.
+    expect(it.server.requests).toHaveLength(8);
+    expect(first.offers).toHaveLength(64 + 4 * 63);
+    expect(first.more).toBe(true);
+    // What a page should show and does not is gone; what lies behind the pages read is still known.
+    market = market.filter((one) => one.id !== 3);
+    const second = await it.vast.offers({});
+    expect(second.offers.map((one) => one.id)).not.toContain('3');
+    expect(second.offers).toHaveLength(64 + 4 * 63 - 1);
+    expect(second.more).toBe(true);
+    expect(it.server.requests).toHaveLength(10);
+  });
+
+  it('knows when it has seen all of it, also over several rounds', async () => {
+    const market = marketOf(Array.from({ length: 300 }, (_, n) => n));
+    await using it = await vastOf(
+      (request, response, message) => {
+        const { gpu_ram } = request.body as { gpu_ram: { gte?: number } };
+        if (gpu_ram.gte !== 22732) return { body: { offers: [] } };
+        return pagedByPrice(market)(request, response, message);
+      },
+      // A turn every 60 ms.
+      { pace: 0.01 },
+    );
+    const seen: number[] = [];
+    let answer = await it.vast.offers({});
+    while (answer.more && seen.length < 100) {
+      seen.push(answer.offers.length);
+      await new Promise((resolve) => setTimeout(resolve, 130));
+      answer = await it.vast.offers({});
+    }
+    expect(answer.offers).toHaveLength(300);
+    expect(answer.more).toBe(false);
+    // It never forgot what an earlier round had read.
+    expect(seen).toEqual([...seen].sort((a, b) => a - b));
+  });
+
+  it('reads pages of a filtered search as far as the rate limit lets it, and says when that was not all', async () => {
+    const market = marketOf(Array.from({ length: 700 }, (_, n) => n));
+    await using it = await vastOf(pagedByPrice(market), { pace: 5 });
+    const { offers, more } = await it.vast.offers({ minVramGb: 24 });
+    expect(it.server.requests).toHaveLength(8);
+    expect(offers).toHaveLength(64 + 7 * 63);
+    expect(more).toBe(true);
+    // With the two turns that were spared.
+    expect(await it.vast.offers({ minVramGb: 24, maxUsdPerHour: 0.4 })).toMatchObject({ more: true });
+    expect(it.server.requests).toHaveLength(9);
+  });
+
+  it('lists at most 3,000 offers where no limit holds it back', async () => {
+    const market = marketOf(Array.from({ length: 3600 }, (_, n) => n));
+    await using it = await vastOf((request, response, message) => {
+      const { gpu_ram } = request.body as { gpu_ram?: { gte?: number } };
+      if (gpu_ram?.gte !== 22732) return { body: { offers: [] } };
+      return pagedByPrice(market)(request, response, message);
+    });
+    for (const round of [1, 2]) {
+      const { offers, more } = await it.vast.offers({});
+      expect([round, more]).toEqual([round, true]);
+      expect(offers.length).toBeGreaterThan(2500);
+      expect(offers.length).toBeLessThanOrEqual(3000);
+    }
+  });
+
   it('asks nothing of another provider', async () => {
     await using it = await vastOf(searching(() => [row(1)]));
-    expect(await it.vast.offers({ provider: 'io.net' })).toEqual([]);
+    expect((await it.vast.offers({ provider: 'io.net' })).offers).toEqual([]);
     expect(it.server.requests).toHaveLength(0);
   });
 });
@@ -360,6 +444,8 @@ describe.concurrent('a rental', () => {
     ['unavailable', 429, 'API requests too frequent: endpoint threshold=4.5*1.0'],
     ['unknown', 500, '<html>Internal Server Error</html>'],
     ['unknown', 504, ''],
+    ['unknown', 400, '<html>Bad Request</html>'],
+    ['unknown', 404, ''],
     ['unknown', 200, '<html>Welcome</html>'],
     ['unknown', 200, { success: true }],
     ['unknown', 200, ''],
@@ -412,7 +498,7 @@ describe.concurrent('a rental', () => {
   it('is refused when the offer, as last seen, costs more than it may', async () => {
     const seen = row(21000001, { dph_total: 0.5, dph_base: 0.48 });
     await using it = await vastOf((request) => (request.method === 'PUT' ? rented : { body: { offers: [seen] } }));
-    await it.vast.offers({});
+    (await it.vast.offers({})).offers;
     expect(await it.vast.rent(offer, spec)).toMatchObject({ ok: false, reason: 'price_risen' });
     // 0.48 + 240 GB × 0.36 / 720
     expect(await it.vast.rent(offer, { ...spec, diskGb: 240, maxUsdPerHour: 0.59 })).toMatchObject({

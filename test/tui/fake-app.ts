@@ -200,6 +200,7 @@ export function createFakeApp(
     name,
     status: 'ok' as const,
     available,
+    more: false,
     offers: available,
     minUsdPerHour: name === 'vast.ai' ? 0.19 : 0.31,
     maxUsdPerHour: name === 'vast.ai' ? 4.12 : 3.98,
@@ -300,6 +301,7 @@ export function createFakeApp(
       minBidUsdPerHour: null,
       prepaidHours: null,
       diskGb: 100,
+      storage: null,
       machineId: `m${index}`,
     };
   }).sort((a, b) => a.usdPerHour - b.usdPerHour);
@@ -412,6 +414,7 @@ export function createFakeApp(
       return {
         offers: offers.filter((offer) => filter.provider === undefined || offer.provider === filter.provider),
         errors: [],
+        more: [],
       };
     },
     async plan(request) {
