@@ -4,9 +4,11 @@ import { basename, join } from 'node:path';
 import type { Config } from '../config.ts';
 import type { ProviderName } from '../core/domain.ts';
 import type { LocalApp } from '../fleet/app.ts';
+import type { Command } from '../tui/commands.ts';
 import type { Opening } from '../tui/opening.ts';
 import type { ThemeName } from '../tui/theme.ts';
 import { CliError, exitCodes, usageError } from './exit.ts';
+import { readKeymap } from './keymap-file.ts';
 import { readPreferences } from './preferences-file.ts';
 import { serverConfig, type TuiOptions } from './server-options.ts';
 
@@ -27,13 +29,15 @@ export async function run(options: TuiOptions): Promise<number> {
   }
   if (options.speed !== undefined && options.replay === null) throw usageError('--speed goes with --replay');
 
+  const commands = await readKeymap(env);
+
   const { openTerminal } = await import('../tui/opening.ts');
   const opening = drawsAtOnce(options, env)
     ? openTerminal(process.stdout, env, options.url === null ? 'starting' : `connecting to ${options.url}`)
     : null;
   const recording = options.record === null ? null : await startFile(options.record);
   try {
-    return await show(options, { env, theme, opening, recording });
+    return await show(options, { env, theme, commands, opening, recording });
   } finally {
     opening?.close();
     recording?.close();
@@ -43,11 +47,12 @@ export async function run(options: TuiOptions): Promise<number> {
 type Shown = Readonly<{
   env: NodeJS.ProcessEnv;
   theme: ThemeName | undefined;
+  commands: readonly Command[] | undefined;
   opening: Opening | null;
   recording: RecordingFile | null;
 }>;
 
-async function show(options: TuiOptions, { env, theme, opening, recording }: Shown): Promise<number> {
+async function show(options: TuiOptions, { env, theme, commands, opening, recording }: Shown): Promise<number> {
   const common = {
     stdin: process.stdin,
     stdout: process.stdout,
@@ -55,6 +60,7 @@ async function show(options: TuiOptions, { env, theme, opening, recording }: Sho
     readonly: options.readonly,
     once: options.once,
     interactive: options.interactive,
+    commands,
     ...(options.screenReader ? { screenReader: true } : {}),
     ...(opening === null ? {} : { opening }),
     ...(recording === null ? {} : { record: recording.write }),

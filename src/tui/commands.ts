@@ -158,7 +158,7 @@ export const commands: readonly Command[] = [
     scope: 'global',
     hint: 'help',
     rank: 46,
-    run: (d) => d.open(createHelp(d, commands)),
+    run: (d) => d.open(createHelp(d)),
   },
   {
     id: 'palette',
@@ -167,7 +167,7 @@ export const commands: readonly Command[] = [
     scope: 'global',
     hint: 'commands',
     rank: 91,
-    run: (d) => d.open(createPalette(d, commands)),
+    run: (d) => d.open(createPalette(d)),
   },
   ...strategyNames.map(
     (name, index): Command => ({
@@ -329,7 +329,8 @@ export const commands: readonly Command[] = [
     hint: 'quit',
     rank: 45,
     run: (d) => {
-      const renting = d.view().snapshot.reservations.filter((item) => item.state === 'renting');
+      const { mode, reservations } = d.view().snapshot;
+      const renting = mode.simulated ? [] : reservations.filter((item) => item.state === 'renting');
       if (renting.length > 0 && !d.confirmedTwice('quit')) {
         d.toast('warn', `${renting[0]?.id ?? 'a reservation'} is being rented and goes on being paid: q again to quit`);
       } else d.quit();
@@ -745,9 +746,9 @@ function stepRefresh(dashboard: Dashboard, step: number): void {
 }
 
 /** The command that a key runs in a pane: that of the pane, then of lists, then of everywhere. */
-export function commandForKey(key: Key, pane: PaneId): Command | undefined {
+export function commandForKey(key: Key, pane: PaneId, all: readonly Command[] = commands): Command | undefined {
   for (const scope of [pane, 'list', 'global'] as const) {
-    const found = commands.find((command) => command.scope === scope && command.keys.includes(key));
+    const found = all.find((command) => command.scope === scope && command.keys.includes(key));
     if (found) return found;
   }
   return undefined;
@@ -763,10 +764,14 @@ const keyNames: Readonly<Record<string, string>> = {
 export const keyName = (key: Key): string => keyNames[key] ?? key;
 
 /** Key hints for the footer: what works here, most used first. */
-export function commandHints(dashboard: Dashboard, pane: PaneId): readonly (readonly [string, string])[] {
-  const blocked = dashboard.readonly;
+export function commandHints(dashboard: Dashboard): readonly (readonly [string, string])[] {
+  const { readonly: blocked, commands, ui } = dashboard;
+  const pane = ui.focus;
   return commands
-    .filter((command) => command.hint !== undefined && (command.scope === 'global' || command.scope === pane))
+    .filter(
+      (command) =>
+        command.hint !== undefined && command.keys.length > 0 && (command.scope === 'global' || command.scope === pane),
+    )
     .filter((command) => !(blocked && command.changes))
     .sort((a, b) => (a.rank ?? 50) - (b.rank ?? 50))
     .map((command) => [keyName(command.keys[0] ?? ''), command.hint ?? ''] as const);

@@ -1,7 +1,7 @@
 import { type StrategyName, strategyNames } from '../core/domain.ts';
 import { type App, AppError, type FleetEvent, type Snapshot, type UpstreamView } from '../fleet/app.ts';
 import { type ColumnId, columnById } from './columns.ts';
-import { type Command, commandForKey, commandHints } from './commands.ts';
+import { type Command, commandForKey, commandHints, keyName, commands as usualCommands } from './commands.ts';
 import { parseFilter } from './filter.ts';
 import { asciiGlyphs, type Glyphs, unicodeGlyphs } from './format.ts';
 import { composeFrame, type Drawable, tabAt } from './frame.ts';
@@ -37,6 +37,8 @@ export type DashboardSettings = Readonly<{
   theme?: ThemeName;
   label?: string;
   readonly?: boolean;
+  /** Commands with the keys of a keymap; their own keys when absent. */
+  commands?: readonly Command[] | undefined;
   preferences?: PreferenceStore | undefined;
   connection?: ConnectionSource | undefined;
   /** What the preview of a strategy asks; the model of the core when absent. */
@@ -103,6 +105,7 @@ export type UiState = Readonly<{
  */
 export interface Dashboard {
   readonly app: App;
+  readonly commands: readonly Command[];
   readonly readonly: boolean;
   readonly ui: UiState;
   readonly overlays: readonly Overlay[];
@@ -180,7 +183,12 @@ function sameLines(a: readonly Line[], b: readonly Line[]): boolean {
 }
 
 export function createDashboard(settings: DashboardSettings): Dashboard {
-  const { app } = settings;
+  const { app, commands = usualCommands } = settings;
+  const ownKeys = new Map(
+    commands
+      .filter((command) => usualCommands.find((usual) => usual.id === command.id)?.keys !== command.keys)
+      .map((command) => [command.id, keyName(command.keys[0] ?? '')] as const),
+  );
   const now = settings.now ?? Date.now;
   const kept: DashboardPreferences = readPreferences(settings.preferences);
   const listeners = new Set<() => void>();
@@ -289,6 +297,8 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     const base = {
       snapshot: shown,
       now: at,
+      clock: now(),
+      keys: ownKeys,
       glyphs: ui.glyphs,
       focus: ui.focus,
       zoom: ui.zoom,
@@ -326,7 +336,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
             ['enter', 'accept'],
             ['esc', 'cancel'],
           ]
-        : (top?.hints ?? commandHints(dashboard, ui.focus));
+        : (top?.hints ?? commandHints(dashboard));
     return { ...base, hints };
   }
 
@@ -478,12 +488,13 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       else if (key === 'ctrl-l') dashboard.redraw();
       return;
     }
-    const command = commandForKey(key, ui.focus);
+    const command = commandForKey(key, ui.focus, commands);
     if (command) dashboard.run(command);
   }
 
   const dashboard: Dashboard = {
     app,
+    commands,
     get readonly() {
       return isReadonly();
     },
@@ -700,7 +711,11 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   let seconds = 0;
   const second = setInterval(() => {
     seconds += 1;
-    if (paused !== null) return;
+    // A frozen picture changes only where a message runs out or an undo counts down.
+    if (paused !== null) {
+      if (toast !== null || undoable !== null) draw();
+      return;
+    }
     // What the model says changes with the traffic.
     if (ui.focus === 'strategy' && seconds % 5 === 0) showPreview();
     draw();

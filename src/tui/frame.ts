@@ -5,7 +5,7 @@ import { headerLines, healthLine } from './panes/header.ts';
 import { panes } from './panes/index.ts';
 import { peekLines } from './panes/instances.ts';
 import type { Pane } from './panes/pane.ts';
-import type { View } from './view.ts';
+import { keyFor, type View } from './view.ts';
 
 /** Something drawn over the panes: a dialog or a page of its own. */
 export type Drawable = Readonly<{
@@ -73,7 +73,7 @@ function paneLines(pane: Pane, view: View, at: Rect, withTitle: boolean): readon
   const left = `${pane.title}${heading.left === '' ? '' : ` ${heading.left}`}`;
   // The tab of a pane says its name and count already.
   const rule = withTitle
-    ? titleRule(left, heading.right, at.width, view, focused, pane.letter)
+    ? titleRule(left, heading.right, at.width, view, focused, keyFor(view, `pane-${pane.id}`, pane.letter))
     : titleRule(heading.left === pane.tab(view).text ? '' : heading.left, heading.right, at.width, view, focused);
   const body = block(pane.body(view, at.width, at.height - 1, focused), at.width, at.height - 1);
   // What may not be true any more looks it, but for events, which stay what they were.
@@ -178,8 +178,11 @@ function toastLine(view: View, width: number): Line {
   }
   const { toast } = view;
   const undo =
-    view.undo !== null && view.undo.until > view.now
-      ? [span('  u', 'key'), span(` undo (${Math.ceil((view.undo.until - view.now) / 1000)} s)`, 'dim')]
+    view.undo !== null && view.undo.until > view.clock
+      ? [
+          span(`  ${keyFor(view, 'undo', 'u')}`, 'key'),
+          span(` undo (${Math.ceil((view.undo.until - view.clock) / 1000)} s)`, 'dim'),
+        ]
       : [];
   const left: Line = [
     span(' '),
@@ -195,7 +198,7 @@ function toastLine(view: View, width: number): Line {
 function footerLine(view: View, width: number): Line {
   const need = ([key, words]: readonly [string, string]) => cellWidth(key) + cellWidth(words) + 3;
   // The way to every other key, and the way out, have a place at every width.
-  const always = view.hints.filter(([key]) => key === '?' || key === 'q');
+  const always = view.hints.filter(([key]) => key === keyFor(view, 'help', '?') || key === keyFor(view, 'quit', 'q'));
   const shown = new Set<readonly [string, string]>();
   let used = 1;
   for (const hint of [...always, ...view.hints]) {
@@ -215,7 +218,12 @@ function tinyLines(view: View, columns: number, rows: number): Line[] {
     healthLine(view),
     [span(`${view.snapshot.strategy.name}`, 'accent')],
     [span(`panes need 60x15, now ${columns}x${rows}`, 'dim')],
-    [span('q', 'key'), span(' quit  ', 'dim'), span('?', 'key'), span(' help', 'dim')],
+    [
+      span(keyFor(view, 'quit', 'q'), 'key'),
+      span(' quit  ', 'dim'),
+      span(keyFor(view, 'help', '?'), 'key'),
+      span(' help', 'dim'),
+    ],
   ];
   if (view.toast !== null) lines.push([span(plainText(view.toast.text), toastStyles[view.toast.level])]);
   return lines;

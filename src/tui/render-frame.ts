@@ -30,6 +30,8 @@ export function renderFrame(snapshot: Snapshot, options: FrameOptions): string {
   const view: View = {
     snapshot,
     now: options.now ?? snapshot.at,
+    clock: options.now ?? snapshot.at,
+    keys: new Map(),
     glyphs: options.glyphs === 'ascii' ? asciiGlyphs : unicodeGlyphs,
     focus: options.focus ?? 'instances',
     zoom: false,

@@ -1,4 +1,5 @@
 import type { App } from '../fleet/app.ts';
+import type { Command } from './commands.ts';
 import { type ConnectionSource, createDashboard, type DashboardSettings, reasonOf } from './dashboard.ts';
 import type { Opening } from './opening.ts';
 import { createPainter } from './painter.ts';
@@ -25,6 +26,8 @@ export type RunDashboardOptions = Readonly<{
   /** State of the connection to a server; absent for a system in this process. */
   connection?: ConnectionSource;
   predict?: Predict;
+  /** Commands with the keys of a keymap; see `withKeymap`. */
+  commands?: readonly Command[] | undefined;
   theme?: ThemeName;
   /** Sentences and typed commands in place of a drawn screen; also by INK_SCREEN_READER=true. */
   screenReader?: boolean;
@@ -128,6 +131,7 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
     preferences: options.preferences,
     connection: options.connection,
     predict: options.predict,
+    commands: options.commands,
     ...(options.theme === undefined ? {} : { theme: options.theme }),
     ...(options.save === undefined ? {} : { save: options.save }),
     ...(options.now === undefined ? {} : { now: options.now }),

@@ -30,7 +30,10 @@ export type SortOrder = Readonly<{ column: ColumnId; reverse: boolean }>;
 /** Everything a pane needs to draw itself. Immutable; one is made for each frame. */
 export type View = Readonly<{
   snapshot: Snapshot;
+  /** The moment that is shown; it stands still while frozen. */
   now: number;
+  /** The moment it is, for what goes on while frozen: messages, undo, the connection. */
+  clock: number;
   glyphs: Glyphs;
   focus: PaneId;
   zoom: boolean;
@@ -61,8 +64,13 @@ export type View = Readonly<{
   preview: PreviewState | null;
   toast: Toast | null;
   undo: Readonly<{ label: string; until: number }> | null;
+  /** Keys that a keymap gave to commands in place of their own, by the command's id. */
+  keys: ReadonlyMap<string, string>;
   /** Key hints of the commands that work now. */
   hints: readonly (readonly [string, string])[];
   /** The one-line text field at the bottom, when it is open. */
   prompt: Readonly<{ label: string; text: string; error: string | null }> | null;
 }>;
+
+/** The key to name for a command: the person's own when a keymap changed it. */
+export const keyFor = (view: View, command: string, usual: string): string => view.keys.get(command) ?? usual;

@@ -48,8 +48,14 @@ export function createConfirmation(dashboard: Dashboard, options: ConfirmationOp
       else if (key === 'enter') confirm();
       else if (key === 'escape' || key === 'ctrl-c') dashboard.close(overlay);
       else if (options.typed !== null) field.key(key);
-      else if (key === 'y') confirm();
-      else if (key === 'n' || key === 'q') dashboard.close(overlay);
+      else if (key === 'y') {
+        // Yes to what the dialog asks, also while Cancel is under the cursor.
+        cursor = Math.max(
+          0,
+          options.choices.findIndex((choice) => choice.run !== null),
+        );
+        confirm();
+      } else if (key === 'n' || key === 'q') dashboard.close(overlay);
       else if (key === 'j') cursor = (cursor + 1) % options.choices.length;
       else if (key === 'k') cursor = (cursor + options.choices.length - 1) % options.choices.length;
       return true;

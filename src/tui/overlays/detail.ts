@@ -1,3 +1,4 @@
+import { strategyNames } from '../../core/domain.ts';
 import { ttfbBoundsMs } from '../../core/load-table.ts';
 import type { Decision, FinishedRequest } from '../../core/report.ts';
 import type { UpstreamView } from '../../fleet/app.ts';
@@ -56,6 +57,13 @@ export function histogramRows(counts: readonly number[]): readonly Readonly<{ la
     part: total === 0 ? 0 : (sums[index] ?? 0) / total,
   }));
 }
+
+/** Commands that the page offers beside its own keys: those about one instance, and those that need no list. */
+const offered: ReadonlySet<string> = new Set([
+  ...['drain', 'destroy', 'weight', 'weight-up', 'weight-down', 'extend-instance'],
+  ...['copy-id', 'copy-cli', 'copy-origin', 'export', 'undo', 'pause', 'refresh', 'help', 'palette'],
+  ...['theme', 'glyphs', 'faster', 'slower', ...strategyNames.map((name) => `strategy-${name}`)],
+]);
 
 type Loaded<T> =
   | Readonly<{ state: 'loading' }>
@@ -148,7 +156,9 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
       return [bar, ...body];
     },
     key(key) {
-      if (key === 'tab' || key === 'right' || key === 'shift-tab' || key === 'left') {
+      const frozen = dashboard.view().pausedAt !== null;
+      if (frozen && (key === 'left' || key === 'right')) dashboard.scrub(key === 'left' ? -1 : 1);
+      else if (key === 'tab' || key === 'right' || key === 'shift-tab' || key === 'left') {
         const by = key === 'tab' || key === 'right' ? 1 : tabs.length - 1;
         tab = tabs[(tabs.indexOf(tab) + by) % tabs.length] ?? 'overview';
         top = 0;
@@ -163,12 +173,13 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
       else if (key === 'k' || key === 'up') top = Math.max(0, top - 1);
       else if (key === 'pagedown') top += 10;
       else if (key === 'pageup') top = Math.max(0, top - 10);
-      else if (['d', 'x', 'w', '<', '>', 'y', 'Y', 'c', 'X', 'u', '1', '2', '3', '4', '5', 'p', '?'].includes(key)) {
+      else {
+        const command = commandForKey(key, 'instances', dashboard.commands);
+        if (command === undefined || !offered.has(command.id)) return false;
         // The same commands as in the table, about this instance alone.
         dashboard.update({ focus: 'instances', selectedId: id, marks: new Set() });
-        const command = commandForKey(key, 'instances');
-        if (command) dashboard.run(command);
-      } else return false;
+        dashboard.run(command);
+      }
       return true;
     },
     closed() {

@@ -15,7 +15,7 @@ const scopeTitles: Readonly<Record<Command['scope'], string>> = {
 };
 
 /** Every command with its keys, searchable; what cannot be done now says why. */
-export function createHelp(dashboard: Dashboard, commands: readonly Command[]): Overlay {
+export function createHelp(dashboard: Dashboard): Overlay {
   const search = createTextField();
   let searching = false;
   let top = 0;
@@ -24,7 +24,8 @@ export function createHelp(dashboard: Dashboard, commands: readonly Command[]): 
     const wanted = search.text.trim().toLowerCase();
     const lines: Line[] = [];
     let scope: string | null = null;
-    for (const command of commands) {
+    for (const command of dashboard.commands) {
+      if (command.keys.length === 0) continue;
       const keys = command.keys.map(keyName).join(' ');
       if (wanted !== '' && !`${command.title} ${keys} ${command.id}`.toLowerCase().includes(wanted)) continue;
       if (command.scope !== scope) {

@@ -25,13 +25,13 @@ export function fuzzyScore(query: string, text: string): number | null {
 }
 
 /** Fuzzy search over all commands; shows the command line that does the same. */
-export function createPalette(dashboard: Dashboard, commands: readonly Command[]): Overlay {
+export function createPalette(dashboard: Dashboard): Overlay {
   const field = createTextField();
   let cursor = 0;
   const focus = dashboard.ui.focus;
 
   const found = (): readonly Command[] => {
-    const usable = commands.filter((command) => command.id !== 'palette');
+    const usable = dashboard.commands.filter((command) => command.id !== 'palette');
     if (field.text.trim() === '') return usable;
     return usable
       .map((command) => ({ command, score: fuzzyScore(field.text, `${command.title} ${command.id}`) }))

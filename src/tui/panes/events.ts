@@ -1,6 +1,7 @@
 import type { FleetEvent } from '../../fleet/app.ts';
 import { clockTime, fitText } from '../format.ts';
 import { fitLine, type Line, outside, type Span, type Style, span, textOf } from '../line.ts';
+import { keyFor } from '../view.ts';
 import { type Pane, scrollTo } from './pane.ts';
 
 const levelStyles: Readonly<Record<FleetEvent['level'], Style>> = {
@@ -24,7 +25,14 @@ export const eventsPane: Pane = {
   body: (view, width, height, focused) => {
     if (view.events.length === 0) {
       return [
-        [span(view.eventLevel === 'all' ? '  Nothing has happened yet.' : '  No warnings. v shows all events.', 'dim')],
+        [
+          span(
+            view.eventLevel === 'all'
+              ? '  Nothing has happened yet.'
+              : `  No warnings. ${keyFor(view, 'level', 'v')} shows all events.`,
+            'dim',
+          ),
+        ],
       ];
     }
     const cursor = view.cursors.events;

@@ -1,6 +1,6 @@
 import { age, clockTime, count, fitText, milliseconds, money, percent, plainText, rate, sparkline } from '../format.ts';
 import { fitLine, type Line, lineWidth, type Span, span } from '../line.ts';
-import type { View } from '../view.ts';
+import { keyFor, type View } from '../view.ts';
 
 type Segment = Readonly<{ line: Line; priority: number }>;
 
@@ -71,8 +71,8 @@ function identity(view: View, width: number): Line {
   const right: Segment[] = [
     ...(strategyKnown(view) ? chosen : []),
     { priority: view.connection.state === 'live' && view.pausedAt === null ? 3 : 0, line: [connectionSpan(view)] },
-    { priority: 4, line: [span('?', 'key'), span(' help', 'dim')] },
-    { priority: 6, line: [span(':', 'key'), span(' commands', 'dim')] },
+    { priority: 4, line: [span(keyFor(view, 'help', '?'), 'key'), span(' help', 'dim')] },
+    { priority: 6, line: [span(keyFor(view, 'palette', ':'), 'key'), span(' commands', 'dim')] },
   ];
   const gap = span('  ');
   const kept = new Set(fitting([...left, ...right], width - 1, gap.text.length));
@@ -101,8 +101,11 @@ export function connectionSpan(view: View): Span {
   if (view.connection.state === 'starting') return span('STARTING', 'busy');
   if (view.connection.state === 'stale') {
     const retry = view.connection.retryAt;
-    const next = retry === null || retry <= view.now ? 'connecting' : `retry in ${age(retry - view.now + 999)} (R now)`;
-    return span(`STALE ${age(view.now - view.connection.since)}, ${next}`, 'bad');
+    const next =
+      retry === null || retry <= view.clock
+        ? 'connecting'
+        : `retry in ${age(retry - view.clock + 999)} (${keyFor(view, 'refresh', 'R')} now)`;
+    return span(`STALE ${age(view.clock - view.connection.since)}, ${next}`, 'bad');
   }
   return span(view.refreshMs === 250 ? 'LIVE 4/s' : `LIVE every ${view.refreshMs / 1000}s`, 'good');
 }

@@ -1,7 +1,7 @@
 import { type ColumnId, columnById, type Fitted, fitColumns, poolOf, stateStyle } from '../columns.ts';
 import { age, areaChart, count, fitText, milliseconds, money, percent, rate, sparkline } from '../format.ts';
 import { fitLine, type Line, lineWidth, outside, type Span, span, textOf } from '../line.ts';
-import type { View } from '../view.ts';
+import { keyFor, type View } from '../view.ts';
 import { type Pane, scrollTo } from './pane.ts';
 
 /** The load table: one row an instance, the columns of `gpuproxy load` first. */
@@ -129,11 +129,15 @@ function emptyFleet(view: View, width: number): Line[] {
     [],
     [
       span('  '),
-      span('r', 'key'),
+      span(keyFor(view, 'reserve', 'r'), 'key'),
       span('  reserve GPUs: they appear here while they boot and get traffic when they pass the probe'),
     ],
-    [span('  '), span('P', 'key'), span('  what the providers have, then Enter for their offers')],
-    [span('  '), span('?', 'key'), span('  all keys')],
+    [
+      span('  '),
+      span(keyFor(view, 'pane-providers', 'P'), 'key'),
+      span('  what the providers have, then Enter for their offers'),
+    ],
+    [span('  '), span(keyFor(view, 'help', '?'), 'key'), span('  all keys')],
   ];
   const available = view.snapshot.providers.reduce((sum, provider) => sum + provider.available, 0);
   if (available > 0) lines.push([], [span(`  ${count(available)} instances are rentable now.`, 'dim')]);

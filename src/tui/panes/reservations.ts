@@ -1,7 +1,7 @@
 import type { ReservationView, UpstreamView } from '../../fleet/app.ts';
 import { barParts, cellWidth, fitText, money, shortAge } from '../format.ts';
 import { fitLine, type Line, outside, type Span, type Style, span, textOf } from '../line.ts';
-import type { View } from '../view.ts';
+import { keyFor, type View } from '../view.ts';
 import { type Pane, scrollTo } from './pane.ts';
 
 const stateStyles: Readonly<Record<ReservationView['state'], Style>> = {
@@ -28,7 +28,10 @@ export const reservationsPane: Pane = {
   above: (view) => (view.snapshot.cost.maxUsdPerHour === null ? 0 : 1),
   heading: (view) => ({
     left: '',
-    right: view.snapshot.foreign.length > 0 ? `${view.snapshot.foreign.length} not ours` : 'r reserves',
+    right:
+      view.snapshot.foreign.length > 0
+        ? `${view.snapshot.foreign.length} not ours`
+        : `${keyFor(view, 'reserve', 'r')} reserves`,
   }),
   tab: (view) => {
     const open = view.snapshot.reservations.filter((item) => item.state !== 'ended' && item.state !== 'failed');
@@ -49,7 +52,10 @@ export const reservationsPane: Pane = {
       ]);
     }
     if (items.length === 0) {
-      return [...lines, [span('  None. ', 'dim'), span('r', 'key'), span(' reserves GPUs.', 'dim')]];
+      return [
+        ...lines,
+        [span('  None. ', 'dim'), span(keyFor(view, 'reserve', 'r'), 'key'), span(' reserves GPUs.', 'dim')],
+      ];
     }
     const room = height - lines.length;
     const idWidth = Math.min(14, Math.max(...items.map((item) => cellWidth(item.id))));
