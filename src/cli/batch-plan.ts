@@ -1,10 +1,9 @@
-import { fieldsOf, listOf, numberOf } from './fields.ts';
-import { type ConfigOptions, costOf } from './offer-options.ts';
+import { type ConfigOptions, costOf, type Offer } from './offer-options.ts';
 import type { Session } from './session.ts';
 
 /** What a batch would rent if each provider gave its cheapest matching offers: an estimate, nothing is held. */
 export type BatchPlan = Readonly<{
-  instances: readonly unknown[];
+  instances: readonly Offer[];
   count: number;
   requested: number;
   price_per_hour: number;
@@ -18,14 +17,14 @@ export async function planBatch(
   config: ConfigOptions,
   counts: Readonly<Record<string, number>>,
 ): Promise<BatchPlan> {
-  const chosen: { offer: unknown; perHour: number; prepaid: number }[] = [];
+  const chosen: { offer: Offer; perHour: number; prepaid: number }[] = [];
   let requested = 0;
   for (const [provider, count] of Object.entries(counts)) {
     if (count === 0) continue;
     requested += count;
-    const { body } = await session.call('GET', '/gpu/instances', { query: { gpu_count: 1, ...filters, provider } });
-    const offers = listOf(fieldsOf(body).instances)
-      .map((offer) => ({ offer, ...costOf(offer, config), stock: numberOf(offer.available) ?? 1 }))
+    const answer = await session.call('GET', '/gpu/instances', { query: { gpu_count: 1, ...filters, provider } });
+    const offers = (await session.read('offers', answer)).instances
+      .map((offer) => ({ offer, ...costOf(offer, config), stock: offer.available }))
       .sort((a, b) => a.perHour - b.perHour);
     // A pooled offer stands for as many instances as are in stock.
     chosen.push(

@@ -1,7 +1,6 @@
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { Connection } from './connection.ts';
 import { CliError, type ExitCode, exitCodes } from './exit.ts';
-import { type Fields, fieldsOf, listOf, textOf } from './fields.ts';
 
 export type Call = Readonly<{
   query?: Readonly<Record<string, string | number | boolean | undefined>>;
@@ -98,7 +97,7 @@ export function createClient({ connection, timeoutMs, retries = 0, debug }: Clie
     debug?.(`${method} ${url.pathname}${url.search} ${status} ${Math.round(performance.now() - started)} ms`);
     const type = response.headers['content-type'] ?? '';
     const parsed = /json/.test(type) ? parseJson(text) : undefined;
-    if (status >= 400) throw refusal(status, parsed, response, connection);
+    if (status >= 400) throw await refusal(status, parsed, response, connection);
     if (status >= 300 || (parsed === undefined && text !== '' && !type.startsWith('text/plain'))) {
       throw new CliError(
         exitCodes.failed,
@@ -132,7 +131,7 @@ export function createClient({ connection, timeoutMs, retries = 0, debug }: Clie
       try {
         response = await open('GET', url, { ...call, headers: { ...call.headers, accept: 'text/event-stream' } }, null);
         if ((response.statusCode ?? 0) >= 400) {
-          throw refusal(response.statusCode ?? 0, parseJson(await readAll(response)), response, connection);
+          throw await refusal(response.statusCode ?? 0, parseJson(await readAll(response)), response, connection);
         }
       } catch (error) {
         throw error instanceof CliError ? error : connectionError(connection.url, error, null);
@@ -159,7 +158,8 @@ export function createClient({ connection, timeoutMs, retries = 0, debug }: Clie
   };
 }
 
-function parseJson(text: string): unknown {
+/** What a text says; undefined when it is no JSON. */
+export function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
@@ -294,15 +294,18 @@ function exitByStatus(status: number): ExitCode {
   return exitCodes.failed;
 }
 
-function refusal(status: number, body: unknown, response: IncomingMessage, connection: Connection): CliError {
-  const problem: Fields = fieldsOf(body);
-  const code = textOf(problem.code, `http_${status}`);
-  const title = textOf(problem.title, `the server answered ${status}`);
-  const detail = textOf(problem.detail, '');
-  const details = listOf(problem.errors).map((item) => {
-    const path = textOf(item.path, '');
-    return path === '' ? textOf(item.message, '') : `${path}: ${textOf(item.message, '')}`;
-  });
+async function refusal(
+  status: number,
+  body: unknown,
+  response: IncomingMessage,
+  connection: Connection,
+): Promise<CliError> {
+  const { readProblem } = await import('./answers.ts');
+  const problem = readProblem(body);
+  const code = problem.code ?? `http_${status}`;
+  const title = problem.title ?? `the server answered ${status}`;
+  const detail = problem.detail ?? '';
+  const details = (problem.errors ?? []).map(({ path, message }) => (path ? `${path}: ${message}` : message));
   const requestId = response.headers['x-request-id'];
   const more = {
     status,

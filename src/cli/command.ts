@@ -3,6 +3,7 @@ import { usageError } from './exit.ts';
 import type { CommandEntry } from './index.ts';
 import { nearest } from './nearest.ts';
 import { parseDuration } from './session.ts';
+import type { Repeat } from './watch.ts';
 
 /** The command with the options that all have, ready to parse. */
 export async function createCommand(entry: CommandEntry): Promise<Command> {
@@ -32,9 +33,24 @@ export function withConnection(command: Command): Command {
     .option('--json', 'print the body of the REST answer, nothing else')
     .addOption(new Option('--raw').hideHelp())
     .option('--fields <names>', 'with --json: these fields of each row alone, comma list; ? lists them')
+    .addOption(
+      new Option('--plain', 'rows with tabs between the fields, no header, for cut and awk').conflicts([
+        'json',
+        'fields',
+      ]),
+    )
     .option('-q, --quiet', 'print ids only, no messages')
     .addOption(new Option('--color <when>', 'colour').choices(['auto', 'always', 'never']))
-    .option('--no-input', 'never ask')
+    .option('--no-input', 'never ask: what would have to be confirmed is refused')
+    .addOption(
+      new Option('--retry <n>', 'further tries of a question that met no server, 0 to 10 (default: 1)').argParser(
+        (word: string) => {
+          if (!/^(?:\d|10)$/.test(word))
+            throw usageError(`--retry: got "${word}", accepts a whole number from 0 to 10`);
+          return Number(word);
+        },
+      ),
+    )
     .option('--curl', 'print the request as a curl command and send nothing')
     .option('--debug', 'log each request to stderr');
 }
@@ -49,10 +65,24 @@ export function withWatch(command: Command): Command {
   });
 }
 
-/** Seconds of `--watch`; null when it was not given. */
-export function watchSeconds(value: number | undefined): number | null {
-  return value ?? null;
+/** `--until ready`, for commands that show something which becomes ready. */
+export function withUntil(command: Command): Command {
+  return command.addOption(
+    new Option('--until <state>', 'look until it is ready, for at most --timeout (default: 10m)').choices(['ready']),
+  );
 }
+
+export type RepeatOptions = Readonly<{ watch?: number; until?: string; timeout?: number }>;
+
+/** What `withWatch` and `withUntil` were told. */
+export function repeatOf({ watch, until, timeout }: RepeatOptions): Repeat {
+  return {
+    watch: watch ?? null,
+    until: until === undefined ? null : { state: until, timeoutMs: timeout ?? defaultUntilMs },
+  };
+}
+
+const defaultUntilMs = 600_000;
 
 /** Examples at the end of the help of a command: each a command line and what it does. */
 export function withExamples(command: Command, examples: readonly (readonly [line: string, does: string])[]): Command {

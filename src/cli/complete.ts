@@ -1,9 +1,9 @@
 import type { Argument, Command, Option } from 'commander';
+import type { AnswerName, Answers } from './answers.ts';
 import { route } from './arguments.ts';
-import { createClient } from './client.ts';
+import { type Client, createClient } from './client.ts';
 import { createCommand, type Suggestions, suggestionsFor } from './command.ts';
 import { findConnection } from './connection.ts';
-import { type Fields, fieldsOf, listOf, textOf } from './fields.ts';
 import { commandNamed, commands } from './index.ts';
 
 /** Nobody waits longer than this for a Tab. */
@@ -101,33 +101,41 @@ async function valuesOf(
   return (await ask(source, before)).filter(([word]) => !before.includes(word));
 }
 
-const questions: Readonly<
-  Record<Exclude<Suggestions, readonly string[] | 'files'>, { path: string; read: (body: Fields) => Suggestion[] }>
-> = {
-  instances: { path: '/fleet', read: (body) => upstreams(body) },
-  upstreams: { path: '/fleet', read: (body) => upstreams(body, 'static') },
-  reservations: {
-    path: '/reservations',
-    read: (body) => listOf(body.reservations).map((row) => [textOf(row.reservation_id), textOf(row.state)]),
-  },
-  keys: { path: '/keys', read: (body) => listOf(body.keys).map((row) => [textOf(row.id), textOf(row.name)]) },
-  gpus: {
-    path: '/providers',
-    read: (body) => {
-      const models = listOf(body.providers).flatMap((row) => listOf(row.cheapest));
-      // A blank would end the word; the server takes "_" for it.
-      return [...new Set(models.map((row) => textOf(row.gpu_model).replaceAll(' ', '_')))].map((model) => [model, '']);
-    },
-  },
-};
+type Source = Exclude<Suggestions, readonly string[] | 'files'>;
+type Question = (client: Client) => Promise<readonly Suggestion[]>;
 
-function upstreams(body: Fields, provider?: string): Suggestion[] {
-  return listOf(body.upstreams)
-    .filter((row) => provider === undefined || row.provider === provider)
-    .map((row) => [textOf(row.instance_id), `${textOf(row.state)} ${textOf(row.gpu_model, '')}`.trimEnd()]);
+function question<Name extends AnswerName>(
+  path: string,
+  name: Name,
+  read: (answer: Answers[Name]) => readonly Suggestion[],
+): Question {
+  return async (client) => {
+    const { readAnswer } = await import('./answers.ts');
+    return read(readAnswer(name, (await client.call('GET', path)).body, client.connection.url));
+  };
 }
 
-async function ask(source: keyof typeof questions, before: readonly string[]): Promise<readonly Suggestion[]> {
+const questions: Readonly<Record<Source, Question>> = {
+  instances: question('/fleet', 'upstreamWords', ({ upstreams }) => upstreams.map(upstreamWord)),
+  upstreams: question('/fleet', 'upstreamWords', ({ upstreams }) =>
+    upstreams.filter(({ provider }) => provider === 'static').map(upstreamWord),
+  ),
+  reservations: question('/reservations', 'reservations', ({ reservations }) =>
+    reservations.map((row) => [row.reservation_id, row.state]),
+  ),
+  keys: question('/keys', 'keys', ({ keys }) => keys.map((row) => [row.id, row.name])),
+  gpus: question('/providers', 'providers', ({ providers }) => {
+    const models = providers.flatMap(({ cheapest }) => cheapest.map((row) => row.gpu_model));
+    // A blank would end the word; the server takes "_" for it.
+    return [...new Set(models.map((model) => model.replaceAll(' ', '_')))].map((model) => [model, '']);
+  }),
+};
+
+function upstreamWord(row: Answers['upstreamWords']['upstreams'][number]): Suggestion {
+  return [row.instance_id, `${row.state ?? ''} ${row.gpu_model ?? ''}`.trim()];
+}
+
+async function ask(source: Source, before: readonly string[]): Promise<readonly Suggestion[]> {
   const { rest } = route(before);
   const valueAfter = (...names: string[]) => rest[rest.findIndex((word) => names.includes(word)) + 1];
   const has = (...names: string[]) => rest.some((word) => names.includes(word));
@@ -138,6 +146,5 @@ async function ask(source: keyof typeof questions, before: readonly string[]): P
     }),
     timeoutMs: serverTimeoutMs,
   });
-  const { path, read } = questions[source];
-  return read(fieldsOf((await client.call('GET', path)).body));
+  return questions[source](client);
 }

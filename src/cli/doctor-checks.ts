@@ -5,10 +5,10 @@ import { dirname, join } from 'node:path';
 import { type Config, ConfigError, loadConfig } from '../config.ts';
 import { marketplaces } from '../providers/index.ts';
 import { ProviderError } from '../providers/provider.ts';
+import { readAnswer } from './answers.ts';
 import type { Client } from './client.ts';
 import { defaultDataDir } from './data-dir.ts';
 import { CliError, exitCodes } from './exit.ts';
-import { fieldsOf, listOf, textOf } from './fields.ts';
 import { usd } from './output.ts';
 import { preferencesFile } from './preferences-file.ts';
 import { storedVariables } from './server-options.ts';
@@ -142,12 +142,12 @@ async function checkServer(client: Client): Promise<{ alive: boolean; checks: Ch
     );
     checks.push(...skewCheck('clock', headers.date));
     const { body } = await client.call('GET', '/providers', { timeoutMs: 3000 });
-    for (const row of listOf(fieldsOf(body).providers)) {
+    for (const row of readAnswer('providers', body, url).providers) {
       if (row.status !== 'error') continue;
       checks.push(
         fail(
-          `server: ${textOf(row.provider)}`,
-          textOf(fieldsOf(row.last_error).message),
+          `server: ${row.provider}`,
+          row.last_error?.message ?? 'no answer',
           'look at "gpuproxy providers" and the key that the server has',
         ),
       );

@@ -1,6 +1,5 @@
-import type { Call, Method } from './client.ts';
+import type { Answer, Call, Method } from './client.ts';
 import { CliError, exitCodes } from './exit.ts';
-import { fieldsOf, listOf, textOf } from './fields.ts';
 import { nearest } from './nearest.ts';
 import type { Session } from './session.ts';
 
@@ -11,12 +10,12 @@ export async function callInstance(
   id: string,
   tail: string,
   call: Call = {},
-): ReturnType<Session['call']> {
+): Promise<Answer> {
   try {
     return await session.call(method, `/fleet/${encodeURIComponent(id)}${tail}`, call);
   } catch (error) {
     if (!(error instanceof CliError) || error.status !== 404) throw error;
-    const known = await instanceIds(session).catch(() => []);
+    const known = await instanceIds(session);
     const near = nearest(id, known);
     throw new CliError(
       exitCodes.failed,
@@ -27,9 +26,22 @@ export async function callInstance(
   }
 }
 
+/** Ids that the server knows, for a suggestion; none when it does not tell them. */
 export async function instanceIds(session: Session): Promise<string[]> {
-  const { body } = await session.client.call('GET', '/fleet');
-  return listOf(fieldsOf(body).upstreams).map((upstream) => textOf(upstream.instance_id));
+  return forSuggestion(async () => {
+    const { upstreams } = await session.read('upstreamWords', await session.client.call('GET', '/fleet'));
+    return upstreams.map((upstream) => upstream.instance_id);
+  });
+}
+
+/** What a suggestion could be made of. That it cannot be had must not hide the error that it would decorate. */
+export async function forSuggestion(ask: () => Promise<string[]>): Promise<string[]> {
+  try {
+    return await ask();
+  } catch (error) {
+    if (error instanceof CliError) return [];
+    throw error;
+  }
 }
 
 /**

@@ -1,6 +1,7 @@
 import { usageError } from './exit.ts';
-import { type Fields, fieldsOf } from './fields.ts';
 import { nearest } from './nearest.ts';
+
+type Fields = Readonly<Record<string, unknown>>;
 
 /** `--fields ?`: what one could ask for. */
 export class FieldsListed extends Error {
@@ -54,6 +55,7 @@ function rowsOf(document: unknown): Rows {
   return { rows: [all], replace: (change) => change(all) };
 }
 
+const fieldsOf = (value: unknown): Fields => (isRow(value) ? value : {});
 const isRow = (value: unknown): value is Fields => typeof value === 'object' && value !== null && !Array.isArray(value);
 const isList = (value: unknown): value is readonly Fields[] =>
   Array.isArray(value) && (value.length === 0 || value.every(isRow));

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
+import type { Answers } from './answers.ts';
 import { suggest } from './command.ts';
 import { CliError, exitCodes, usageError } from './exit.ts';
-import { type Fields, numberOf, textOf } from './fields.ts';
 import { nearest } from './nearest.ts';
 import { type Column, usd } from './output.ts';
 
@@ -131,16 +131,20 @@ export function positive(name: string): (word: string) => number {
   };
 }
 
+export type Offer = Answers['offers']['instances'][number];
+
 /** What one instance of an offer costs, USD: per hour, and at once where time is prepaid. */
-export function costOf(offer: Fields, config: ConfigOptions): { perHour: number; prepaid: number } {
-  const perHour = config.maxBid ?? numberOf(offer.price_per_hour) ?? 0;
-  const prepaidHours = numberOf(offer.prepaid_hours);
-  return { perHour, prepaid: prepaidHours === null ? 0 : perHour * (config.hours ?? prepaidHours) };
+export function costOf(
+  { price_per_hour: price, prepaid_hours: prepaidHours }: Pick<Offer, 'price_per_hour' | 'prepaid_hours'>,
+  config: ConfigOptions,
+): { perHour: number; prepaid: number } {
+  const perHour = config.maxBid ?? price;
+  return { perHour, prepaid: prepaidHours == null ? 0 : perHour * (config.hours ?? prepaidHours) };
 }
 
 /** "$3.16 per hour in total, $12.00 charged at once". */
-export function costText(perHour: number | null, prepaid: number | null): string {
-  const atOnce = prepaid === null || prepaid <= 0 ? '' : `, ${usd(prepaid)} charged at once`;
+export function costText(perHour: number, prepaid: number): string {
+  const atOnce = prepaid <= 0 ? '' : `, ${usd(prepaid)} charged at once`;
   return `${usd(perHour)} per hour in total${atOnce}`;
 }
 
@@ -153,23 +157,21 @@ export function nothingToRent(reasons: readonly string[]): CliError {
 }
 
 /** Columns of offers, in the words of the reservation table. */
-export const offerColumns: readonly Column<Fields>[] = [
-  { title: 'OFFER', width: 11, value: (offer) => textOf(offer.id), cut: true },
-  { title: 'PROVIDER', width: 8, value: (offer) => textOf(offer.provider) },
+export const offerColumns: readonly Column<Offer>[] = [
+  { title: 'OFFER', width: 11, value: (offer) => offer.id, cut: true },
+  { title: 'PROVIDER', width: 8, value: (offer) => offer.provider },
   { title: 'GPU', width: 10, value: (offer) => gpuText(offer.gpu_name, offer.gpu_count), cut: true },
-  { title: 'VRAM', width: 4, value: (offer) => vramText(offer.vram_gb) },
-  { title: 'PRICE', width: 5, value: (offer) => usd(numberOf(offer.price_per_hour)) },
-  { title: 'AVAIL', value: (offer) => textOf(offer.available) },
-  { title: 'LOCATION', value: (offer) => textOf(offer.location), cut: true },
+  { title: 'VRAM', width: 4, value: (offer) => vramText(offer.vram_gb), plain: (offer) => offer.vram_gb },
+  { title: 'PRICE', width: 5, value: (offer) => usd(offer.price_per_hour), plain: (offer) => offer.price_per_hour },
+  { title: 'AVAIL', value: (offer) => String(offer.available) },
+  { title: 'LOCATION', value: (offer) => offer.location ?? '-', cut: true },
 ];
 
 /** "RTX 4090", "4x A100". */
-export function gpuText(model: unknown, count: unknown): string {
-  const gpus = numberOf(count) ?? 1;
-  return gpus > 1 ? `${gpus}x ${textOf(model)}` : textOf(model);
+export function gpuText(model: string, count = 1): string {
+  return count > 1 ? `${count}x ${model || '-'}` : model || '-';
 }
 
-export function vramText(gb: unknown): string {
-  const value = numberOf(gb);
-  return value === null || value === 0 ? '-' : `${Math.round(value * 10) / 10}GB`;
+export function vramText(gb: number): string {
+  return gb === 0 ? '-' : `${Math.round(gb * 10) / 10}GB`;
 }

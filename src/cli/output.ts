@@ -1,6 +1,8 @@
 /** One column of a table: left-aligned, at least `width` wide, two blanks before the next. */
 export type Column<Row> = Readonly<{
   title: string;
+  /** For programs, where `value` is written for people: a price as a number, a time in full. null: not known. */
+  plain?: (row: Row) => string | number | null;
   /** Least width of the contents; scripts cut fixed columns, so it never shrinks below this without a terminal. */
   width?: number;
   value: (row: Row) => string;
@@ -52,13 +54,16 @@ function oneLine(text: string): string {
   return text.replace(/[\u0000-\u001f\u007f-\u009f]+/g, ' ');
 }
 
-/** Width to fit tables into: that of the terminal; null when the output goes elsewhere. */
-export function outputWidth(): number | null {
-  return process.stdout.isTTY === true ? (process.stdout.columns ?? 80) : null;
-}
-
-export function table<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string {
-  return `${tableLines(columns, rows, outputWidth()).join('\n')}\n`;
+/** As `--plain` wants it: no header, one tab between two fields, an empty field for what is not known. */
+export function plainLines<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string[] {
+  return rows.map((row) =>
+    columns
+      .map(({ plain, value }) => {
+        const text = String((plain === undefined ? value(row) : plain(row)) ?? '');
+        return text === '-' ? '' : oneLine(text);
+      })
+      .join('\t'),
+  );
 }
 
 /** "$0.79"; small prices keep four digits so that they do not become nothing. "-" when not known. */

@@ -1,6 +1,5 @@
 import type { Answer } from './client.ts';
 import { CliError, exitCodes } from './exit.ts';
-import { type Fields, fieldsOf, textOf } from './fields.ts';
 import { onInterrupt } from './interrupts.ts';
 import type { Session } from './session.ts';
 
@@ -60,7 +59,7 @@ export async function callPaid(
       throw error;
     }
     if (!cancelled) return answer;
-    await giveBack(session, fieldsOf(answer.body), look);
+    await giveBack(session, answer, look);
     throw new CliError(exitCodes.interrupted, 'interrupted', 'cancelled: what was rented was given back', {
       hint: '"gpuproxy fleet" shows what is left',
     });
@@ -69,15 +68,17 @@ export async function callPaid(
   }
 }
 
-async function giveBack(session: Session, rented: Fields, look: string): Promise<void> {
-  const reservation = textOf(rented.reservation_id, '');
-  const instance = textOf(rented.instance_id, '');
+async function giveBack(session: Session, answer: Answer, look: string): Promise<void> {
+  let remedy = look;
   try {
-    if (reservation === '' && instance === '') throw new Error('the answer does not name what was rented');
-    const path =
-      reservation === ''
-        ? `/fleet/${encodeURIComponent(instance)}`
-        : `/reservations/${encodeURIComponent(reservation)}`;
+    const { readRental } = await import('./answers.ts');
+    const { reservation_id: reservation, instance_id: instance } = readRental(answer.body);
+    if (reservation) remedy = `gpuproxy reservations release ${reservation}`;
+    else if (instance) remedy = `gpuproxy destroy ${instance}`;
+    else throw new Error('the answer does not name what was rented');
+    const path = reservation
+      ? `/reservations/${encodeURIComponent(reservation)}`
+      : `/fleet/${encodeURIComponent(instance ?? '')}`;
     // Nothing can be open on what nobody has used yet, so there is nothing to drain.
     await session.client.call('DELETE', path, { query: { now: true }, timeoutMs: 60_000 });
   } catch (error) {
@@ -87,12 +88,7 @@ async function giveBack(session: Session, rented: Fields, look: string): Promise
       'cancelled, but it was rented and could not be given back',
       {
         why: error instanceof Error ? error.message : String(error),
-        hint:
-          reservation !== ''
-            ? `gpuproxy reservations release ${reservation}`
-            : instance !== ''
-              ? `gpuproxy destroy ${instance}`
-              : look,
+        hint: remedy,
       },
     );
   }

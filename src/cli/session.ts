@@ -1,11 +1,14 @@
 import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
+import type { AnswerName, Answers } from './answers.ts';
 import { type Answer, type Call, type Client, createClient, type Method } from './client.ts';
 import { type ColorChoice, colorWanted } from './color.ts';
 import { findConnection } from './connection.ts';
-import { CliError, exitCodes, usageError } from './exit.ts';
+import { usageError } from './exit.ts';
 import { exitOnInterrupt } from './interrupts.ts';
 import { narrow } from './narrow.ts';
+import { type Column, plainLines, tableLines } from './output.ts';
+import { terminal } from './terminal.ts';
 
 /** Values of the options that every client command has. */
 export type CommonOptions = Readonly<{
@@ -16,11 +19,14 @@ export type CommonOptions = Readonly<{
   json?: boolean;
   fields?: string;
   raw?: boolean;
+  plain?: boolean;
   quiet?: boolean;
   color?: ColorChoice;
   input?: boolean;
   debug?: boolean;
   curl?: boolean;
+  retry?: number;
+  until?: string;
 }>;
 
 /** What a client command works with: the client, and the ways to say something. */
@@ -30,13 +36,25 @@ export type Session = Readonly<{
   /** A document as --fields wants it. */
   narrowed(document: unknown): unknown;
   quiet: boolean;
+  /** For programs that read columns: tabs, no header, no sentences around it. */
+  plain: boolean;
   /** May stdout carry colour? */
   color: boolean;
-  /** A person can be asked: stdin is a terminal and --no-input was not given. */
-  interactive: boolean;
   call(method: Method, path: string, call?: Call): Promise<Answer>;
+  /** What an answer says, checked. Throws CliError when it is not the answer that its name promises. */
+  read<Name extends AnswerName>(name: Name, answer: Answer): Promise<Answers[Name]>;
+  /** Whether a question before the deed is to be answered, by whom, or why there is none. */
+  asking: 'terminal' | 'nobody' | 'forbidden';
+  /** --curl: nothing is asked and nothing looked up, so that the one request of the command is shown. */
+  shows: boolean;
   /** Data, on stdout. */
   print(text: string): void;
+  /** Rows as the options want them: a table that fits the terminal, or tabs with --plain. Ends with a line feed. */
+  table<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string;
+  /** Text on stdout; on a terminal that is too low for it, through a pager. */
+  page(text: string): Promise<void>;
+  /** One line of a few words. */
+  line(...words: readonly string[]): string;
   /** The body of an answer as one document on stdout. */
   printBody(answer: Answer): void;
   printJson(value: unknown): void;
@@ -55,14 +73,16 @@ export function openSession(command: Command): Session {
   const fields = options.fields?.split(',').map((name) => name.trim()) ?? null;
   const narrowed = (document: unknown) => narrow(document, fields);
   const quiet = options.quiet === true;
+  const plain = options.plain === true;
   const connection = findConnection({
     key: options.keyFile === undefined ? options.key : readKey(options.keyFile),
     url: options.url,
   });
   const client = createClient({
     connection,
-    timeoutMs: options.timeout ?? 30_000,
-    retries: 1,
+    // With --until the time given is for the state, not for one answer.
+    timeoutMs: options.until === undefined ? (options.timeout ?? 30_000) : 30_000,
+    retries: options.retry ?? 1,
     debug:
       options.debug === true || process.env.GPUPROXY_DEBUG
         ? (line) => process.stderr.write(`debug: ${line}\n`)
@@ -70,14 +90,21 @@ export function openSession(command: Command): Session {
   });
   const print = (text: string) => process.stdout.write(text);
   const printJson = (value: unknown) =>
-    print(`${JSON.stringify(narrowed(value), null, process.stdout.isTTY ? 2 : 0)}\n`);
+    print(`${JSON.stringify(narrowed(value), null, terminal() === null ? 0 : 2)}\n`);
   return {
     client,
     json,
     narrowed,
     quiet,
-    color: colorWanted(options.color ?? 'auto', process.env, process.stdout.isTTY === true),
-    interactive: process.stdin.isTTY === true && options.input !== false,
+    plain,
+    color: !plain && colorWanted(options.color ?? 'auto', process.env, terminal() !== null),
+    asking:
+      options.input === false
+        ? 'forbidden'
+        : process.stdin.isTTY === true && !(process.env.CI && process.env.CI !== 'false')
+          ? 'terminal'
+          : 'nobody',
+    shows: options.curl === true,
     async call(method, path, call) {
       if (options.curl === true) {
         print(`${client.curl(method, path, call)}\n`);
@@ -85,9 +112,23 @@ export function openSession(command: Command): Session {
       }
       return client.call(method, path, call);
     },
+    async read(name, answer) {
+      const { readAnswer } = await import('./answers.ts');
+      return readAnswer(name, answer.body, connection.url);
+    },
     print,
+    table(columns, rows) {
+      const lines = plain ? plainLines(columns, rows) : tableLines(columns, rows, terminal()?.columns ?? null);
+      return lines.map((line) => `${line}\n`).join('');
+    },
+    async page(text) {
+      const lines = text.split('\n').length - 1;
+      if (process.stdout.isTTY !== true || plain || quiet || lines < process.stdout.rows) print(text);
+      else await (await import('./pager.ts')).page(text);
+    },
+    line: (...words) => `${words.join(plain ? '\t' : '  ')}\n`,
     printBody(answer) {
-      if (process.stdout.isTTY || fields !== null) printJson(answer.body ?? null);
+      if (terminal() !== null || fields !== null) printJson(answer.body ?? null);
       else print(`${answer.text.trimEnd() || 'null'}\n`);
     },
     printJson,
@@ -107,32 +148,11 @@ function readKey(file: string): string {
   }
 }
 
-/** Asks on stderr, reads one line of stdin. Anything but yes is no. */
-export async function confirm(question: string): Promise<boolean> {
-  const { createInterface } = await import('node:readline/promises');
-  const lines = createInterface({ input: process.stdin, output: process.stderr });
-  const closed = new Promise<string>((resolve) => lines.once('close', () => resolve('')));
-  lines.once('SIGINT', () => {
-    process.stderr.write('\n');
-    process.exit(exitCodes.interrupted);
-  });
-  try {
-    const answer = await Promise.race([lines.question(`${question} [y/N] `), closed]);
-    return /^y(es)?$/i.test(answer.trim());
-  } finally {
-    lines.close();
-  }
-}
-
-export function notConfirmed(what: string): CliError {
-  return new CliError(exitCodes.refused, 'not_confirmed', `not confirmed: ${what}`, {
-    hint: 'answer y, or add --yes to skip the question',
-  });
-}
-
 /** Seconds or minutes as people type them: "10", "10s", "500ms", "5m". Returns milliseconds. */
 export function parseDuration(word: string): number {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(word);
   if (match === null) throw usageError(`"${word}" is not a time`, { hint: 'for example 30s, 500ms, 5m' });
   return Number(match[1]) * { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[(match[2] ?? 's') as 'ms' | 's' | 'm' | 'h'];
 }
+
+export { confirm } from './confirm.ts';

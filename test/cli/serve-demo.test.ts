@@ -69,10 +69,10 @@ describe('the client commands against the whole system', () => {
     expect((await json('drain', first)).admin.mode).toBe('drain');
     expect((await json('resume', first)).admin.mode).toBe('ready');
     expect((await run('reservations')).stdout).toContain(reserved.reservation_id);
-    expect((await run('destroy', second, '--now')).stdout).toMatch(
+    expect((await run('destroy', second, '--now', '--yes')).stdout).toMatch(
       new RegExp(`^${second}  (destroyed|destroying)\\n$`),
     );
-    const released = await json('reservations', 'release', reserved.reservation_id, '--now');
+    const released = await json('reservations', 'release', reserved.reservation_id, '--now', '--yes');
     expect(released.released).toContain(first);
   });
 
@@ -82,7 +82,7 @@ describe('the client commands against the whole system', () => {
     expect((await run('rent', 'vast.ai', id, '--dry-run')).stdout).toContain(id);
     const { instance_id } = await json('rent', 'vastai', id);
     expect((await run('fleet', '-q')).stdout.split('\n')).toContain(instance_id);
-    expect((await run('destroy', instance_id, '--now')).code).toBe(0);
+    expect((await run('destroy', instance_id, '--now', '--confirm', instance_id)).code).toBe(0);
   });
 
   it('tell what would be rented and rent nothing with --dry-run', async () => {

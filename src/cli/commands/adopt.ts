@@ -1,6 +1,5 @@
 import type { Command } from 'commander';
 import { suggest, withConnection, withExamples } from '../command.ts';
-import { fieldsOf, textOf } from '../fields.ts';
 import { providerWord } from '../offer-options.ts';
 import { openSession } from '../session.ts';
 
@@ -17,13 +16,10 @@ export function build(command: Command): void {
       body: { provider, contract_id: contract },
       timeoutMs: 60_000,
     });
-    const upstream = fieldsOf(answer.body);
     if (session.json) session.printBody(answer);
-    else
-      session.print(
-        session.quiet
-          ? `${textOf(upstream.instance_id)}\n`
-          : `${textOf(upstream.instance_id)}  ${textOf(upstream.state)}\n`,
-      );
+    else {
+      const { instance_id: id, state } = await session.read('upstream', answer);
+      session.print(session.quiet ? `${id}\n` : session.line(id, state));
+    }
   });
 }

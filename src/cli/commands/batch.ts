@@ -2,8 +2,8 @@ import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
 import { planBatch } from '../batch-plan.ts';
 import { withConnection, withExamples } from '../command.ts';
+import { confirmation, settle } from '../confirm.ts';
 import { CliError, exitCodes, usageError } from '../exit.ts';
-import { fieldsOf, linesOf, numberOf, textOf } from '../fields.ts';
 import {
   type ConfigOptions,
   configBody,
@@ -17,7 +17,7 @@ import {
 } from '../offer-options.ts';
 import { counted } from '../output.ts';
 import { callPaid } from '../paid-call.ts';
-import { confirm, notConfirmed, openSession } from '../session.ts';
+import { openSession } from '../session.ts';
 
 type BatchOptions = FilterOptions &
   ConfigOptions &
@@ -46,7 +46,8 @@ export function build(command: Command): void {
     }
     const session = openSession(command);
     const filters = filtersBody(options);
-    if (options.dryRun === true || (session.interactive && options.yes !== true)) {
+    const need = confirmation(session, { confirmed: options.yes === true, unasked: true });
+    if (options.dryRun === true || need !== 'none') {
       const plan = await planBatch(session, filters, options, { 'vast.ai': options.vastai, 'io.net': options.ionet });
       const price = `about ${costText(plan.price_per_hour, plan.prepaid_usd)}`;
       if (options.dryRun === true) {
@@ -57,8 +58,12 @@ export function build(command: Command): void {
         return;
       }
       if (plan.count === 0) throw nothingToRent([]);
-      if (!(await confirm(`Rent ${counted(plan.count, 'instance')} for ${price}?`))) {
-        throw notConfirmed(`nothing was rented (it would cost ${price})`);
+      if (need !== 'none') {
+        await settle(need, {
+          question: `Rent ${counted(plan.count, 'instance')} for ${price}?`,
+          undone: `nothing was rented (it would cost ${price})`,
+          would: `spend ${price}`,
+        });
       }
     }
     const answer = await callPaid(
@@ -67,29 +72,33 @@ export function build(command: Command): void {
       { vastai_count: options.vastai, ionet_count: options.ionet, filters, config: configBody(options) },
       options.idempotencyKey ?? randomUUID(),
     );
-    const body = fieldsOf(answer.body);
-    const created = [...linesOf(body.vastai_instances), ...linesOf(body.ionet_instances)];
+    const {
+      vastai_instances: vast,
+      ionet_instances: ionet,
+      total_created: total,
+      errors,
+      reservation_id: id,
+    } = await session.read('batch', answer);
     if (session.json) session.printBody(answer);
-    else if (session.quiet) session.print(created.map((id) => `${id}\n`).join(''));
+    else if (session.quiet) session.print([...vast, ...ionet].map((contract) => `${contract}\n`).join(''));
     else {
+      const lines = [
+        ...vast.map((contract) => ['vast.ai', contract] as const),
+        ...ionet.map((contract) => ['io.net ', contract] as const),
+      ];
       session.print(
-        `Created ${counted(created.length, 'instance')} (requested: ${options.vastai + options.ionet})\n` +
-          linesOf(body.vastai_instances)
-            .map((id) => `  vast.ai  ${id}\n`)
-            .join('') +
-          linesOf(body.ionet_instances)
-            .map((id) => `  io.net   ${id}\n`)
-            .join(''),
+        session.plain
+          ? lines.map(([provider, contract]) => session.line(provider.trim(), contract)).join('')
+          : `Created ${counted(lines.length, 'instance')} (requested: ${options.vastai + options.ionet})\n` +
+              lines.map(([provider, contract]) => `  ${provider}  ${contract}\n`).join(''),
       );
     }
-    for (const line of linesOf(body.errors)) session.note(`warning: ${line}`);
-    const total = numberOf(body.total_created) ?? created.length;
+    for (const line of errors) session.note(`warning: ${line}`);
     if (total === 0)
       throw new CliError(exitCodes.nothing, 'nothing_available', 'nothing was rented', {
         hint: 'look at "gpuproxy list"',
       });
     if (total < options.vastai + options.ionet) process.exitCode = exitCodes.partly;
-    const id = textOf(body.reservation_id, '');
-    if (id !== '') session.note(`Reservation ${id}. Give it back: gpuproxy reservations release ${id}`);
+    if (id) session.note(`Reservation ${id}. Give it back: gpuproxy reservations release ${id}`);
   });
 }

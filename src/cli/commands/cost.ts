@@ -1,15 +1,15 @@
 import type { Command } from 'commander';
-import { watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
-import { type Fields, fieldsOf, listOf, numberOf, textOf } from '../fields.ts';
-import { type Column, outputWidth, tableLines, usd } from '../output.ts';
-import { openSession } from '../session.ts';
+import type { Answers } from '../answers.ts';
+import { repeatOf, withConnection, withExamples, withWatch } from '../command.ts';
+import { type Column, usd } from '../output.ts';
+import { openSession, type Session } from '../session.ts';
 import { show } from '../watch.ts';
 
-const columns: readonly Column<Fields>[] = [
-  { title: 'INSTANCE', width: 11, value: (row) => textOf(row.instance_id), cut: true },
-  { title: 'PROVIDER', width: 8, value: (row) => textOf(row.provider) },
-  { title: 'PER HOUR', value: (row) => usd(numberOf(row.usd_per_hour)) },
-  { title: 'SPENT', value: (row) => usd(numberOf(row.spent_usd)) },
+const columns: readonly Column<Answers['cost']['instances'][number]>[] = [
+  { title: 'INSTANCE', width: 11, value: (row) => row.instance_id, cut: true },
+  { title: 'PROVIDER', width: 8, value: (row) => row.provider },
+  { title: 'PER HOUR', value: (row) => usd(row.usd_per_hour), plain: (row) => row.usd_per_hour },
+  { title: 'SPENT', value: (row) => usd(row.spent_usd), plain: (row) => row.spent_usd },
 ];
 
 export function build(command: Command): void {
@@ -18,19 +18,21 @@ export function build(command: Command): void {
   withExamples(command, [['gpuproxy cost', 'per hour, today, and in total']]);
   command.action(async (options: { watch?: number }) => {
     const session = openSession(command);
-    await show(session, watchSeconds(options.watch), async () => {
-      const { body } = await session.call('GET', '/cost');
-      const cost = fieldsOf(body);
-      const limit = numberOf(cost.max_usd_per_hour);
-      const head =
-        `Per hour:    ${usd(numberOf(cost.usd_per_hour))}${limit === null ? '' : ` of at most ${usd(limit)}`}\n` +
-        `Spent today: ${usd(numberOf(cost.spent_today_usd))}\n` +
-        `Spent:       ${usd(numberOf(cost.spent_usd))}\n`;
-      const rows = listOf(cost.instances);
-      return {
-        json: body,
-        text: rows.length === 0 ? head : `${head}\n${tableLines(columns, rows, outputWidth()).join('\n')}\n`,
-      };
+    await show(session, repeatOf(options), async () => {
+      const answer = await session.call('GET', '/cost');
+      return { json: answer.body, text: async () => costText(session, await session.read('cost', answer)) };
     });
   });
+}
+
+function costText(session: Session, cost: Answers['cost']): string {
+  const rows = cost.instances;
+  if (session.quiet) return rows.map((row) => `${row.instance_id}\n`).join('');
+  if (session.plain) return session.table(columns, rows);
+  const limit = cost.max_usd_per_hour;
+  const head =
+    `Per hour:    ${usd(cost.usd_per_hour)}${limit === null ? '' : ` of at most ${usd(limit)}`}\n` +
+    `Spent today: ${usd(cost.spent_today_usd)}\n` +
+    `Spent:       ${usd(cost.spent_usd)}\n`;
+  return rows.length === 0 ? head : `${head}\n${session.table(columns, rows)}`;
 }

@@ -1,55 +1,74 @@
 import type { Command } from 'commander';
 import { suggest, withConnection, withExamples } from '../command.ts';
-import { fieldsOf, numberOf, textOf } from '../fields.ts';
+import { confirmation, settle } from '../confirm.ts';
+import { CliError, exitCodes } from '../exit.ts';
 import { callInstance, forEachId } from '../fleet-call.ts';
-import { usd } from '../output.ts';
-import { confirm, notConfirmed, openSession } from '../session.ts';
+import { counted, usd } from '../output.ts';
+import { openSession } from '../session.ts';
 
-const meanings: Readonly<Record<string, string>> = {
+const meanings = {
   destroyed: 'destroyed, as the provider confirms',
   destroying: 'being destroyed; the server repeats it until the provider confirms',
   gone: 'was not there any more',
-};
+} as const;
+
+type DestroyOptions = Readonly<{ now?: boolean; yes?: boolean; confirm?: string; dryRun?: boolean }>;
 
 export function build(command: Command): void {
   command
     .argument('<id...>', 'instances')
     .option('--now', 'do not drain first: open requests are cut')
     .option('-y, --yes', 'destroy without asking')
+    .option('--confirm <id>', 'the same if it is this one; of several, their number')
     .option('-n, --dry-run', 'show what would be destroyed, and destroy nothing');
   suggest(command, 'id', 'instances');
   withConnection(command);
   withExamples(command, [
     ['gpuproxy destroy vast-12345', 'drain, then give it back'],
     ['gpuproxy destroy $(gpuproxy fleet -q) --yes', 'the whole fleet'],
-    ['gpuproxy destroy vast-12345 --now', 'at once'],
+    ['gpuproxy destroy vast-12345 --now --confirm vast-12345', 'at once, in a script'],
   ]);
-  command.action(async (ids: readonly string[], options: { now?: boolean; yes?: boolean; dryRun?: boolean }) => {
+  command.action(async (ids: readonly string[], options: DestroyOptions) => {
     const session = openSession(command);
-    if (options.dryRun === true || (session.interactive && options.yes !== true)) {
+    const need = confirmation(session, { confirmed: options.yes === true || confirmedAs(ids, options.confirm) });
+    if (options.dryRun === true || need === 'ask') {
       await forEachId(ids, async (id) => {
         const answer = await callInstance(session, 'GET', id, '');
-        const upstream = fieldsOf(answer.body);
-        const active = textOf(fieldsOf(upstream.load).active_connections, '0');
-        const line = `${id}  ${textOf(upstream.gpu_model)}  ${usd(numberOf(upstream.price_per_hour))} per hour  ${active} open requests`;
-        if (options.dryRun !== true) process.stderr.write(`${line}\n`);
+        const { gpu_model: gpu, price_per_hour: price, load } = await session.read('upstream', answer);
+        const line = session.line(id, gpu, `${usd(price)} per hour`, `${load.active_connections} open requests`);
+        if (options.dryRun !== true) process.stderr.write(line);
         else if (session.json) session.printBody(answer);
-        else session.print(session.quiet ? `${id}\n` : `${line}\n`);
+        else session.print(session.quiet ? `${id}\n` : line);
       });
       if (options.dryRun === true) return;
-      if (!(await confirm(`Destroy ${ids.length === 1 ? 'it' : `these ${ids.length}`}?`))) {
-        throw notConfirmed('nothing was destroyed');
-      }
+    }
+    if (need !== 'none') {
+      await settle(need, {
+        question: `Destroy ${ids.length === 1 ? 'it' : `these ${ids.length}`}?`,
+        undone: 'nothing was destroyed',
+        would: `destroy ${ids.length === 1 ? ids[0] : counted(ids.length, 'instance')}`,
+      });
     }
     await forEachId(ids, async (id) => {
       const answer = await callInstance(session, 'DELETE', id, '', {
         query: { now: options.now },
         timeoutMs: 120_000,
       });
-      const status = textOf(fieldsOf(answer.body).status);
+      const { status } = await session.read('destroyed', answer);
       if (session.json) session.printBody(answer);
-      else session.print(session.quiet ? `${id}\n` : `${id}  ${status}\n`);
-      session.note(`${id}: ${meanings[status] ?? status}`);
+      else session.print(session.quiet ? `${id}\n` : session.line(id, status));
+      session.note(`${id}: ${meanings[status]}`);
     });
+  });
+}
+
+/** Does --confirm name what is to be destroyed? A list that grew must not be destroyed by a word that was meant for one. */
+function confirmedAs(ids: readonly string[], word: string | undefined): boolean {
+  if (word === undefined) return false;
+  const wanted = ids.length === 1 ? ids[0] : String(ids.length);
+  if (word === wanted) return true;
+  throw new CliError(exitCodes.refused, 'not_confirmed', `not confirmed: --confirm says "${word}"`, {
+    why: ids.length === 1 ? `the instance is ${wanted}` : `these are ${wanted} instances`,
+    hint: 'nothing was destroyed',
   });
 }

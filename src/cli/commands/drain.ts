@@ -1,6 +1,5 @@
 import type { Command } from 'commander';
 import { suggest, withConnection, withExamples } from '../command.ts';
-import { fieldsOf, textOf } from '../fields.ts';
 import { callInstance, forEachId } from '../fleet-call.ts';
 import { openSession, parseDuration } from '../session.ts';
 
@@ -27,10 +26,10 @@ export function build(command: Command): void {
         options.dryRun === true
           ? await callInstance(session, 'GET', id, '')
           : await callInstance(session, 'POST', id, '/drain', { body });
-      const upstream = fieldsOf(answer.body);
+      const upstream = await session.read('upstream', answer);
       if (session.json) session.printBody(answer);
-      else session.print(session.quiet ? `${id}\n` : `${id}  ${textOf(upstream.state)}\n`);
-      const active = textOf(fieldsOf(upstream.load).active_connections, '0');
+      else session.print(session.quiet ? `${id}\n` : session.line(id, upstream.state));
+      const active = upstream.load.active_connections;
       session.note(
         options.dryRun === true
           ? `${id} would be drained; it has ${active} open requests.`

@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
+import { parseJson } from '../client.ts';
 import { withConnection, withExamples } from '../command.ts';
 import { CliError, exitCodes } from '../exit.ts';
-import { fieldsOf, textOf } from '../fields.ts';
 import { wholeFrom } from '../offer-options.ts';
-import { openSession } from '../session.ts';
+import { openSession, type Session } from '../session.ts';
 
 const levelColor: Readonly<Record<string, string>> = { ok: '32', warn: '33', error: '31' };
 const maxWaitMs = 15_000;
@@ -35,7 +35,7 @@ export function build(command: Command): void {
           waitMs = 500;
           if (id !== null) lastId = id;
           if (options.kind !== undefined && event !== options.kind) continue;
-          session.print(session.json ? `${data}\n` : eventText(data, session.color));
+          session.print(session.json ? `${data}\n` : await eventText(session, event, data));
         }
         connected = true;
         if (options.once === true) return;
@@ -50,25 +50,21 @@ export function build(command: Command): void {
   });
 }
 
-function eventText(data: string, color: boolean): string {
-  let event: ReturnType<typeof fieldsOf>;
-  try {
-    event = fieldsOf(JSON.parse(data));
-  } catch {
-    return '';
-  }
-  if (event.missed === true) return '...  older events are no longer kept\n';
-  const level = textOf(event.level);
-  const code = color ? levelColor[level] : undefined;
-  const word = level.padEnd(5);
-  const subject = textOf(event.subject, '');
-  const at = typeof event.at === 'string' ? new Date(event.at).toTimeString().slice(0, 8) : '-';
+async function eventText(session: Session, kind: string, data: string): Promise<string> {
+  if (kind === 'gap') return session.plain ? '' : '...  older events are no longer kept\n';
+  const { readAnswer } = await import('../answers.ts');
+  const event = readAnswer('event', parseJson(data), session.client.connection.url);
+  if (session.quiet) return `${event.id}\n`;
+  const message = event.message.replace(/[\u0000-\u001f\u007f-\u009f]+/g, ' ');
+  if (session.plain) return session.line(event.at, event.level, event.kind, event.subject ?? '', message);
+  const code = session.color ? levelColor[event.level] : undefined;
+  const word = event.level.padEnd(5);
   const line = [
-    at,
+    new Date(event.at).toTimeString().slice(0, 8),
     code === undefined ? word : `\u001b[${code}m${word}\u001b[0m`,
-    textOf(event.kind),
-    subject,
-    textOf(event.message, ''),
+    event.kind,
+    event.subject ?? '',
+    message,
   ];
   return `${line.filter((part) => part !== '').join('  ')}\n`;
 }

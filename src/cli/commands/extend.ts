@@ -1,10 +1,10 @@
 import type { Command } from 'commander';
 import { suggest, withConnection, withExamples } from '../command.ts';
-import { fieldsOf, numberOf, textOf } from '../fields.ts';
+import { confirmation, settle } from '../confirm.ts';
 import { callInstance } from '../fleet-call.ts';
 import { wholeFrom } from '../offer-options.ts';
 import { counted, usd } from '../output.ts';
-import { confirm, notConfirmed, openSession } from '../session.ts';
+import { openSession } from '../session.ts';
 
 export function build(command: Command): void {
   command
@@ -17,19 +17,27 @@ export function build(command: Command): void {
   withExamples(command, [['gpuproxy extend ionet-abc 4', 'four more prepaid hours']]);
   command.action(async (id: string, hours: number, options: { yes?: boolean; dryRun?: boolean }) => {
     const session = openSession(command);
-    if (options.dryRun === true || (session.interactive && options.yes !== true)) {
+    const need = confirmation(session, { confirmed: options.yes === true });
+    if (options.dryRun === true || need !== 'none') {
       const answer = await callInstance(session, 'GET', id, '');
-      const price = numberOf(fieldsOf(answer.body).price_per_hour);
-      const cost = `${counted(hours, 'hour')} for about ${usd(price === null ? null : price * hours)}`;
+      const { price_per_hour: price } = await session.read('upstream', answer);
+      const cost = `${counted(hours, 'hour')} for about ${usd(price * hours)}`;
       if (options.dryRun === true) {
         if (session.json) session.printBody(answer);
         else session.print(`Would buy ${cost}\n`);
         return;
       }
-      if (!(await confirm(`Buy ${cost}?`))) throw notConfirmed('nothing was bought');
+      if (need !== 'none') {
+        await settle(need, { question: `Buy ${cost}?`, undone: 'nothing was bought', would: `buy ${cost}` });
+      }
     }
     const answer = await callInstance(session, 'POST', id, '/extend', { body: { hours }, timeoutMs: 120_000 });
     if (session.json) session.printBody(answer);
-    else session.print(`${id}  prepaid until ${textOf(fieldsOf(answer.body).expires_at)}\n`);
+    else {
+      const { expires_at: until } = await session.read('upstream', answer);
+      session.print(
+        session.quiet ? `${id}\n` : session.line(id, session.plain ? (until ?? '') : `prepaid until ${until ?? '-'}`),
+      );
+    }
   });
 }

@@ -1,89 +1,122 @@
 import type { Command } from 'commander';
-import { suggest, watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
-import { type Fields, fieldsOf, listOf, numberOf, textOf } from '../fields.ts';
+import type { Answers } from '../answers.ts';
+import {
+  type RepeatOptions,
+  repeatOf,
+  suggest,
+  withConnection,
+  withExamples,
+  withUntil,
+  withWatch,
+} from '../command.ts';
 import { callInstance } from '../fleet-call.ts';
 import { gpuText, vramText } from '../offer-options.ts';
-import { type Column, counted, outputWidth, tableLines, usd } from '../output.ts';
-import { openSession } from '../session.ts';
+import { type Column, counted, usd } from '../output.ts';
+import { readiness } from '../readiness.ts';
+import { openSession, type Session } from '../session.ts';
 import { show } from '../watch.ts';
+
+type Upstream = Answers['upstream'];
 
 export function build(command: Command): void {
   command.argument('[id]', 'one instance in full; all when left out');
   withWatch(command);
+  withUntil(command);
   suggest(command, 'id', 'instances');
   withConnection(command);
   withExamples(command, [
     ['gpuproxy fleet', 'every server with its state'],
     ['gpuproxy fleet vast-12345', 'all that is known about one'],
+    ['gpuproxy fleet vast-12345 --until ready --timeout 10m', 'wait until it takes requests'],
     ['gpuproxy fleet -q', 'ids only'],
     ['gpuproxy fleet --json | jq ".upstreams[] | select(.eligible)"', 'for programs'],
   ]);
-  command.action(async (id: string | undefined, options: { watch?: number }) => {
+  command.action(async (id: string | undefined) => {
     const session = openSession(command);
-    await show(session, watchSeconds(options.watch), async () => {
+    await show(session, repeatOf(command.opts<RepeatOptions>()), async () => {
       if (id !== undefined) {
-        const { body } = await callInstance(session, 'GET', id, '');
-        return { json: body, text: oneText(fieldsOf(body)) };
+        const answer = await callInstance(session, 'GET', id, '');
+        return {
+          json: answer.body,
+          text: async () => oneText(session, await session.read('upstream', answer)),
+          progress: async () => readiness([id], [await session.read('upstream', answer)]),
+        };
       }
-      const { body } = await session.call('GET', '/fleet');
-      const upstreams = listOf(fieldsOf(body).upstreams);
-      if (session.quiet) return { json: body, text: upstreams.map((each) => `${textOf(each.instance_id)}\n`).join('') };
-      return { json: body, text: fleetText(upstreams, listOf(fieldsOf(body).foreign)) };
+      const answer = await session.call('GET', '/fleet');
+      return {
+        json: answer.body,
+        text: async () => fleetText(session, await session.read('fleet', answer)),
+        async progress() {
+          const { upstreams } = await session.read('fleet', answer);
+          // What is on its way out is not waited for.
+          const wanted = upstreams.filter(({ lifecycle }) => !['destroying', 'ended'].includes(lifecycle.phase));
+          return readiness(
+            wanted.map((upstream) => upstream.instance_id),
+            wanted,
+          );
+        },
+      };
     });
   });
 }
 
-const columns: readonly Column<Fields>[] = [
-  { title: 'INSTANCE', width: 11, value: (row) => textOf(row.instance_id), cut: true },
-  { title: 'PROVIDER', width: 8, value: (row) => textOf(row.provider) },
-  { title: 'STATE', width: 5, value: (row) => textOf(row.state) },
+const columns: readonly Column<Upstream>[] = [
+  { title: 'INSTANCE', width: 11, value: (row) => row.instance_id, cut: true },
+  { title: 'PROVIDER', width: 8, value: (row) => row.provider },
+  { title: 'STATE', width: 5, value: (row) => row.state },
   { title: 'GPU', width: 10, value: (row) => gpuText(row.gpu_model, row.gpu_count), cut: true },
-  { title: 'VRAM', width: 4, value: (row) => vramText(row.vram_gb) },
-  { title: 'PRICE', width: 5, value: (row) => (row.provider === 'static' ? '-' : usd(numberOf(row.price_per_hour))) },
-  { title: 'ACTIVE', value: (row) => textOf(fieldsOf(row.load).active_connections) },
-  { title: 'AVG RT', value: (row) => textOf(fieldsOf(row.load).avg_response_time) },
-  { title: 'REASON', value: (row) => textOf(row.reason, ''), cut: true },
+  { title: 'VRAM', width: 4, value: (row) => vramText(row.vram_gb), plain: (row) => row.vram_gb },
+  {
+    title: 'PRICE',
+    width: 5,
+    value: (row) => (row.provider === 'static' ? '-' : usd(row.price_per_hour)),
+    plain: (row) => row.price_per_hour,
+  },
+  { title: 'ACTIVE', value: (row) => String(row.load.active_connections) },
+  { title: 'AVG RT', value: (row) => row.load.avg_response_time },
+  { title: 'REASON', value: (row) => row.reason, cut: true },
 ];
 
-function fleetText(upstreams: readonly Fields[], foreign: readonly Fields[]): string {
+function fleetText(session: Session, { upstreams, foreign }: Answers['fleet']): string {
+  if (session.quiet) return upstreams.map((each) => `${each.instance_id}\n`).join('');
+  if (session.plain) return session.table(columns, upstreams);
   const others =
     foreign.length === 0
       ? ''
       : `\n${counted(foreign.length, 'instance')} of the account ${foreign.length === 1 ? 'was' : 'were'} not rented here and ${foreign.length === 1 ? 'is' : 'are'} left alone:\n` +
         foreign
-          .map(
-            (row) =>
-              `  ${textOf(row.provider)}  ${textOf(row.contract_id)}  ${textOf(row.gpu_model)}  ${usd(numberOf(row.price_per_hour))}\n`,
-          )
+          .map((row) => `  ${row.provider}  ${row.contract_id}  ${row.gpu_model}  ${usd(row.price_per_hour)}\n`)
           .join('');
   if (upstreams.length === 0) return `The fleet is empty. Rent with "gpuproxy reserve 1".\n${others}`;
-  return `${tableLines(columns, upstreams, outputWidth()).join('\n')}\n${others}`;
+  return `${session.table(columns, upstreams)}${others}`;
 }
 
-function oneText(row: Fields): string {
-  const load = fieldsOf(row.load);
-  const lifecycle = fieldsOf(row.lifecycle);
-  const models = Array.isArray(row.models) ? row.models.join(', ') : '-';
+function oneText(session: Session, row: Upstream): string {
+  if (session.quiet) return `${row.instance_id}\n`;
+  const { load, lifecycle } = row;
   const pairs: readonly (readonly [string, string])[] = [
-    ['instance', textOf(row.instance_id)],
-    ['state', [textOf(row.state), textOf(row.reason, '')].filter((word) => word !== '').join(': ')],
-    ['takes requests', row.eligible === true ? 'yes' : 'no'],
-    ['provider', textOf(row.provider)],
-    ['contract', textOf(row.contract_id)],
-    ['reservation', textOf(row.reservation_id)],
-    ['lifecycle', `${textOf(lifecycle.phase)} since ${textOf(lifecycle.since)}`],
-    ['origin', textOf(row.origin)],
+    ['instance', row.instance_id],
+    ['state', [row.state, row.reason].filter((word) => word !== '').join(': ')],
+    ['takes requests', row.eligible ? 'yes' : 'no'],
+    ['provider', row.provider],
+    ['contract', row.contract_id ?? '-'],
+    ['reservation', row.reservation_id ?? '-'],
+    ['lifecycle', `${lifecycle.phase} since ${lifecycle.since}`],
+    ['origin', row.origin ?? '-'],
     ['gpu', `${gpuText(row.gpu_model, row.gpu_count)}, ${vramText(row.vram_gb)}`],
-    ['location', textOf(row.location)],
-    ['models', models],
-    ['price', `${usd(numberOf(row.price_per_hour))} per hour, ${usd(numberOf(row.spent_usd))} spent`],
-    ['prepaid until', textOf(row.expires_at)],
-    ['weight', `${numberOf(row.weight)?.toFixed(2) ?? '-'} (${textOf(row.weight_source)})`],
-    ['requests', `${textOf(load.active_connections)} active, ${textOf(load.total_connections)} in total`],
-    ['response time', `${textOf(load.avg_response_time)} average, ${textOf(load.last_response_time)} last`],
+    ['location', row.location ?? '-'],
+    ['models', row.models?.join(', ') ?? '-'],
+    ['price', `${usd(row.price_per_hour)} per hour, ${usd(row.spent_usd)} spent`],
+    ['prepaid until', row.expires_at ?? '-'],
+    ['weight', `${row.weight.toFixed(2)} (${row.weight_source})`],
+    ['requests', `${load.active_connections} active, ${load.total_connections} in total`],
+    ['response time', `${load.avg_response_time} average, ${load.last_response_time} last`],
   ];
   const width = Math.max(...pairs.map(([name]) => name.length)) + 2;
   return pairs
-    .map(([name, value]) => `${name.padEnd(width)}${value.replace(/[\u0000-\u001f\u007f]+/g, ' ')}\n`)
+    .map(
+      ([name, value]) =>
+        `${session.plain ? `${name}\t` : name.padEnd(width)}${value.replace(/[\u0000-\u001f\u007f]+/g, ' ')}\n`,
+    )
     .join('');
 }

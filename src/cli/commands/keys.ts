@@ -1,18 +1,21 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
+import type { Answers } from '../answers.ts';
 import { defaultSubcommand, suggest, withConnection, withExamples } from '../command.ts';
 import { CliError, usageError } from '../exit.ts';
-import { type Fields, fieldsOf, listOf, textOf } from '../fields.ts';
+import { forSuggestion } from '../fleet-call.ts';
 import { nearest } from '../nearest.ts';
 import { wholeFrom } from '../offer-options.ts';
-import { type Column, outputWidth, tableLines } from '../output.ts';
+import type { Column } from '../output.ts';
 import { openSession, type Session } from '../session.ts';
 
-const day = (value: unknown) => textOf(value).replace(/\.\d+Z$/, 'Z');
-const columns: readonly Column<Fields>[] = [
-  { title: 'ID', value: (row) => textOf(row.id) },
-  { title: 'NAME', value: (row) => textOf(row.name), cut: true },
-  { title: 'SCOPE', value: (row) => textOf(row.scope) },
+type Key = Answers['keys']['keys'][number];
+
+const day = (time: string | null) => time?.replace(/\.\d+Z$/, 'Z') ?? '-';
+const columns: readonly Column<Key>[] = [
+  { title: 'ID', value: (row) => row.id },
+  { title: 'NAME', value: (row) => row.name, cut: true },
+  { title: 'SCOPE', value: (row) => row.scope },
   { title: 'CREATED', value: (row) => day(row.created_at) },
   { title: 'LAST USED', value: (row) => day(row.last_used_at) },
   { title: 'EXPIRES', value: (row) => day(row.expires_at) },
@@ -33,10 +36,9 @@ export function build(command: Command): void {
     .action(async (_options: unknown, self: Command) => {
       const session = openSession(self);
       const answer = await session.call('GET', '/keys');
-      const rows = listOf(fieldsOf(answer.body).keys);
-      if (session.json) session.printBody(answer);
-      else if (session.quiet) session.print(rows.map((row) => `${textOf(row.id)}\n`).join(''));
-      else session.print(`${tableLines(columns, rows, outputWidth()).join('\n')}\n`);
+      if (session.json) return session.printBody(answer);
+      const { keys } = await session.read('keys', answer);
+      await session.page(session.quiet ? keys.map((row) => `${row.id}\n`).join('') : session.table(columns, keys));
     });
   command
     .command('create')
@@ -60,9 +62,10 @@ export function build(command: Command): void {
         ...(options.maxConcurrent === undefined ? {} : { max_concurrent: options.maxConcurrent }),
       };
       const answer = await session.call('POST', '/keys', { body });
+      const { id, key } = await session.read('keyCreated', answer);
       if (session.json) session.printBody(answer);
-      else session.print(`${textOf(fieldsOf(answer.body).key)}\n`);
-      session.note(`Key ${textOf(fieldsOf(answer.body).id)} (${options.scope}). It is shown this once.`);
+      else session.print(`${key}\n`);
+      session.note(`Key ${id} (${options.scope}). It is shown this once.`);
     });
   command
     .command('revoke')
@@ -72,7 +75,7 @@ export function build(command: Command): void {
       const session = openSession(self);
       await revoke(session, id);
       if (session.json) session.printJson(null);
-      else session.print(session.quiet ? `${id}\n` : `${id}  revoked\n`);
+      else session.print(session.quiet ? `${id}\n` : session.line(id, 'revoked'));
     });
 }
 
@@ -89,10 +92,9 @@ async function revoke(session: Session, id: string): Promise<void> {
     await session.call('DELETE', `/keys/${encodeURIComponent(id)}`);
   } catch (error) {
     if (!(error instanceof CliError) || error.status !== 404) throw error;
-    const known = await session.client
-      .call('GET', '/keys')
-      .then(({ body }) => listOf(fieldsOf(body).keys).map((row) => textOf(row.id)))
-      .catch(() => []);
+    const known = await forSuggestion(async () =>
+      (await session.read('keys', await session.client.call('GET', '/keys'))).keys.map((row) => row.id),
+    );
     const near = nearest(id, known);
     throw new CliError(
       error.exitCode,
@@ -103,8 +105,8 @@ async function revoke(session: Session, id: string): Promise<void> {
   }
 }
 
-function expired(row: Fields): boolean {
-  return typeof row.expires_at === 'string' && Date.parse(row.expires_at) <= Date.now();
+function expired(row: Key): boolean {
+  return row.expires_at !== null && Date.parse(row.expires_at) <= Date.now();
 }
 
 function expiry(word: string): string {

@@ -1,8 +1,7 @@
 import type { Command } from 'commander';
 import { strategyNames } from '../../core/domain.ts';
-import { suggest, watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
-import { usageError } from '../exit.ts';
-import { fieldsOf, textOf } from '../fields.ts';
+import { repeatOf, suggest, withConnection, withExamples, withWatch } from '../command.ts';
+import { CliError, usageError } from '../exit.ts';
 import { nearest } from '../nearest.ts';
 import { openSession } from '../session.ts';
 import { show } from '../watch.ts';
@@ -21,9 +20,9 @@ export function build(command: Command): void {
   command.action(async (name: string | undefined, options: { watch?: number; dryRun?: boolean }) => {
     const session = openSession(command);
     if (name === undefined) {
-      await show(session, watchSeconds(options.watch), async () => {
-        const { body } = await session.call('GET', '/loadbalancer/strategy');
-        return { json: body, text: `${textOf(fieldsOf(body).strategy)}\n` };
+      await show(session, repeatOf(options), async () => {
+        const answer = await session.call('GET', '/loadbalancer/strategy');
+        return { json: answer.body, text: async () => `${(await session.read('strategy', answer)).strategy}\n` };
       });
       return;
     }
@@ -33,7 +32,7 @@ export function build(command: Command): void {
         hint: `one of ${strategyNames.join(', ')}`,
       });
     }
-    const previous = options.dryRun === true || !session.quiet ? await currentStrategy() : null;
+    const previous = options.dryRun === true || !(session.quiet || session.shows) ? await currentStrategy() : null;
     if (options.dryRun === true) {
       if (session.json) session.printJson({ strategy: previous, would_be: name, dry_run: true });
       else session.print(`${name}\n`);
@@ -46,7 +45,7 @@ export function build(command: Command): void {
     }
     const answer = await session.call('PUT', '/loadbalancer/strategy', { body: { strategy: name } });
     if (session.json) session.printBody(answer);
-    else session.print(`${textOf(fieldsOf(answer.body).strategy, name)}\n`);
+    else session.print(`${(await session.read('strategySet', answer)).strategy}\n`);
     if (previous === name) session.note(`Strategy is already ${name}.`);
     else if (previous !== null)
       session.note(`Strategy: ${previous} -> ${name}. Undo: gpuproxy lb-strategy ${previous}`);
@@ -54,9 +53,9 @@ export function build(command: Command): void {
     /** For the message only: a key that may not read must still be able to try the switch. */
     async function currentStrategy(): Promise<string | null> {
       try {
-        return textOf(fieldsOf((await session.client.call('GET', '/loadbalancer/strategy')).body).strategy);
+        return (await session.read('strategy', await session.client.call('GET', '/loadbalancer/strategy'))).strategy;
       } catch (error) {
-        if (options.dryRun === true) throw error;
+        if (options.dryRun === true || !(error instanceof CliError) || error.status === null) throw error;
         return null;
       }
     }

@@ -1,9 +1,7 @@
 import type { Command } from 'commander';
-import { suggest, watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
+import { repeatOf, suggest, withConnection, withExamples, withWatch } from '../command.ts';
 import { exitCodes, usageError } from '../exit.ts';
-import { fieldsOf, listOf, textOf } from '../fields.ts';
 import { type FilterOptions, filtersBody, offerColumns, providerWord, withFilters } from '../offer-options.ts';
-import { outputWidth, tableLines } from '../output.ts';
 import { openSession } from '../session.ts';
 import { show } from '../watch.ts';
 
@@ -25,25 +23,23 @@ export function build(command: Command): void {
     }
     const session = openSession(command);
     const query = filtersBody(provider === undefined ? options : { ...options, provider });
-    await show(session, watchSeconds(options.watch), async () => {
-      const { body } = await session.call('GET', '/gpu/instances', { query });
-      const answer = fieldsOf(body);
-      const offers = listOf(answer.instances);
-      for (const error of listOf(answer.errors)) {
-        session.note(
-          `warning: ${textOf(error.provider)}: ${textOf(error.message)}${error.stale_ms === null ? '' : ' (older offers shown)'}`,
-        );
+    await show(session, repeatOf(options), async () => {
+      const answer = await session.call('GET', '/gpu/instances', { query });
+      const { instances: offers, errors } = await session.read('offers', answer);
+      for (const { provider: name, message, stale_ms: age } of errors) {
+        session.note(`warning: ${name}: ${message}${age === null ? '' : ' (older offers shown)'}`);
       }
       if (offers.length === 0) {
         session.note('No offer matches. Loosen the filters, or look at "gpuproxy providers".');
         process.exitCode = exitCodes.nothing;
       } else process.exitCode = exitCodes.done;
-      const text = session.quiet
-        ? offers.map((offer) => `${textOf(offer.id)}\n`).join('')
-        : offers.length === 0
-          ? ''
-          : `${tableLines(offerColumns, offers, outputWidth()).join('\n')}\n`;
-      return { json: body, text };
+      return {
+        json: answer.body,
+        text() {
+          if (session.quiet) return offers.map((offer) => `${offer.id}\n`).join('');
+          return offers.length === 0 ? '' : session.table(offerColumns, offers);
+        },
+      };
     });
   });
 }

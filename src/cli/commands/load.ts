@@ -1,10 +1,10 @@
 import type { Command } from 'commander';
-import { suggest, watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
+import type { Answers } from '../answers.ts';
+import { repeatOf, suggest, withConnection, withExamples, withWatch } from '../command.ts';
 import { usageError } from '../exit.ts';
-import { type Fields, fieldsOf, listOf, numberOf, textOf } from '../fields.ts';
 import { nearest } from '../nearest.ts';
-import { type Column, outputWidth, tableLines } from '../output.ts';
-import { openSession } from '../session.ts';
+import type { Column } from '../output.ts';
+import { openSession, type Session } from '../session.ts';
 import { show } from '../watch.ts';
 
 const parts = ['server', 'provider'] as const;
@@ -27,41 +27,54 @@ export function build(command: Command): void {
       });
     }
     const session = openSession(command);
-    await show(session, watchSeconds(options.watch), async () => {
+    await show(session, repeatOf(options), async () => {
       const [loads, providers] = await Promise.all([
         part === 'provider' ? null : session.call('GET', '/loadbalancer/loads'),
         part === 'server' ? null : session.call('GET', '/providers'),
       ]);
-      const text = [loads && serverText(fieldsOf(loads.body)), providers && providerText(fieldsOf(providers.body))];
       return {
-        json: { ...fieldsOf(loads?.body), ...fieldsOf(providers?.body) },
-        text: text.filter((block) => block !== null).join('\n'),
+        json: loads === null || providers === null ? (loads ?? providers)?.body : merged(loads.body, providers.body),
+        async text() {
+          const blocks = [
+            loads && serverText(session, await session.read('loads', loads)),
+            providers && !session.quiet && providerText(session, await session.read('available', providers)),
+          ];
+          return blocks.filter((block) => typeof block === 'string').join('\n');
+        },
       };
     });
   });
 }
 
-export const loadColumns: readonly Column<Fields>[] = [
-  { title: 'INSTANCE', width: 11, value: (load) => textOf(load.instance_id), cut: true },
-  { title: 'PROVIDER', width: 8, value: (load) => textOf(load.provider) },
-  { title: 'ACTIVE', width: 6, value: (load) => textOf(load.active_connections) },
-  { title: 'TOTAL', width: 5, value: (load) => textOf(load.total_connections) },
-  { title: 'AVG RT', width: 7, value: (load) => textOf(load.avg_response_time) },
-  { title: 'WEIGHT', value: (load) => numberOf(load.weight)?.toFixed(2) ?? '-' },
-];
-
-function serverText(body: Fields): string {
-  const loads = Object.values(fieldsOf(body.loads)).map(fieldsOf);
-  const head = `Load Balancing Strategy: ${textOf(body.strategy)}\nTracked Instances: ${numberOf(body.count) ?? loads.length}\n`;
-  return `${head}\n${tableLines(loadColumns, loads, outputWidth()).join('\n')}\n`;
+/** Both bodies as one document: they share no field. */
+function merged(loads: unknown, providers: unknown): object {
+  return Object.assign({}, loads, providers);
 }
 
-function providerText(body: Fields): string {
-  const rows = listOf(body.providers)
+type Load = Answers['loads']['loads'][string];
+
+const columns: readonly Column<Load>[] = [
+  { title: 'INSTANCE', width: 11, value: (load) => load.instance_id, cut: true },
+  { title: 'PROVIDER', width: 8, value: (load) => load.provider },
+  { title: 'ACTIVE', width: 6, value: (load) => String(load.active_connections) },
+  { title: 'TOTAL', width: 5, value: (load) => String(load.total_connections) },
+  { title: 'AVG RT', width: 7, value: (load) => load.avg_response_time },
+  { title: 'WEIGHT', value: (load) => load.weight.toFixed(2), plain: (load) => load.weight },
+];
+
+function serverText(session: Session, { strategy, count, loads }: Answers['loads']): string {
+  const rows = Object.values(loads);
+  if (session.quiet) return rows.map((load) => `${load.instance_id}\n`).join('');
+  if (session.plain) return session.table(columns, rows);
+  return `Load Balancing Strategy: ${strategy}\nTracked Instances: ${count}\n\n${session.table(columns, rows)}`;
+}
+
+function providerText(session: Session, { providers, total_available: total }: Answers['available']): string {
+  const rows = providers
     // Servers that one already has are not for rent.
-    .filter((provider) => provider.provider !== 'static')
-    .map((provider) => [textOf(provider.provider), numberOf(provider.available) ?? 0] as const);
-  const total = numberOf(body.total_available) ?? rows.reduce((sum, [, available]) => sum + available, 0);
+    .filter(({ provider }) => provider !== 'static')
+    .map(({ provider, available }) => [provider as string, available] as const);
+  if (session.plain) return rows.map(([name, count]) => session.line(name, String(count))).join('');
   const width = Math.max(...['Total', ...rows.map(([name]) => name)].map((name) => name.length)) + 2;
   const lines = [...rows, ['Total', total] as const].map(
     ([name, count], i) =>

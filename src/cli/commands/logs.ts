@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
-import { suggest, watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
-import { fieldsOf, linesOf } from '../fields.ts';
+import { repeatOf, suggest, withConnection, withExamples, withWatch } from '../command.ts';
 import { callInstance } from '../fleet-call.ts';
 import { wholeFrom } from '../offer-options.ts';
 import { openSession } from '../session.ts';
+import { terminal } from '../terminal.ts';
 import { show } from '../watch.ts';
 
 export function build(command: Command): void {
@@ -14,13 +14,18 @@ export function build(command: Command): void {
   withExamples(command, [['gpuproxy logs vast-12345 --tail 20', 'the last 20 lines']]);
   command.action(async (id: string, options: { tail: number; watch?: number }) => {
     const session = openSession(command);
-    await show(session, watchSeconds(options.watch), async () => {
-      const { body } = await callInstance(session, 'GET', id, '/logs', {
+    await show(session, repeatOf(options), async () => {
+      const answer = await callInstance(session, 'GET', id, '/logs', {
         query: { tail: options.tail },
         timeoutMs: 60_000,
       });
-      const lines = linesOf(fieldsOf(body).lines);
-      return { json: body, text: lines.map((line) => `${process.stdout.isTTY ? printable(line) : line}\n`).join('') };
+      return {
+        json: answer.body,
+        async text() {
+          const { lines } = await session.read('logs', answer);
+          return lines.map((line) => `${terminal() === null ? line : printable(line)}\n`).join('');
+        },
+      };
     });
   });
 }

@@ -1,30 +1,33 @@
 import type { Command } from 'commander';
-import { watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
-import { type Fields, fieldsOf, listOf, numberOf, textOf } from '../fields.ts';
-import { type Column, duration, outputWidth, tableLines, usd } from '../output.ts';
-import { openSession } from '../session.ts';
+import type { Answers } from '../answers.ts';
+import { repeatOf, withConnection, withExamples, withWatch } from '../command.ts';
+import { type Column, duration, usd } from '../output.ts';
+import { openSession, type Session } from '../session.ts';
 import { show } from '../watch.ts';
 
-const columns: readonly Column<Fields>[] = [
-  { title: 'PROVIDER', width: 8, value: (row) => textOf(row.provider) },
-  { title: 'STATE', value: (row) => textOf(row.status) },
-  { title: 'AVAILABLE', value: (row) => textOf(row.available) },
+type Provider = Answers['providers']['providers'][number];
+
+const columns: readonly Column<Provider>[] = [
+  { title: 'PROVIDER', width: 8, value: (row) => row.provider },
+  { title: 'STATE', value: (row) => row.status },
+  { title: 'AVAILABLE', value: (row) => String(row.available) },
   {
     title: 'PRICE',
-    value: (row) =>
-      numberOf(row.min_price) === null ? '-' : `${usd(numberOf(row.min_price))} to ${usd(numberOf(row.max_price))}`,
+    value: (row) => (row.min_price === null ? '-' : `${usd(row.min_price)} to ${usd(row.max_price)}`),
+    plain: (row) => row.min_price,
   },
-  { title: 'RENTED', value: (row) => textOf(row.rented) },
-  { title: 'PER HOUR', value: (row) => usd(numberOf(row.price_per_hour)) },
-  { title: 'CREDIT', value: (row) => usd(numberOf(row.credit_usd)) },
+  { title: 'RENTED', value: (row) => String(row.rented) },
+  { title: 'PER HOUR', value: (row) => usd(row.price_per_hour), plain: (row) => row.price_per_hour },
+  { title: 'CREDIT', value: (row) => usd(row.credit_usd), plain: (row) => row.credit_usd },
   {
     title: 'LATENCY',
-    value: (row) => (numberOf(row.latency_ms) === null ? '-' : `${Math.round(numberOf(row.latency_ms)!)}ms`),
+    value: (row) => (row.latency_ms === null ? '-' : `${Math.round(row.latency_ms)}ms`),
+    plain: (row) => row.latency_ms,
   },
   {
     title: 'ASKED',
-    value: (row) =>
-      typeof row.refreshed_at === 'string' ? `${duration(Date.now() - Date.parse(row.refreshed_at))} ago` : '-',
+    value: (row) => (row.refreshed_at === null ? '-' : `${duration(Date.now() - Date.parse(row.refreshed_at))} ago`),
+    plain: (row) => row.refreshed_at,
   },
 ];
 
@@ -38,20 +41,27 @@ export function build(command: Command): void {
   ]);
   command.action(async (options: { watch?: number; refresh?: boolean }) => {
     const session = openSession(command);
-    await show(session, watchSeconds(options.watch), async () => {
-      const { body } =
+    await show(session, repeatOf(options), async () => {
+      const answer =
         options.refresh === true
           ? await session.call('POST', '/providers/refresh', { timeoutMs: 60_000 })
           : await session.call('GET', '/providers');
-      const providers = listOf(fieldsOf(body).providers);
-      const errors = providers
-        .filter((row) => row.status === 'error')
-        .map((row) => `${textOf(row.provider)}: ${textOf(fieldsOf(row.last_error).message)}\n`);
-      const text =
-        providers.length === 0
-          ? 'No provider is configured. Set VASTAI_API_KEY or IONET_API_KEY for the server.\n'
-          : `${tableLines(columns, providers, outputWidth()).join('\n')}\n${errors.length === 0 ? '' : `\n${errors.join('')}`}`;
-      return { json: body, text };
+      return {
+        json: answer.body,
+        text: async () => providersText(session, (await session.read('providers', answer)).providers),
+      };
     });
   });
+}
+
+function providersText(session: Session, providers: readonly Provider[]): string {
+  if (session.quiet) return providers.map((row) => `${row.provider}\n`).join('');
+  if (session.plain) return session.table(columns, providers);
+  if (providers.length === 0) {
+    return 'No provider is configured. Set VASTAI_API_KEY or IONET_API_KEY for the server.\n';
+  }
+  const errors = providers
+    .filter((row) => row.status === 'error')
+    .map((row) => `${row.provider}: ${row.last_error?.message ?? 'no answer'}\n`);
+  return `${session.table(columns, providers)}${errors.length === 0 ? '' : `\n${errors.join('')}`}`;
 }

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { suggest, withConnection, withExamples } from '../command.ts';
+import { confirmation, settle } from '../confirm.ts';
 import { CliError, exitCodes } from '../exit.ts';
-import { fieldsOf, listOf, numberOf, textOf } from '../fields.ts';
 import { nearest } from '../nearest.ts';
 import {
   type ConfigOptions,
@@ -13,9 +13,9 @@ import {
   providerWord,
   withInstanceConfig,
 } from '../offer-options.ts';
-import { table, usd } from '../output.ts';
+import { usd } from '../output.ts';
 import { callPaid } from '../paid-call.ts';
-import { confirm, notConfirmed, openSession, type Session } from '../session.ts';
+import { openSession, type Session } from '../session.ts';
 
 export function build(command: Command): void {
   command.argument('<provider>', 'vast.ai or io.net', providerWord).argument('<offer>', 'id of the offer, from "list"');
@@ -33,43 +33,45 @@ export function build(command: Command): void {
   command.action(
     async (provider: string, offer: string, options: ConfigOptions & Readonly<{ yes?: boolean; dryRun?: boolean }>) => {
       const session = openSession(command);
-      if (options.dryRun === true || (session.interactive && options.yes !== true)) {
+      const need = confirmation(session, { confirmed: options.yes === true, unasked: true });
+      if (options.dryRun === true || need !== 'none') {
         const found = await findOffer(session, provider, offer);
         if (options.dryRun === true) {
           if (session.json) session.printJson(found);
-          else session.print(table(offerColumns, [found]));
+          else session.print(session.table(offerColumns, [found]));
           return;
         }
         const { perHour, prepaid } = costOf(found, options);
         const price = costText(perHour, prepaid);
-        if (!(await confirm(`Rent ${gpuText(found.gpu_name, found.gpu_count)} for ${price}?`))) {
-          throw notConfirmed(`nothing was rented (it would cost ${price})`);
+        if (need !== 'none') {
+          await settle(need, {
+            question: `Rent ${gpuText(found.gpu_name, found.gpu_count)} for ${price}?`,
+            undone: `nothing was rented (it would cost ${price})`,
+            would: `spend ${price}`,
+          });
         }
       }
       const path = `/gpu/instances/${encodeURIComponent(provider)}/${encodeURIComponent(offer)}`;
       const answer = await callPaid(session, path, configBody(options), null);
-      const rented = fieldsOf(answer.body);
+      const { instance_id: id, contract_id: contract, price } = await session.read('rented', answer);
       if (session.json) session.printBody(answer);
-      else {
+      else
         session.print(
-          session.quiet
-            ? `${textOf(rented.instance_id)}\n`
-            : `${textOf(rented.instance_id)}  ${textOf(rented.contract_id)}  ${usd(numberOf(rented.price))}\n`,
+          session.quiet ? `${id}\n` : session.line(id, contract, session.plain ? String(price) : usd(price)),
         );
-      }
-      session.note(`Give it back: gpuproxy destroy ${textOf(rented.instance_id)}`);
+      session.note(`Give it back: gpuproxy destroy ${id}`);
     },
   );
 }
 
 async function findOffer(session: Session, provider: string, id: string) {
-  const { body } = await session.call('GET', '/gpu/instances', { query: { provider } });
-  const offers = listOf(fieldsOf(body).instances);
+  const answer = await session.call('GET', '/gpu/instances', { query: { provider } });
+  const { instances: offers } = await session.read('offers', answer);
   const found = offers.find((offer) => offer.id === id);
   if (found !== undefined) return found;
   const near = nearest(
     id,
-    offers.map((offer) => textOf(offer.id)),
+    offers.map((offer) => offer.id),
   );
   throw new CliError(
     exitCodes.nothing,

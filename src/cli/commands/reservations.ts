@@ -1,20 +1,35 @@
 import type { Command } from 'commander';
-import { defaultSubcommand, suggest, watchSeconds, withConnection, withExamples, withWatch } from '../command.ts';
+import type { Answers } from '../answers.ts';
+import type { Answer } from '../client.ts';
+import {
+  defaultSubcommand,
+  type RepeatOptions,
+  repeatOf,
+  suggest,
+  withConnection,
+  withExamples,
+  withUntil,
+  withWatch,
+} from '../command.ts';
+import { confirmation, settle } from '../confirm.ts';
 import { CliError, exitCodes } from '../exit.ts';
-import { type Fields, fieldsOf, linesOf, listOf, numberOf, textOf } from '../fields.ts';
+import { forSuggestion } from '../fleet-call.ts';
 import { nearest } from '../nearest.ts';
-import { type Column, counted, outputWidth, tableLines, usd } from '../output.ts';
-import { confirm, notConfirmed, openSession, type Session } from '../session.ts';
+import { type Column, counted, usd } from '../output.ts';
+import { readiness } from '../readiness.ts';
+import { openSession, type Session } from '../session.ts';
 import { show } from '../watch.ts';
 
-const columns: readonly Column<Fields>[] = [
-  { title: 'RESERVATION', width: 11, value: (row) => textOf(row.reservation_id), cut: true },
-  { title: 'STATE', width: 7, value: (row) => textOf(row.state) },
-  { title: 'GPUS', value: (row) => textOf(row.requested) },
-  { title: 'INSTANCES', value: (row) => String(linesOf(row.instances).length) },
-  { title: 'PER HOUR', value: (row) => usd(numberOf(row.price_per_hour)) },
-  { title: 'CREATED', value: (row) => textOf(row.created_at).replace(/\.\d+Z$/, 'Z') },
-  { title: 'BY', value: (row) => textOf(row.by), cut: true },
+type Reservation = Answers['reservation'];
+
+const columns: readonly Column<Reservation>[] = [
+  { title: 'RESERVATION', width: 11, value: (row) => row.reservation_id, cut: true },
+  { title: 'STATE', width: 7, value: (row) => row.state },
+  { title: 'GPUS', value: (row) => String(row.requested) },
+  { title: 'INSTANCES', value: (row) => String(row.instances.length) },
+  { title: 'PER HOUR', value: (row) => usd(row.price_per_hour), plain: (row) => row.price_per_hour },
+  { title: 'CREATED', value: (row) => row.created_at.replace(/\.\d+Z$/, 'Z') },
+  { title: 'BY', value: (row) => row.by, cut: true },
 ];
 
 export function build(command: Command): void {
@@ -24,32 +39,45 @@ export function build(command: Command): void {
   withExamples(command, [
     ['gpuproxy reservations', 'all of them'],
     ['gpuproxy reservations show <id>', 'one with its instances and errors'],
+    ['gpuproxy reservations show <id> --until ready --timeout 10m', 'wait until all of it takes requests'],
     ['gpuproxy reservations release <id>', 'destroy all that it rented'],
   ]);
   defaultSubcommand(command, 'list')
     .description('All reservations.')
     .action(async (_options: unknown, self: Command) => {
       const session = openSession(self);
-      await show(session, watchSeconds(self.optsWithGlobals<{ watch?: number }>().watch), async () => {
-        const { body } = await session.call('GET', '/reservations');
-        const rows = listOf(fieldsOf(body).reservations);
-        if (session.quiet) return { json: body, text: rows.map((row) => `${textOf(row.reservation_id)}\n`).join('') };
-        const text =
-          rows.length === 0 ? 'Nothing is reserved.\n' : `${tableLines(columns, rows, outputWidth()).join('\n')}\n`;
-        return { json: body, text };
+      await show(session, repeatOf(self.optsWithGlobals<RepeatOptions>()), async () => {
+        const answer = await session.call('GET', '/reservations');
+        return {
+          json: answer.body,
+          async text() {
+            const { reservations: rows } = await session.read('reservations', answer);
+            if (session.quiet) return rows.map((row) => `${row.reservation_id}\n`).join('');
+            return rows.length === 0 && !session.plain ? 'Nothing is reserved.\n' : session.table(columns, rows);
+          },
+        };
       });
     });
-  command
-    .command('show')
-    .description('One reservation.')
-    .argument('<id>', 'reservation')
-    .action(async (id: string, _options: unknown, self: Command) => {
-      const session = openSession(self);
-      await show(session, watchSeconds(self.optsWithGlobals<{ watch?: number }>().watch), async () => {
-        const { body } = await callReservation(session, 'GET', id);
-        return { json: body, text: oneText(fieldsOf(body)) };
-      });
+  const one = command.command('show').description('One reservation.').argument('<id>', 'reservation');
+  withUntil(one).action(async (id: string, _options: unknown, self: Command) => {
+    const session = openSession(self);
+    await show(session, repeatOf(self.optsWithGlobals<RepeatOptions>()), async () => {
+      const answer = await callReservation(session, 'GET', id);
+      return {
+        json: answer.body,
+        text: async () => oneText(session, await session.read('reservation', answer)),
+        async progress() {
+          const reservation = await session.read('reservation', answer);
+          const { upstreams } = await session.read('fleet', await session.call('GET', '/fleet'));
+          const far = readiness(reservation.instances, upstreams);
+          if (reservation.state === 'renting') return { ...far, reached: false, hopeless: null };
+          return ['failed', 'ended', 'releasing'].includes(reservation.state)
+            ? { ...far, reached: false, hopeless: `the reservation is ${reservation.state}` }
+            : far;
+        },
+      };
     });
+  });
   command
     .command('release')
     .description('Destroy all instances of a reservation.')
@@ -59,21 +87,26 @@ export function build(command: Command): void {
     .option('-n, --dry-run', 'show what would be destroyed, and destroy nothing')
     .action(async (id: string, options: { now?: boolean; yes?: boolean; dryRun?: boolean }, self: Command) => {
       const session = openSession(self);
-      if (options.dryRun === true || (session.interactive && options.yes !== true)) {
+      const need = confirmation(session, { confirmed: options.yes === true });
+      if (options.dryRun === true || need !== 'none') {
         const answer = await callReservation(session, 'GET', id);
-        const instances = linesOf(fieldsOf(answer.body).instances);
+        const { instances } = await session.read('reservation', answer);
         if (options.dryRun === true) {
           if (session.json) session.printBody(answer);
           else session.print(instances.map((instance) => `${instance}\n`).join(''));
           return;
         }
-        if (!(await confirm(`Destroy ${counted(instances.length, 'instance')} (${instances.join(', ')})?`))) {
-          throw notConfirmed('nothing was destroyed');
+        if (need !== 'none') {
+          const what = `${counted(instances.length, 'instance')} (${instances.join(', ')})`;
+          await settle(need, {
+            question: `Destroy ${what}?`,
+            undone: 'nothing was destroyed',
+            would: `destroy ${what}`,
+          });
         }
       }
       const answer = await callReservation(session, 'DELETE', id, { now: options.now });
-      const released = linesOf(fieldsOf(answer.body).released);
-      const failed = linesOf(fieldsOf(answer.body).failed);
+      const { released, failed } = await session.read('released', answer);
       if (session.json) session.printBody(answer);
       else if (session.quiet) session.print(released.map((instance) => `${instance}\n`).join(''));
       else
@@ -91,12 +124,7 @@ export function build(command: Command): void {
     });
 }
 
-async function callReservation(
-  session: Session,
-  method: 'GET' | 'DELETE',
-  id: string,
-  query = {},
-): ReturnType<Session['call']> {
+async function callReservation(session: Session, method: 'GET' | 'DELETE', id: string, query = {}): Promise<Answer> {
   try {
     return await session.call(method, `/reservations/${encodeURIComponent(id)}`, {
       query,
@@ -104,10 +132,10 @@ async function callReservation(
     });
   } catch (error) {
     if (!(error instanceof CliError) || error.status !== 404) throw error;
-    const known = await session.client
-      .call('GET', '/reservations')
-      .then(({ body }) => listOf(fieldsOf(body).reservations).map((row) => textOf(row.reservation_id)))
-      .catch(() => []);
+    const known = await forSuggestion(async () => {
+      const { reservations } = await session.read('reservations', await session.client.call('GET', '/reservations'));
+      return reservations.map((row) => row.reservation_id);
+    });
     const near = nearest(id, known);
     throw new CliError(
       exitCodes.failed,
@@ -118,9 +146,9 @@ async function callReservation(
   }
 }
 
-function oneText(row: Fields): string {
-  const errors = linesOf(row.errors).map((line) => `warning: ${line}\n`);
-  return `${tableLines(columns, [row], outputWidth()).join('\n')}\n${linesOf(row.instances)
-    .map((instance) => `  ${instance}\n`)
-    .join('')}${errors.join('')}`;
+function oneText(session: Session, row: Reservation): string {
+  if (session.quiet) return row.instances.map((instance) => `${instance}\n`).join('');
+  if (session.plain) return session.table(columns, [row]);
+  const errors = row.errors.map((line) => `warning: ${line}\n`);
+  return `${session.table(columns, [row])}${row.instances.map((instance) => `  ${instance}\n`).join('')}${errors.join('')}`;
 }

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
+import type { Answers } from '../answers.ts';
 import { withConnection, withExamples } from '../command.ts';
+import { confirmation, settle } from '../confirm.ts';
 import { CliError, exitCodes } from '../exit.ts';
-import { type Fields, fieldsOf, linesOf, listOf, numberOf, textOf } from '../fields.ts';
 import {
   type ConfigOptions,
   configBody,
@@ -17,9 +18,9 @@ import {
   withFilters,
   withInstanceConfig,
 } from '../offer-options.ts';
-import { type Column, counted, table, usd } from '../output.ts';
+import { type Column, counted, usd } from '../output.ts';
 import { callPaid } from '../paid-call.ts';
-import { confirm, notConfirmed, openSession, type Session } from '../session.ts';
+import { openSession, type Session } from '../session.ts';
 
 type ReserveOptions = FilterOptions &
   ConfigOptions &
@@ -51,65 +52,70 @@ export function build(command: Command): void {
       config: configBody(options),
       ...(options.allOrNothing === true ? { all_or_nothing: true } : {}),
     };
-    if (options.dryRun === true || (session.interactive && options.yes !== true)) {
-      const plan = await session.call('POST', '/gpu/instances/plan', { body });
-      const offers = listOf(fieldsOf(plan.body).instances);
+    const need = confirmation(session, { confirmed: options.yes === true, unasked: true });
+    if (options.dryRun === true || need !== 'none') {
+      const answer = await session.call('POST', '/gpu/instances/plan', { body });
+      const plan = await session.read('plan', answer);
       if (options.dryRun === true) {
-        if (session.json) session.printBody(plan);
-        else session.print(planText(fieldsOf(plan.body), session.quiet));
-        if (offers.length === 0) process.exitCode = exitCodes.nothing;
+        if (session.json) session.printBody(answer);
+        else session.print(planText(session, plan));
+        if (plan.instances.length === 0) process.exitCode = exitCodes.nothing;
         return;
       }
-      if (offers.length === 0) throw nothingToRent(linesOf(fieldsOf(plan.body).errors));
-      session.note(planText(fieldsOf(plan.body), false).trimEnd());
-      if (!(await confirm(`Rent ${counted(offers.length, 'instance')} for ${priceText(fieldsOf(plan.body))}?`))) {
-        throw notConfirmed(`nothing was rented (it would cost ${priceText(fieldsOf(plan.body))})`);
+      if (plan.instances.length === 0) throw nothingToRent(plan.errors);
+      if (need === 'ask') session.note(planText(session, plan).trimEnd());
+      if (need !== 'none') {
+        await settle(need, {
+          question: `Rent ${counted(plan.instances.length, 'instance')} for ${priceText(plan)}?`,
+          undone: `nothing was rented (it would cost ${priceText(plan)})`,
+          would: `spend ${priceText(plan)}`,
+        });
       }
     }
     const answer = await callPaid(session, '/gpu/instances/reserve', body, options.idempotencyKey ?? randomUUID());
+    const reserved = await session.read('reserved', answer);
     if (session.json) session.printBody(answer);
-    else session.print(reservedText(fieldsOf(answer.body), session.quiet));
-    outcome(session, fieldsOf(answer.body));
+    else session.print(reservedText(session, reserved));
+    outcome(session, reserved);
   });
 }
 
-export const reservedColumns: readonly Column<Fields>[] = [
-  { title: 'INSTANCE', width: 11, value: (item) => textOf(item.instance_id), cut: true },
-  { title: 'CONTRACT', width: 8, value: (item) => textOf(item.contract_id), cut: true },
-  { title: 'PROVIDER', width: 8, value: (item) => textOf(item.provider) },
+const reservedColumns: readonly Column<Answers['reserved']['reserved'][number]>[] = [
+  { title: 'INSTANCE', width: 11, value: (item) => item.instance_id, cut: true },
+  { title: 'CONTRACT', width: 8, value: (item) => item.contract_id, cut: true },
+  { title: 'PROVIDER', width: 8, value: (item) => item.provider },
   { title: 'GPU', width: 10, value: (item) => gpuText(item.gpu_model, item.gpu_count), cut: true },
-  { title: 'VRAM', width: 4, value: (item) => vramText(item.vram) },
-  { title: 'PRICE', value: (item) => usd(numberOf(item.price)) },
+  { title: 'VRAM', width: 4, value: (item) => vramText(item.vram), plain: (item) => item.vram },
+  { title: 'PRICE', value: (item) => usd(item.price), plain: (item) => item.price },
 ];
 
-function reservedText(answer: Fields, quiet: boolean): string {
-  const items = listOf(answer.reserved);
-  if (quiet) return items.map((item) => `${textOf(item.instance_id)}\n`).join('');
-  const head = `Reserved ${textOf(answer.count)} GPUs (requested: ${textOf(answer.requested)})\n`;
-  return items.length === 0 ? head : head + table(reservedColumns, items);
+function reservedText(session: Session, { reserved, count, requested }: Answers['reserved']): string {
+  if (session.quiet) return reserved.map((item) => `${item.instance_id}\n`).join('');
+  if (session.plain) return session.table(reservedColumns, reserved);
+  const head = `Reserved ${count} GPUs (requested: ${requested})\n`;
+  return reserved.length === 0 ? head : head + session.table(reservedColumns, reserved);
 }
 
-function outcome(session: Session, answer: Fields): void {
-  const count = numberOf(answer.count) ?? 0;
-  const requested = numberOf(answer.requested) ?? count;
-  for (const line of linesOf(answer.errors)) session.note(`warning: ${line}`);
-  if (count === 0)
+function outcome(session: Session, { count, requested, errors, reservation_id: id }: Answers['reserved']): void {
+  for (const line of errors) session.note(`warning: ${line}`);
+  if (count === 0) {
     throw new CliError(exitCodes.nothing, 'nothing_available', 'nothing was reserved', {
       hint: 'look at "gpuproxy list"',
     });
+  }
   if (count < requested) process.exitCode = exitCodes.partly;
-  const id = textOf(answer.reservation_id, '');
-  if (id !== '') session.note(`Reservation ${id}. Give it back: gpuproxy reservations release ${id}`);
+  if (id !== undefined) session.note(`Reservation ${id}. Give it back: gpuproxy reservations release ${id}`);
 }
 
-function planText(plan: Fields, quiet: boolean): string {
-  const offers = listOf(plan.instances);
-  if (quiet) return offers.map((offer) => `${textOf(offer.id)}\n`).join('');
-  const head = `Would reserve ${textOf(plan.count)} GPUs (requested: ${textOf(plan.requested)}) for ${priceText(plan)}\n`;
-  const errors = linesOf(plan.errors).map((line) => `warning: ${line}\n`);
-  return head + (offers.length === 0 ? '' : table(offerColumns, offers)) + errors.join('');
+function planText(session: Session, plan: Answers['plan']): string {
+  const { instances, count, requested, errors } = plan;
+  if (session.quiet) return instances.map((offer) => `${offer.id}\n`).join('');
+  if (session.plain) return session.table(offerColumns, instances);
+  const head = `Would reserve ${count} GPUs (requested: ${requested}) for ${priceText(plan)}\n`;
+  const warnings = errors.map((line) => `warning: ${line}\n`);
+  return head + (instances.length === 0 ? '' : session.table(offerColumns, instances)) + warnings.join('');
 }
 
-function priceText(plan: Fields): string {
-  return costText(numberOf(plan.price_per_hour), numberOf(plan.prepaid_usd));
+function priceText(plan: Answers['plan']): string {
+  return costText(plan.price_per_hour, plan.prepaid_usd);
 }

@@ -1,6 +1,5 @@
 import type { Command } from 'commander';
 import { suggest, withConnection, withExamples } from '../command.ts';
-import { fieldsOf, textOf } from '../fields.ts';
 import { callInstance, forEachId } from '../fleet-call.ts';
 import { openSession } from '../session.ts';
 
@@ -14,7 +13,10 @@ export function build(command: Command): void {
     await forEachId(ids, async (id) => {
       const answer = await callInstance(session, 'POST', id, '/resume');
       if (session.json) session.printBody(answer);
-      else session.print(session.quiet ? `${id}\n` : `${id}  ${textOf(fieldsOf(answer.body).state)}\n`);
+      else {
+        const { state } = await session.read('upstream', answer);
+        session.print(session.quiet ? `${id}\n` : session.line(id, state));
+      }
     });
   });
 }

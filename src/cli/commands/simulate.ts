@@ -13,13 +13,13 @@ import {
 } from '../../core/fleet-model.ts';
 import { createRandom } from '../../core/random.ts';
 import type { FinishedRequest } from '../../core/report.ts';
+import type { Answers } from '../answers.ts';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { CliError, exitCodes, usageError } from '../exit.ts';
-import { type Fields, fieldsOf, listOf, numberOf, textOf } from '../fields.ts';
 import { modelFleetHelp, readModelFleet } from '../model-fleet.ts';
 import { nearest } from '../nearest.ts';
 import { wholeFrom } from '../offer-options.ts';
-import { type Column, counted, table } from '../output.ts';
+import { type Column, counted } from '../output.ts';
 import { openSession, type Session } from '../session.ts';
 
 /** What a strategy did: whole response times, waiting included, of the requests that were answered. */
@@ -81,7 +81,7 @@ export function build(command: Command): void {
     if (options.live === true) {
       const results = await replayed(session, options.strategy);
       if (session.json) session.printJson({ live: true, results });
-      else session.print(`${table(columns, results)}\n${summary(results)}`);
+      else session.print(resultsText(session, results, []));
       return;
     }
     const upstreams = options.fleet === 'demo' ? demoModelFleet : readModelFleet(options.fleet);
@@ -90,7 +90,7 @@ export function build(command: Command): void {
     if (session.json) session.printJson({ live: false, fleet, load, requests, seed, results });
     else {
       const what = `${requests.toLocaleString('en')} requests at ${percent(load)} of what ${fleet} (${counted(upstreams.length, 'instance')}) can do, seed ${seed}.`;
-      session.print(`${table(columns, results)}\n${what}\n${summary(results)}`);
+      session.print(resultsText(session, results, [what]));
     }
   });
 }
@@ -105,6 +105,12 @@ const columns: readonly Column<Result>[] = [
   { title: 'HOTTEST', value: (row) => greatestText(row.shares), cut: true },
   { title: 'BUSIEST', value: (row) => greatestText(row.loads), cut: true },
 ];
+
+function resultsText(session: Session, results: readonly Result[], about: readonly string[]): string {
+  if (session.quiet) return results.map((row) => `${row.strategy}\n`).join('');
+  if (session.plain) return session.table(columns, results);
+  return `${session.table(columns, results)}\n${about.map((line) => `${line}\n`).join('')}${summary(results)}`;
+}
 
 /** What the columns mean, and what to make of them. */
 function summary(results: readonly Result[]): string {
@@ -203,10 +209,10 @@ async function replayed(session: Session, strategies: readonly StrategyName[]): 
     session.call('GET', '/fleet'),
     session.call('GET', '/requests', { query: { limit: 1000 } }),
   ]);
-  const upstreams = listOf(fieldsOf(fleet.body).upstreams)
-    .filter((row) => row.eligible === true)
-    .map((row) => ({ id: textOf(row.instance_id), weight: numberOf(row.weight) ?? 1 }));
-  const requests = listOf(fieldsOf(recent.body).requests).map(finishedRequest);
+  const upstreams = (await session.read('fleet', fleet)).upstreams
+    .filter((row) => row.eligible)
+    .map((row) => ({ id: row.instance_id, weight: row.weight }));
+  const requests = (await session.read('requests', recent)).requests.map(finishedRequest);
   return strategies.map((strategy) => {
     const result = replay(requests, upstreams, strategy);
     if (result === null) {
@@ -219,20 +225,20 @@ async function replayed(session: Session, strategies: readonly StrategyName[]): 
   });
 }
 
-function finishedRequest(row: Fields): FinishedRequest {
+function finishedRequest(row: Answers['requests']['requests'][number]): FinishedRequest {
   return {
-    at: Date.parse(textOf(row.at)),
-    id: textOf(row.id),
-    method: textOf(row.method),
-    path: textOf(row.path),
-    status: numberOf(row.status) ?? 0,
-    cause: textOf(row.cause),
-    instance: typeof row.instance_id === 'string' ? row.instance_id : null,
-    attempts: numberOf(row.attempts) ?? 1,
-    queueMs: numberOf(row.queue_ms) ?? 0,
-    ttfbMs: numberOf(row.ttfb_ms),
-    totalMs: numberOf(row.total_ms) ?? 0,
-    bytesOut: numberOf(row.bytes_out) ?? 0,
-    model: null,
+    at: Date.parse(row.at),
+    id: row.id,
+    method: row.method,
+    path: row.path,
+    status: row.status,
+    cause: row.cause,
+    instance: row.instance_id,
+    attempts: row.attempts,
+    queueMs: row.queue_ms,
+    ttfbMs: row.ttfb_ms,
+    totalMs: row.total_ms,
+    bytesOut: row.bytes_out,
+    model: row.model,
   };
 }

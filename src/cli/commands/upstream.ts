@@ -1,7 +1,6 @@
 import type { Command } from 'commander';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { CliError, usageError } from '../exit.ts';
-import { fieldsOf, textOf } from '../fields.ts';
 import { instanceIds } from '../fleet-call.ts';
 import { nearest } from '../nearest.ts';
 import { openSession } from '../session.ts';
@@ -28,14 +27,11 @@ export function build(command: Command): void {
       const session = openSession(self);
       const body = options.name === undefined ? { url } : { url, name: options.name };
       const answer = await session.call('POST', '/upstreams', { body });
-      const upstream = fieldsOf(answer.body);
       if (session.json) session.printBody(answer);
-      else
-        session.print(
-          session.quiet
-            ? `${textOf(upstream.instance_id)}\n`
-            : `${textOf(upstream.instance_id)}  ${textOf(upstream.state)}\n`,
-        );
+      else {
+        const { instance_id: id, state } = await session.read('upstream', answer);
+        session.print(session.quiet ? `${id}\n` : session.line(id, state));
+      }
     });
   command
     .command('remove')
@@ -47,7 +43,7 @@ export function build(command: Command): void {
         await session.call('DELETE', `/upstreams/${encodeURIComponent(id)}`);
       } catch (error) {
         if (!(error instanceof CliError) || error.status !== 404) throw error;
-        const near = nearest(id, await instanceIds(session).catch(() => []));
+        const near = nearest(id, await instanceIds(session));
         throw new CliError(
           error.exitCode,
           error.code,
@@ -56,6 +52,6 @@ export function build(command: Command): void {
         );
       }
       if (session.json) session.printJson(null);
-      else session.print(session.quiet ? `${id}\n` : `${id}  removed\n`);
+      else session.print(session.quiet ? `${id}\n` : session.line(id, 'removed'));
     });
 }

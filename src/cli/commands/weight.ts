@@ -1,7 +1,6 @@
 import type { Command } from 'commander';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { usageError } from '../exit.ts';
-import { fieldsOf, numberOf, textOf } from '../fields.ts';
 import { callInstance } from '../fleet-call.ts';
 import { openSession } from '../session.ts';
 
@@ -28,9 +27,10 @@ export function build(command: Command): void {
       options.dryRun === true
         ? await callInstance(session, 'GET', id, '')
         : await callInstance(session, 'PUT', id, '/weight', { body: { weight } });
-    const upstream = fieldsOf(answer.body);
+    const upstream = await session.read('upstream', answer);
     if (session.json) session.printBody(answer);
-    else session.print(`${id}  ${numberOf(upstream.weight)?.toFixed(2) ?? '-'}  ${textOf(upstream.weight_source)}\n`);
+    else
+      session.print(session.quiet ? `${id}\n` : session.line(id, upstream.weight.toFixed(2), upstream.weight_source));
     if (options.dryRun === true) session.note(`It would become ${weight ?? 'that of the formula'}.`);
   });
 }
