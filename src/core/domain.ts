@@ -116,6 +116,8 @@ export type Lifecycle =
   | Readonly<{ phase: 'reserving'; at: number }>
   | Readonly<{ phase: 'booting'; at: number; detail: string | null }>
   | Readonly<{ phase: 'running'; at: number; origin: string }>
+  /** It exists and does not run: outbid, stopped by hand, or failed. */
+  | Readonly<{ phase: 'halted'; at: number; cause: 'outbid' | 'stopped' | 'failed'; detail: string | null }>
   | Readonly<{ phase: 'destroying'; at: number; detail: string | null }>
   | Readonly<{ phase: 'ended'; at: number; reason: string }>;
 

@@ -128,7 +128,7 @@ export type UpstreamView = Readonly<{
   health: Health;
   /** Derived from the three facts and the ceiling: may it get a request now? */
   eligible: boolean;
-  /** One word for people: RESERVING BOOT PROBE OK SLOW PROBATION BACKOFF DOWN DRAIN DESTROYING ENDED. */
+  /** One word for people: RESERVING BOOT PROBE OK SLOW PROBATION BACKOFF DOWN OUTBID STOPPED FAILED DRAIN DESTROYING ENDED. */
   state: string;
   /** Why it is in that state, one line; empty when all is well. */
   reason: string;

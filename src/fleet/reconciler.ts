@@ -319,16 +319,16 @@ export function createReconciler(parts: {
   };
 
   const unsettled = (provider: ProviderName): boolean =>
-    records
-      .all()
-      .some(
-        (record) =>
-          record.provider === provider &&
-          record.rental !== null &&
-          (record.lifecycle.phase === 'booting' ||
-            record.lifecycle.phase === 'reserving' ||
-            record.lifecycle.phase === 'destroying'),
-      );
+    records.all().some(
+      (record) =>
+        record.provider === provider &&
+        record.rental !== null &&
+        (record.lifecycle.phase === 'booting' ||
+          // One that failed before it ran is given back soon.
+          (record.lifecycle.phase === 'halted' && record.lifecycle.cause === 'failed' && !record.rental.ran) ||
+          record.lifecycle.phase === 'reserving' ||
+          record.lifecycle.phase === 'destroying'),
+    );
 
   const schedule = (state: State) => {
     if (!running) return;

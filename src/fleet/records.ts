@@ -281,36 +281,25 @@ export function createRecords(parts: RecordParts): FleetRecords {
       }
       if (record.rental?.state !== 'rented') return;
       if (runs && instance.origin !== null) {
+        if (record.lifecycle.phase === 'halted') {
+          const message = `${record.id} runs again at ${record.provider}`;
+          events.emit({ level: 'info', kind: 'rental', subject: record.id, message });
+        }
         if (record.lifecycle.phase !== 'running' || record.origin !== instance.origin) {
           run(record, instance.origin);
           changed();
         }
         return;
       }
-      const detail =
-        instance.phase === 'stopped'
-          ? `stopped at the provider${instance.outbid ? ': outbid' : ''}`
-          : instance.phase === 'failed'
-            ? `failed at the provider${instance.detail === null ? '' : `: ${instance.detail}`}`
-            : instance.detail;
-      if (record.lifecycle.phase === 'running') {
-        record.lifecycle = { phase: 'booting', at: now, detail };
-        halt(record);
-        events.emit({
-          level: 'warn',
-          kind: 'rental',
-          subject: record.id,
-          message: `${record.id} no longer runs: ${detail ?? instance.phase}`,
-        });
-        changed();
-      } else if (record.lifecycle.phase !== 'booting' || record.lifecycle.detail !== detail) {
-        record.lifecycle = {
-          phase: 'booting',
-          at: record.lifecycle.phase === 'booting' ? record.lifecycle.at : now,
-          detail,
-        };
-        changed();
-      }
+      const before = record.lifecycle;
+      const next = notRunning(instance, now);
+      const same = before.phase === next.phase && causeOf(before) === causeOf(next);
+      if (same && 'detail' in before && before.detail === next.detail) return;
+      record.lifecycle = same ? { ...next, at: before.at } : next;
+      if (before.phase === 'running') halt(record);
+      changed();
+      const event = same ? null : changeOf(record, before, next);
+      if (event !== null) events.emit({ ...event, kind: 'rental', subject: record.id });
     },
     destroying(record, reason, contract) {
       const rental = rentalOf(record);
@@ -446,6 +435,38 @@ export function createRecords(parts: RecordParts): FleetRecords {
     }
   }
   return self;
+}
+
+type NotRunning = Extract<Lifecycle, { phase: 'booting' | 'halted' }>;
+
+const outbidHope = 'it runs again by itself when its bid wins; until then its disk alone is billed';
+
+function notRunning({ phase, outbid, detail }: ProviderInstance, at: number): NotRunning {
+  if (phase !== 'stopped' && phase !== 'failed') return { phase: 'booting', at, detail };
+  if (outbid) return { phase: 'halted', at, cause: 'outbid', detail: `somebody bids more; ${outbidHope}` };
+  const words = detail === null ? '' : `: ${detail}`;
+  return { phase: 'halted', at, cause: phase, detail: `${phase} at the provider${words}` };
+}
+
+function causeOf(lifecycle: Lifecycle): string | null {
+  return lifecycle.phase === 'halted' ? lifecycle.cause : null;
+}
+
+/** What is told when an instance stops running, or starts again; null when nobody needs to know. */
+function changeOf(
+  { id, provider }: FleetRecord,
+  before: Lifecycle,
+  next: NotRunning,
+): { level: 'info' | 'warn'; message: string } | null {
+  const ran = before.phase === 'running';
+  if (next.phase === 'booting') {
+    if (ran) return { level: 'warn', message: `${id} no longer runs: ${next.detail ?? 'it boots again'}` };
+    return before.phase === 'halted' ? { level: 'info', message: `${id} starts again at ${provider}` } : null;
+  }
+  if (next.cause === 'outbid') return { level: 'warn', message: `${id} was outbid at ${provider}: ${outbidHope}` };
+  // A failure before it ran is told by whoever decides what becomes of it.
+  if (next.cause === 'failed' && !ran) return null;
+  return { level: 'warn', message: `${id} ${ran ? 'no longer runs' : 'does not run'}: ${next.detail ?? next.cause}` };
 }
 
 function sameList(a: readonly string[] | null, b: readonly string[] | null): boolean {

@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Offer, OfferFilter, ProviderName, RentResult, RentSpec } from '../core/domain.ts';
 import type { LoadTable } from '../core/load-table.ts';
-import { chooseOffers, type ProviderLoad } from '../core/offers.ts';
+import { chooseOffers, type ProviderLoad, usdPerHourWith } from '../core/offers.ts';
 import { type Provider, ProviderError } from '../providers/provider.ts';
 import {
   AppError,
@@ -132,7 +132,7 @@ export function createReserver(parts: ReserveParts): Reserver {
   // --- choosing ---
 
   const usdPerHourOf = (offer: Offer, config: InstanceConfig): number =>
-    config.maxBidUsdPerHour === undefined ? offer.usdPerHour : config.maxBidUsdPerHour;
+    usdPerHourWith(offer, config.diskGb ?? parts.defaults.diskGb, config.maxBidUsdPerHour ?? null);
   const hoursOf = (offer: Offer, config: InstanceConfig): number => config.durationHours ?? offer.prepaidHours ?? 1;
   const prepaidUsdOf = (offer: Offer, config: InstanceConfig): number =>
     offer.prepaidHours === null ? 0 : usdPerHourOf(offer, config) * hoursOf(offer, config);
@@ -161,6 +161,7 @@ export function createReserver(parts: ReserveParts): Reserver {
     config.maxBidUsdPerHour === undefined ? filter : { ...filter, maxUsdPerHour: undefined };
   const suits = (offer: Offer, group: Group): boolean => {
     if (group.offerId !== null && offer.id !== group.offerId) return false;
+    if (usdPerHourOf(offer, group.config) > (group.filter.maxUsdPerHour ?? Number.POSITIVE_INFINITY)) return false;
     const bid = group.config.maxBidUsdPerHour;
     if (bid === undefined) return true;
     return offer.minBidUsdPerHour !== null && offer.minBidUsdPerHour <= bid;

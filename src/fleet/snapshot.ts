@@ -136,6 +136,8 @@ function stateOf(record: FleetRecord, row: LoadRow | null, health: Health): { st
         : { state: 'RESERVING', reason: 'renting' };
     case 'booting':
       return { state: 'BOOT', reason: lifecycle.detail ?? '' };
+    case 'halted':
+      return { state: lifecycle.cause.toUpperCase(), reason: lifecycle.detail ?? '' };
     case 'running':
       break;
   }

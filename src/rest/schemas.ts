@@ -334,11 +334,13 @@ export const upstream = z
     provider: providerName,
     contract_id: z.string().nullable(),
     reservation_id: z.string().nullable(),
-    state: z.string().meta({ description: 'One word: BOOT PROBE OK SLOW PROBATION BACKOFF DOWN DRAIN …' }),
+    state: z
+      .string()
+      .meta({ description: 'One word: BOOT PROBE OK SLOW PROBATION BACKOFF DOWN OUTBID STOPPED FAILED DRAIN …' }),
     reason: z.string(),
     eligible: z.boolean(),
     lifecycle: z.strictObject({
-      phase: z.enum(['reserving', 'booting', 'running', 'destroying', 'ended']),
+      phase: z.enum(['reserving', 'booting', 'running', 'halted', 'destroying', 'ended']),
       since: instant,
       detail: z.string().nullable(),
     }),
@@ -539,6 +541,12 @@ const lifecycleState = z.discriminatedUnion('phase', [
   z.strictObject({ phase: z.literal('reserving'), at: wall }),
   z.strictObject({ phase: z.literal('booting'), at: wall, detail: nullableText }),
   z.strictObject({ phase: z.literal('running'), at: wall, origin: z.string() }),
+  z.strictObject({
+    phase: z.literal('halted'),
+    at: wall,
+    cause: z.enum(['outbid', 'stopped', 'failed']),
+    detail: nullableText,
+  }),
   z.strictObject({ phase: z.literal('destroying'), at: wall, detail: nullableText }),
   z.strictObject({ phase: z.literal('ended'), at: wall, reason: z.string() }),
 ]);

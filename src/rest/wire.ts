@@ -174,7 +174,7 @@ export function upstreamWire(view: UpstreamView): z.output<typeof schemas.upstre
       phase: lifecycle.phase,
       since: instantText(lifecycle.at),
       detail:
-        lifecycle.phase === 'booting' || lifecycle.phase === 'destroying'
+        lifecycle.phase === 'booting' || lifecycle.phase === 'halted' || lifecycle.phase === 'destroying'
           ? lifecycle.detail
           : lifecycle.phase === 'ended'
             ? lifecycle.reason

@@ -80,6 +80,8 @@ export function stateStyle(state: string): Style {
     case 'PROBATION':
     case 'BACKOFF':
     case 'DRAIN':
+    case 'OUTBID':
+    case 'STOPPED':
       return 'warn';
     case 'DOWN':
     case 'FAILED':
@@ -96,6 +98,9 @@ export function stateStyle(state: string): Style {
 
 const stateOrder = [
   'DOWN',
+  'FAILED',
+  'OUTBID',
+  'STOPPED',
   'DESTROYING',
   'BACKOFF',
   'SLOW',

@@ -50,7 +50,21 @@ type Spoken = Readonly<{
 /** A question that the next line answers; anything but one of the answers cancels. */
 type Question = Readonly<{ answers: ReadonlyMap<string, () => Promise<string>> }>;
 
-const severity = ['DOWN', 'DESTROYING', 'BACKOFF', 'SLOW', 'PROBATION', 'DRAIN', 'RESERVING', 'BOOT', 'PROBE', 'OK'];
+const severity = [
+  'DOWN',
+  'FAILED',
+  'OUTBID',
+  'STOPPED',
+  'DESTROYING',
+  'BACKOFF',
+  'SLOW',
+  'PROBATION',
+  'DRAIN',
+  'RESERVING',
+  'BOOT',
+  'PROBE',
+  'OK',
+];
 /** Longer than on the screen: what was done must first be heard. */
 const undoMs = 60_000;
 

@@ -62,7 +62,7 @@ test('an instance that stops at the provider leaves rotation and is not billed m
   await state('stopped');
   const view = await until('out of rotation', () => {
     const found = app.state.get().upstreams.find((item) => item.id === id);
-    return found?.state === 'BOOT' && !found.eligible ? found : null;
+    return found?.state === 'STOPPED' && !found.eligible ? found : null;
   });
   expect(view.reason).toContain('stopped');
   await state('running');

@@ -302,7 +302,10 @@ function stateLines(row: UpstreamView, view: View): Line[] {
   return [
     [
       span(' provider says ', 'dim'),
-      span(fitText(lifecycle.phase, 11), lifecycle.phase === 'running' ? 'good' : 'busy'),
+      span(
+        fitText(lifecycle.phase, 11),
+        lifecycle.phase === 'running' ? 'good' : lifecycle.phase === 'halted' ? 'warn' : 'busy',
+      ),
       outside(lifecycleNote, 'dim'),
     ],
     [

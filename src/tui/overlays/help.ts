@@ -63,7 +63,7 @@ export function createHelp(dashboard: Dashboard): Overlay {
           : [
               span('/', 'key'),
               span(' searches; states: ', 'dim'),
-              span('BOOT PROBE OK SLOW PROBATION BACKOFF DOWN DRAIN', 'dim'),
+              span('BOOT PROBE OK SLOW PROBATION BACKOFF DOWN OUTBID STOPPED FAILED DRAIN', 'dim'),
             ],
         ...all.slice(top, top + room),
         ...(more > 0 ? [[span(`${more} more lines: j or PgDn`, 'dim')] as Line] : []),

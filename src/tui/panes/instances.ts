@@ -27,7 +27,7 @@ export const instancesPane: Pane = {
   },
   tab: (view) => ({
     text: String(view.snapshot.upstreams.length),
-    alarm: view.snapshot.upstreams.some((row) => row.state === 'DOWN'),
+    alarm: view.snapshot.upstreams.some((row) => row.state === 'DOWN' || row.state === 'FAILED'),
   }),
   body: (view, width, height, focused) => {
     if (view.snapshot.upstreams.length === 0) return emptyFleet(view, width);
