@@ -552,6 +552,25 @@ describe('quitting', () => {
     }
   });
 
+  test('while real GPUs are being rented asks once more; on a simulated fleet it does not', () => {
+    for (const simulated of [false, true]) {
+      let quits = 0;
+      const app = createFakeApp();
+      app.show((snapshot) => ({
+        ...snapshot,
+        mode: { ...snapshot.mode, simulated },
+        reservations: snapshot.reservations.map((item) => ({ ...item, state: 'renting' as const })),
+      }));
+      const { press, screen } = start({ app, onQuit: () => (quits += 1) });
+      press('q');
+      expect(quits).toBe(simulated ? 1 : 0);
+      if (simulated) continue;
+      expect(screen()).toContain('goes on being paid: q again to quit');
+      press('q');
+      expect(quits).toBe(1);
+    }
+  });
+
   test('is asked for by q and by Ctrl-C, and closes a dialog first', () => {
     let quits = 0;
     const { dashboard, press } = start({ onQuit: () => (quits += 1) });
@@ -562,6 +581,19 @@ describe('quitting', () => {
     press('ctrl-c');
     expect(quits).toBe(2);
   });
+});
+
+test('a message runs out and an undo counts down while the picture is frozen', async () => {
+  const { app, dashboard, press, screen } = start();
+  press('d');
+  await settle();
+  press('p');
+  expect(screen()).toContain('u undo (10 s)');
+  app.tick(4000);
+  await vi.waitFor(() => expect(screen()).toContain('u undo (6 s)'), { timeout: 5000 });
+  app.tick(7000);
+  await vi.waitFor(() => expect(screen()).not.toContain('undo ('), { timeout: 5000 });
+  expect(dashboard.view().pausedAt).not.toBeNull();
 });
 
 test('preferences are kept, and what cannot be understood falls back', () => {
@@ -615,4 +647,11 @@ test('offers can be browsed, filtered and rented with a confirmation', async () 
   press('up', 'enter');
   await settle();
   expect(callsOf(app, 'rentOffer').length).toBe(1);
+  // y says yes to the question, whatever is under the cursor.
+  press('enter', 'y');
+  expect(callsOf(app, 'rentOffer').length).toBe(1);
+  app.tick(400);
+  press('y');
+  await settle();
+  expect(callsOf(app, 'rentOffer').length).toBe(2);
 });
