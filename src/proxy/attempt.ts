@@ -138,6 +138,12 @@ export class Attempt implements Dispatcher.DispatchHandler {
     this.settle(this.#ending, this.#retryAfterMs);
   }
 
+  /** Sends the head of the answer on its own, unless bytes of its body are here too. */
+  flushSoon(): void {
+    if (this.#connection === null) process.nextTick(flushHead, this.#exchange);
+    else this.#connection.flushSoon(this.#exchange);
+  }
+
   /** The client takes bytes again. */
   resume(): void {
     if (!this.paused) return;
@@ -214,7 +220,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
     this.#connection = null;
     this.#controller = null;
     this.paused = false;
-    if (connection !== null) this.upstream.pool.release(connection);
+    connection?.release();
     if (this.over) return;
     if (this.firstByteAt === null) this.#firstByte();
     this.complete();
@@ -285,6 +291,10 @@ export class Attempt implements Dispatcher.DispatchHandler {
     this.firstByteAt = this.#exchange.plane.now();
     this.lease.firstByte(this.firstByteAt);
   }
+}
+
+function flushHead(exchange: Exchange): void {
+  exchange.flushHead();
 }
 
 function cut(controller: Controller | null): void {

@@ -336,7 +336,7 @@ export class Exchange implements Waiting {
     this.#chunkedAnswer = chunked;
     this.#answerLength = bodiless ? -1 : contentLength;
     // With the first bytes of the body if they are here already, alone if they are not.
-    process.nextTick(flushHead, this);
+    attempt.flushSoon();
     return true;
   }
 
@@ -685,10 +685,6 @@ function tellsUsage(head: AnswerHead): boolean {
   return (
     type !== null && !head.encoded && (type.startsWith('application/json') || type.startsWith('text/event-stream'))
   );
-}
-
-function flushHead(exchange: Exchange): void {
-  exchange.flushHead();
 }
 
 function destroySocket(socket: Socket): void {

@@ -21,6 +21,14 @@ const onread = {
   },
 };
 
+type Flushed = Readonly<{ flushHead: () => void }>;
+
+/** Whom a connection tells about itself. */
+type Owner = Readonly<{
+  onFree: (connection: UpstreamConnection) => void;
+  onClosed: (connection: UpstreamConnection) => void;
+}>;
+
 /** A connection to an upstream: an undici client of its own, one request at a time. */
 export class UpstreamConnection {
   readonly client: Client;
@@ -30,21 +38,23 @@ export class UpstreamConnection {
   awaiting = false;
   idle = false;
   closed = false;
+  /** Called once after the read at hand, if there is one, when all that it brought is dealt with. */
+  unflushed: Flushed | null = null;
   readonly #fed: boolean;
-  readonly #onClosed: (connection: UpstreamConnection) => void;
+  readonly #owner: Owner;
+  /** undici is at work on what a read has brought. */
+  #reading = false;
+  #ended = false;
 
-  constructor(
-    origin: string,
-    connect: buildConnector.connector,
-    fed: boolean,
-    onClosed: (connection: UpstreamConnection) => void,
-  ) {
+  constructor(origin: string, connect: buildConnector.connector, fed: boolean, owner: Owner) {
     this.#fed = fed;
-    this.#onClosed = onClosed;
+    this.#owner = owner;
     this.client = new Client(origin, {
       // HTTP/1.1 only: upgrades, trailers and early hints then behave the same towards every upstream.
       allowH2: false,
-      pipelining: 1,
+      // One at a time all the same, because the pool gives out idle connections alone; but told 1, undici waits and
+      // counts twice more for every request.
+      pipelining: 2,
       // Deadlines are kept by the proxy's own sweep, which is cheaper than a timer a request and exact enough.
       headersTimeout: 0,
       bodyTimeout: 0,
@@ -66,12 +76,27 @@ export class UpstreamConnection {
     this.client.dispatch(options, handler);
   }
 
+  /**
+   * The answer on it has ended. It goes back to the pool when undici has put that answer away: a request that came
+   * before would be sent behind one that may yet close the connection.
+   */
+  release(): void {
+    if (this.#reading) this.#ended = true;
+    else process.nextTick(giveBack, this.#owner, this);
+  }
+
+  /** Calls `flushHead` when all is dealt with that has arrived so far. */
+  flushSoon(waiting: Flushed): void {
+    if (this.#reading) this.unflushed = waiting;
+    else process.nextTick(flush, waiting);
+  }
+
   /** Cuts it, whatever it is doing. */
   destroy(): void {
     if (this.closed) return;
     this.closed = true;
     this.client.destroy().catch(noop);
-    this.#onClosed(this);
+    this.#owner.onClosed(this);
   }
 
   #opened(socket: Socket): void {
@@ -80,6 +105,8 @@ export class UpstreamConnection {
       if (error.code === 'ECONNRESET') error.code = 'RESET';
     });
     socket.on('close', () => this.destroy());
+    // The pool decides how long an idle connection lives; undici would tell libuv twice a request.
+    Object.defineProperty(socket, 'unref', { value: undefined });
     const read = socket.read.bind(socket);
     if (this.#fed) this.#feed(socket as FedSocket, read);
     else {
@@ -102,9 +129,22 @@ export class UpstreamConnection {
       else pending = Buffer.concat(first ? [bytes, pending] : [pending, bytes]);
     };
     socket.feed = (length) => {
-      put(Buffer.from(readBuffer.subarray(0, length)), false);
+      const bytes = Buffer.allocUnsafe(length);
+      readBuffer.copy(bytes, 0, 0, length);
+      put(bytes, false);
+      this.#reading = true;
       socket.emit('readable');
+      this.#reading = false;
       stopped = pending !== null;
+      if (this.unflushed !== null) {
+        const waiting = this.unflushed;
+        this.unflushed = null;
+        waiting.flushHead();
+      }
+      if (this.#ended) {
+        this.#ended = false;
+        this.#owner.onFree(this);
+      }
       return !stopped;
     };
     socket.unshift = (bytes: Buffer) => {
@@ -123,6 +163,10 @@ export class UpstreamConnection {
   }
 
   #withoutContinue(chunk: Buffer): Buffer | null {
+    if (this.#held === null && chunk.length > informationDigit && chunk[informationDigit] !== 0x31) {
+      this.awaiting = false;
+      return chunk;
+    }
     const passed = withoutContinue(this.#held === null ? chunk : Buffer.concat([this.#held, chunk]));
     this.#held = passed.held;
     this.awaiting = passed.awaiting;
@@ -136,6 +180,7 @@ function ended(socket: Socket): boolean {
 }
 
 const informationStart = Buffer.from('HTTP/1.1 1');
+const informationDigit = informationStart.length - 1;
 const continuePattern =
   /^HTTP\/1\.1 100(?: [\t\x20-\x7e\x80-\xff]*)?\r\n(?:[!#$%&'*+\-.^_`|~\w]+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n$/;
 const headEnd = Buffer.from('\r\n\r\n');
@@ -197,13 +242,12 @@ export class UpstreamPool {
     }
     // A connection that changes its protocol is handed over as a stream.
     const fed = !upgrade && !this.#origin.startsWith('https:');
-    const connection = new UpstreamConnection(this.#origin, this.#connect(fed), fed, this.#onClosed);
+    const connection = new UpstreamConnection(this.#origin, this.#connect(fed), fed, this.#owner);
     this.#all.add(connection);
     return connection;
   }
 
-  /** The answer on it has ended. */
-  release(connection: UpstreamConnection): void {
+  #free(connection: UpstreamConnection): void {
     if (connection.closed) return;
     if (this.#destroyed || this.#retired) {
       connection.destroy();
@@ -225,11 +269,14 @@ export class UpstreamPool {
     for (const connection of [...this.#all]) connection.destroy();
   }
 
-  readonly #onClosed = (connection: UpstreamConnection): void => {
-    this.#all.delete(connection);
-    if (!connection.idle) return;
-    const at = this.#idle.lastIndexOf(connection);
-    if (at !== -1) this.#idle.splice(at, 1);
+  readonly #owner: Owner = {
+    onFree: (connection) => this.#free(connection),
+    onClosed: (connection) => {
+      this.#all.delete(connection);
+      if (!connection.idle) return;
+      const at = this.#idle.lastIndexOf(connection);
+      if (at !== -1) this.#idle.splice(at, 1);
+    },
   };
 
   #connect(fed: boolean): buildConnector.connector {
@@ -247,6 +294,14 @@ export class UpstreamPool {
     }
     return this.#connector.connect;
   }
+}
+
+function giveBack(owner: Owner, connection: UpstreamConnection): void {
+  owner.onFree(connection);
+}
+
+function flush(waiting: Flushed): void {
+  waiting.flushHead();
 }
 
 function noop(): void {}
