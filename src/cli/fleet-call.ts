@@ -1,3 +1,4 @@
+import type { Answers } from './answers.ts';
 import type { Answer, Call, Method } from './client.ts';
 import { CliError, exitCodes } from './exit.ts';
 import { nearest } from './nearest.ts';
@@ -24,6 +25,19 @@ export async function callInstance(
       { status: error.status, requestId: error.requestId, hint: '"gpuproxy fleet" lists them' },
     );
   }
+}
+
+/** The instances as they are, in the order of the ids. Throws when one is not known. */
+export async function lookAt(
+  session: Session,
+  ids: readonly string[],
+): Promise<Readonly<{ bodies: readonly unknown[]; upstreams: readonly Answers['upstream'][] }>> {
+  const answers: Answer[] = [];
+  for (const id of ids) answers.push(await callInstance(session, 'GET', id, ''));
+  return {
+    bodies: answers.map(({ body }) => body),
+    upstreams: await Promise.all(answers.map((answer) => session.read('upstream', answer))),
+  };
 }
 
 /** Ids that the server knows, for a suggestion; none when it does not tell them. */

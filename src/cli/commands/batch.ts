@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
-import { planBatch } from '../batch-plan.ts';
+import { type BatchPlan, planBatch } from '../batch-plan.ts';
 import { withConnection, withExamples } from '../command.ts';
 import { confirmation, settle } from '../confirm.ts';
 import { CliError, exitCodes, usageError } from '../exit.ts';
@@ -11,17 +11,20 @@ import {
   type FilterOptions,
   filtersBody,
   nothingToRent,
+  offerColumns,
   wholeFrom,
   withFilters,
   withInstanceConfig,
 } from '../offer-options.ts';
 import { counted } from '../output.ts';
 import { callPaid } from '../paid-call.ts';
-import { openSession } from '../session.ts';
+import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
+import { openSession, type Session } from '../session.ts';
 
 type BatchOptions = FilterOptions &
   ConfigOptions &
-  Readonly<{ vastai: number; ionet: number; yes?: boolean; dryRun?: boolean; idempotencyKey?: string }>;
+  Readonly<{ vastai: number; ionet: number; yes?: boolean; idempotencyKey?: string }> &
+  PlanOptions;
 
 export function build(command: Command): void {
   command
@@ -33,8 +36,8 @@ export function build(command: Command): void {
   command
     .optionsGroup('Options:')
     .option('-y, --yes', 'rent without asking')
-    .option('-n, --dry-run', 'show what would be rented, and rent nothing')
     .option('--idempotency-key <text>', 'a repeat with the same key rents nothing new (default: a random one)');
+  withPlan(command);
   withConnection(command);
   withExamples(command, [
     ['gpuproxy batch --vastai 4 --ionet 2', 'four instances on vast.ai and two on io.net'],
@@ -46,17 +49,25 @@ export function build(command: Command): void {
     }
     const session = openSession(command);
     const filters = filtersBody(options);
-    const need = confirmation(session, { confirmed: options.yes === true, unasked: true });
-    if (options.dryRun === true || need !== 'none') {
+    const need = confirmation(session, {
+      confirmed: options.yes === true || options.plan !== undefined,
+      unasked: true,
+    });
+    const body = { vastai_count: options.vastai, ionet_count: options.ionet, filters, config: configBody(options) };
+    if (options.dryRun === true || options.plan !== undefined || need !== 'none') {
       const plan = await planBatch(session, filters, options, { 'vast.ai': options.vastai, 'io.net': options.ionet });
       const price = `about ${costText(plan.price_per_hour, plan.prepaid_usd)}`;
+      const planned = planOf(
+        session,
+        [{ method: 'POST', path: '/gpu/instances/batch', body }],
+        plan.instances.map((offer) => [offer.provider, offer.id, offer.price_per_hour]),
+      );
       if (options.dryRun === true) {
-        if (session.json) session.printJson(plan);
-        else
-          session.print(`Would rent ${counted(plan.count, 'instance')} (requested: ${plan.requested}) for ${price}\n`);
+        showPlan(session, planned, plan, planText(session, plan, price));
         if (plan.count === 0) process.exitCode = exitCodes.nothing;
         return;
       }
+      checkPlan(planned, options.plan);
       if (plan.count === 0) throw nothingToRent([]);
       if (need !== 'none') {
         await settle(need, {
@@ -66,12 +77,7 @@ export function build(command: Command): void {
         });
       }
     }
-    const answer = await callPaid(
-      session,
-      '/gpu/instances/batch',
-      { vastai_count: options.vastai, ionet_count: options.ionet, filters, config: configBody(options) },
-      options.idempotencyKey ?? randomUUID(),
-    );
+    const answer = await callPaid(session, '/gpu/instances/batch', body, options.idempotencyKey ?? randomUUID());
     const {
       vastai_instances: vast,
       ionet_instances: ionet,
@@ -101,4 +107,10 @@ export function build(command: Command): void {
     if (total < options.vastai + options.ionet) process.exitCode = exitCodes.partly;
     if (id) session.note(`Reservation ${id}. Give it back: gpuproxy reservations release ${id}`);
   });
+}
+
+function planText(session: Session, plan: BatchPlan, price: string): string {
+  if (session.quiet) return plan.instances.map((offer) => `${offer.id}\n`).join('');
+  if (session.plain) return session.table(offerColumns, plan.instances);
+  return `Would rent ${counted(plan.count, 'instance')} (requested: ${plan.requested}) for ${price}\n`;
 }

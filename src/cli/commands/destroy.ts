@@ -2,8 +2,9 @@ import type { Command } from 'commander';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { confirmation, settle } from '../confirm.ts';
 import { CliError, exitCodes } from '../exit.ts';
-import { callInstance, forEachId } from '../fleet-call.ts';
+import { callInstance, forEachId, lookAt } from '../fleet-call.ts';
 import { counted, usd } from '../output.ts';
+import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession } from '../session.ts';
 
 const meanings = {
@@ -12,15 +13,15 @@ const meanings = {
   gone: 'was not there any more',
 } as const;
 
-type DestroyOptions = Readonly<{ now?: boolean; yes?: boolean; confirm?: string; dryRun?: boolean }>;
+type DestroyOptions = PlanOptions & Readonly<{ now?: boolean; yes?: boolean; confirm?: string }>;
 
 export function build(command: Command): void {
   command
     .argument('<id...>', 'instances')
     .option('--now', 'do not drain first: open requests are cut')
     .option('-y, --yes', 'destroy without asking')
-    .option('--confirm <id>', 'the same if it is this one; of several, their number')
-    .option('-n, --dry-run', 'show what would be destroyed, and destroy nothing');
+    .option('--confirm <id>', 'the same if it is this one; of several, their number');
+  withPlan(command);
   suggest(command, 'id', 'instances');
   withConnection(command);
   withExamples(command, [
@@ -30,17 +31,29 @@ export function build(command: Command): void {
   ]);
   command.action(async (ids: readonly string[], options: DestroyOptions) => {
     const session = openSession(command);
-    const need = confirmation(session, { confirmed: options.yes === true || confirmedAs(ids, options.confirm) });
-    if (options.dryRun === true || need === 'ask') {
-      await forEachId(ids, async (id) => {
-        const answer = await callInstance(session, 'GET', id, '');
-        const { gpu_model: gpu, price_per_hour: price, load } = await session.read('upstream', answer);
-        const line = session.line(id, gpu, `${usd(price)} per hour`, `${load.active_connections} open requests`);
-        if (options.dryRun !== true) process.stderr.write(line);
-        else if (session.json) session.printBody(answer);
-        else session.print(session.quiet ? `${id}\n` : line);
-      });
-      if (options.dryRun === true) return;
+    const confirmed = options.yes === true || options.plan !== undefined || confirmedAs(ids, options.confirm);
+    const need = confirmation(session, { confirmed });
+    if (options.dryRun === true || options.plan !== undefined || need === 'ask') {
+      const { bodies, upstreams } = await lookAt(session, ids);
+      const query = options.now === true ? { now: true } : {};
+      const plan = planOf(
+        session,
+        ids.map((id) => ({ method: 'DELETE', path: `/fleet/${id}`, query })),
+        upstreams.map((each) => [each.contract_id, each.price_per_hour, each.lifecycle.phase]),
+      );
+      const text = upstreams
+        .map(({ instance_id: id, gpu_model: gpu, price_per_hour: price, load }) =>
+          session.line(id, gpu, `${usd(price)} per hour`, `${load.active_connections} open requests`),
+        )
+        .join('');
+      if (options.dryRun === true) {
+        const perHour = upstreams.reduce((sum, each) => sum + each.price_per_hour, 0);
+        const document = { instances: bodies, price_per_hour: perHour };
+        showPlan(session, plan, document, session.quiet ? ids.map((id) => `${id}\n`).join('') : text);
+        return;
+      }
+      checkPlan(plan, options.plan);
+      if (need === 'ask') process.stderr.write(text);
     }
     if (need !== 'none') {
       await settle(need, {

@@ -4,29 +4,32 @@ import { confirmation, settle } from '../confirm.ts';
 import { callInstance } from '../fleet-call.ts';
 import { wholeFrom } from '../offer-options.ts';
 import { counted, usd } from '../output.ts';
+import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession } from '../session.ts';
 
 export function build(command: Command): void {
   command
     .argument('<id>', 'instance')
     .argument('<hours>', '1 to 8760', wholeFrom('hours', 1, 8760))
-    .option('-y, --yes', 'buy without asking')
-    .option('-n, --dry-run', 'show the price, and buy nothing');
+    .option('-y, --yes', 'buy without asking');
+  withPlan(command);
   suggest(command, 'id', 'instances');
   withConnection(command);
   withExamples(command, [['gpuproxy extend ionet-abc 4', 'four more prepaid hours']]);
-  command.action(async (id: string, hours: number, options: { yes?: boolean; dryRun?: boolean }) => {
+  command.action(async (id: string, hours: number, options: PlanOptions & Readonly<{ yes?: boolean }>) => {
     const session = openSession(command);
-    const need = confirmation(session, { confirmed: options.yes === true });
-    if (options.dryRun === true || need !== 'none') {
+    const need = confirmation(session, { confirmed: options.yes === true || options.plan !== undefined });
+    if (options.dryRun === true || options.plan !== undefined || need !== 'none') {
       const answer = await callInstance(session, 'GET', id, '');
-      const { price_per_hour: price } = await session.read('upstream', answer);
+      const { price_per_hour: price, expires_at: until } = await session.read('upstream', answer);
       const cost = `${counted(hours, 'hour')} for about ${usd(price * hours)}`;
+      const plan = planOf(session, [{ method: 'POST', path: `/fleet/${id}/extend`, body: { hours } }], [price, until]);
       if (options.dryRun === true) {
-        if (session.json) session.printBody(answer);
-        else session.print(`Would buy ${cost}\n`);
+        const document = { instance_id: id, hours, price_usd: price * hours, expires_at: until };
+        showPlan(session, plan, document, session.quiet ? `${id}\n` : `Would buy ${cost}\n`);
         return;
       }
+      checkPlan(plan, options.plan);
       if (need !== 'none') {
         await settle(need, { question: `Buy ${cost}?`, undone: 'nothing was bought', would: `buy ${cost}` });
       }

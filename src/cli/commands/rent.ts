@@ -15,15 +15,14 @@ import {
 } from '../offer-options.ts';
 import { usd } from '../output.ts';
 import { callPaid } from '../paid-call.ts';
+import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession, type Session } from '../session.ts';
 
 export function build(command: Command): void {
   command.argument('<provider>', 'vast.ai or io.net', providerWord).argument('<offer>', 'id of the offer, from "list"');
   withInstanceConfig(command);
-  command
-    .optionsGroup('Options:')
-    .option('-y, --yes', 'rent without asking')
-    .option('-n, --dry-run', 'show the offer, and rent nothing');
+  command.optionsGroup('Options:').option('-y, --yes', 'rent without asking');
+  withPlan(command);
   suggest(command, 'provider', ['vast.ai', 'io.net']);
   withConnection(command);
   withExamples(command, [
@@ -31,16 +30,23 @@ export function build(command: Command): void {
     ['gpuproxy rent vast.ai 21000472 --image vllm/vllm-openai:latest --yes', 'with an image, without asking'],
   ]);
   command.action(
-    async (provider: string, offer: string, options: ConfigOptions & Readonly<{ yes?: boolean; dryRun?: boolean }>) => {
+    async (provider: string, offer: string, options: ConfigOptions & PlanOptions & Readonly<{ yes?: boolean }>) => {
       const session = openSession(command);
-      const need = confirmation(session, { confirmed: options.yes === true, unasked: true });
-      if (options.dryRun === true || need !== 'none') {
+      const need = confirmation(session, {
+        confirmed: options.yes === true || options.plan !== undefined,
+        unasked: true,
+      });
+      const path = `/gpu/instances/${encodeURIComponent(provider)}/${encodeURIComponent(offer)}`;
+      const body = configBody(options);
+      if (options.dryRun === true || options.plan !== undefined || need !== 'none') {
         const found = await findOffer(session, provider, offer);
+        const plan = planOf(session, [{ method: 'POST', path, body }], found.price_per_hour);
         if (options.dryRun === true) {
-          if (session.json) session.printJson(found);
-          else session.print(session.table(offerColumns, [found]));
+          const text = session.quiet ? `${found.id}\n` : session.table(offerColumns, [found]);
+          showPlan(session, plan, { ...found }, text);
           return;
         }
+        checkPlan(plan, options.plan);
         const { perHour, prepaid } = costOf(found, options);
         const price = costText(perHour, prepaid);
         if (need !== 'none') {
@@ -51,8 +57,7 @@ export function build(command: Command): void {
           });
         }
       }
-      const path = `/gpu/instances/${encodeURIComponent(provider)}/${encodeURIComponent(offer)}`;
-      const answer = await callPaid(session, path, configBody(options), null);
+      const answer = await callPaid(session, path, body, null);
       const { instance_id: id, contract_id: contract, price } = await session.read('rented', answer);
       if (session.json) session.printBody(answer);
       else

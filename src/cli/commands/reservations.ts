@@ -16,6 +16,7 @@ import { CliError, exitCodes } from '../exit.ts';
 import { forSuggestion } from '../fleet-call.ts';
 import { nearest } from '../nearest.ts';
 import { type Column, counted, usd } from '../output.ts';
+import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { readiness } from '../readiness.ts';
 import { openSession, type Session } from '../session.ts';
 import { show } from '../watch.ts';
@@ -78,24 +79,27 @@ export function build(command: Command): void {
       };
     });
   });
-  command
+  const release = command
     .command('release')
     .description('Destroy all instances of a reservation.')
     .argument('<id>', 'reservation')
     .option('--now', 'do not drain first: open requests are cut')
-    .option('-y, --yes', 'destroy without asking')
-    .option('-n, --dry-run', 'show what would be destroyed, and destroy nothing')
-    .action(async (id: string, options: { now?: boolean; yes?: boolean; dryRun?: boolean }, self: Command) => {
+    .option('-y, --yes', 'destroy without asking');
+  withPlan(release).action(
+    async (id: string, options: PlanOptions & Readonly<{ now?: boolean; yes?: boolean }>, self: Command) => {
       const session = openSession(self);
-      const need = confirmation(session, { confirmed: options.yes === true });
-      if (options.dryRun === true || need !== 'none') {
+      const need = confirmation(session, { confirmed: options.yes === true || options.plan !== undefined });
+      if (options.dryRun === true || options.plan !== undefined || need !== 'none') {
         const answer = await callReservation(session, 'GET', id);
         const { instances } = await session.read('reservation', answer);
+        const query = options.now === true ? { now: true } : {};
+        const plan = planOf(session, [{ method: 'DELETE', path: `/reservations/${id}`, query }], instances);
         if (options.dryRun === true) {
-          if (session.json) session.printBody(answer);
-          else session.print(instances.map((instance) => `${instance}\n`).join(''));
+          const document = { reservation_id: id, instances };
+          showPlan(session, plan, document, instances.map((instance) => `${instance}\n`).join(''));
           return;
         }
+        checkPlan(plan, options.plan);
         if (need !== 'none') {
           const what = `${counted(instances.length, 'instance')} (${instances.join(', ')})`;
           await settle(need, {
@@ -121,7 +125,8 @@ export function build(command: Command): void {
           { why: 'the provider did not confirm it', hint: 'the server repeats it; look with "gpuproxy fleet"' },
         );
       }
-    });
+    },
+  );
 }
 
 async function callReservation(session: Session, method: 'GET' | 'DELETE', id: string, query = {}): Promise<Answer> {

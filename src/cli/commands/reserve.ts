@@ -20,11 +20,13 @@ import {
 } from '../offer-options.ts';
 import { type Column, counted, usd } from '../output.ts';
 import { callPaid } from '../paid-call.ts';
+import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession, type Session } from '../session.ts';
 
 type ReserveOptions = FilterOptions &
   ConfigOptions &
-  Readonly<{ yes?: boolean; dryRun?: boolean; allOrNothing?: boolean; idempotencyKey?: string }>;
+  PlanOptions &
+  Readonly<{ yes?: boolean; allOrNothing?: boolean; idempotencyKey?: string }>;
 
 export function build(command: Command): void {
   command.argument('<count>', 'GPUs, 1 to 16', wholeFrom('count', 1, 16));
@@ -33,15 +35,15 @@ export function build(command: Command): void {
   command
     .optionsGroup('Options:')
     .option('-y, --yes', 'rent without asking')
-    .option('-n, --dry-run', 'show what would be rented, and rent nothing')
     .option('--all-or-nothing', 'keep nothing unless all can be had')
     .option('--idempotency-key <text>', 'a repeat with the same key rents nothing new (default: a random one)');
+  withPlan(command);
   withConnection(command);
   withExamples(command, [
     ['gpuproxy reserve 4', 'rent 4 GPUs, chosen by the strategy'],
     ['gpuproxy reserve 8 --min-vram 24 --max-price 2.0', 'with filters'],
     ['gpuproxy reserve 8 --gpu-count 4 --all-or-nothing', 'two instances of 4 GPUs, or none'],
-    ['gpuproxy reserve 2 --dry-run', 'what would be rented, and its price'],
+    ['gpuproxy reserve 2 --dry-run', 'what would be rented, its price, and the id of that plan'],
     ['gpuproxy reserve 1 --yes --json', 'for programs'],
   ]);
   command.action(async (count: number, options: ReserveOptions) => {
@@ -52,16 +54,24 @@ export function build(command: Command): void {
       config: configBody(options),
       ...(options.allOrNothing === true ? { all_or_nothing: true } : {}),
     };
-    const need = confirmation(session, { confirmed: options.yes === true, unasked: true });
-    if (options.dryRun === true || need !== 'none') {
+    const need = confirmation(session, {
+      confirmed: options.yes === true || options.plan !== undefined,
+      unasked: true,
+    });
+    if (options.dryRun === true || options.plan !== undefined || need !== 'none') {
       const answer = await session.call('POST', '/gpu/instances/plan', { body });
       const plan = await session.read('plan', answer);
+      const planned = planOf(
+        session,
+        [{ method: 'POST', path: '/gpu/instances/reserve', body }],
+        plan.instances.map((offer) => [offer.provider, offer.id, offer.price_per_hour]),
+      );
       if (options.dryRun === true) {
-        if (session.json) session.printBody(answer);
-        else session.print(planText(session, plan));
+        showPlan(session, planned, { ...plan }, planText(session, plan));
         if (plan.instances.length === 0) process.exitCode = exitCodes.nothing;
         return;
       }
+      checkPlan(planned, options.plan);
       if (plan.instances.length === 0) throw nothingToRent(plan.errors);
       if (need === 'ask') session.note(planText(session, plan).trimEnd());
       if (need !== 'none') {

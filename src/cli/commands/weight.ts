@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { usageError } from '../exit.ts';
-import { callInstance } from '../fleet-call.ts';
+import { callInstance, lookAt } from '../fleet-call.ts';
+import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession } from '../session.ts';
 
 export function build(command: Command): void {
@@ -13,24 +14,50 @@ export function build(command: Command): void {
       if (!(weight >= 0 && weight <= 1000))
         throw usageError(`weight: got "${word}", accepts a number from 0 to 1000, or auto`);
       return weight;
-    })
-    .option('-n, --dry-run', 'show the present weight, and change nothing');
+    });
+  withPlan(command);
   suggest(command, 'id', 'instances');
   withConnection(command);
   withExamples(command, [
     ['gpuproxy weight vast-12345 3', 'three times the share of a weight of 1'],
     ['gpuproxy weight vast-12345 auto', 'the formula again'],
   ]);
-  command.action(async (id: string, weight: number | null, options: { dryRun?: boolean }) => {
+  command.action(async (id: string, weight: number | null, options: PlanOptions) => {
     const session = openSession(command);
-    const answer =
-      options.dryRun === true
-        ? await callInstance(session, 'GET', id, '')
-        : await callInstance(session, 'PUT', id, '/weight', { body: { weight } });
+    const body = { weight };
+    const wanted = weight === null ? 'that of the formula' : String(weight);
+    const [before] =
+      options.dryRun === true || options.plan !== undefined || !(session.quiet || session.shows)
+        ? (await lookAt(session, [id])).upstreams
+        : [];
+    if (before !== undefined && (options.dryRun === true || options.plan !== undefined)) {
+      const plan = planOf(
+        session,
+        [{ method: 'PUT', path: `/fleet/${id}/weight`, body }],
+        [before.weight, before.weight_source],
+      );
+      if (options.dryRun === true) {
+        const from = { weight: before.weight, weight_source: before.weight_source };
+        showPlan(
+          session,
+          plan,
+          { instance_id: id, from, to: body },
+          session.line(id, before.weight.toFixed(2), '->', wanted),
+        );
+        return;
+      }
+      checkPlan(plan, options.plan);
+    }
+    const answer = await callInstance(session, 'PUT', id, '/weight', { body });
     const upstream = await session.read('upstream', answer);
     if (session.json) session.printBody(answer);
     else
       session.print(session.quiet ? `${id}\n` : session.line(id, upstream.weight.toFixed(2), upstream.weight_source));
-    if (options.dryRun === true) session.note(`It would become ${weight ?? 'that of the formula'}.`);
+    if (before !== undefined) {
+      const old = before.weight_source === 'operator' ? String(before.weight) : 'auto';
+      session.note(
+        `Weight: ${before.weight.toFixed(2)} -> ${upstream.weight.toFixed(2)}. Undo: gpuproxy weight ${id} ${old}`,
+      );
+    }
   });
 }
