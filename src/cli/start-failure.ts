@@ -1,10 +1,28 @@
 import { ConfigError } from '../config.ts';
 import { CliError, exitCodes } from './exit.ts';
 
+const fileRefusals = new Set(['EACCES', 'EPERM', 'EROFS', 'ENOSPC', 'ENOENT', 'ENOTDIR', 'ERR_ACCESS_DENIED']);
+
 /** A start that failed, in words of the person who typed the command. */
 export function startFailure(error: unknown): unknown {
   if (error instanceof ConfigError) return error;
-  const { code, port, address, message } = error as { code?: string; port?: number; address?: string; message: string };
+  const { code, port, address, message, path, resource } = error as {
+    code?: string;
+    port?: number;
+    address?: string;
+    message: string;
+    /** Of a refused file. */
+    path?: string;
+    /** The same of a refusal by Node's permission model. */
+    resource?: string;
+  };
+  const file = path ?? resource;
+  if (file !== undefined && fileRefusals.has(code ?? '')) {
+    return new CliError(exitCodes.usage, 'cannot_write', `${file} cannot be made or written (${code})`, {
+      why: 'the ledger and the log of a bug are kept there; temporary files of a simulated fleet are in TMPDIR',
+      hint: 'set GPUPROXY_DATA_DIR (TMPDIR with --demo) to a folder of your own, or correct its permissions',
+    });
+  }
   const where = port === undefined ? null : `${address}:${port}`;
   if (code === 'ledger_locked') {
     return new CliError(exitCodes.usage, code, message, {
