@@ -6,9 +6,11 @@ import {
   type App,
   AppError,
   type AppErrorCode,
+  type BatchRequest,
   type FleetEvent,
   type InstanceConfig,
   type ReservedItem,
+  type ReservePlan,
   type ReserveRequest,
   type Snapshot,
   type UpstreamView,
@@ -32,6 +34,8 @@ export interface RemoteApp extends App, AsyncDisposable {
 }
 
 const silentMs = 40_000;
+/** Renting goes through slow provider calls one after the other. */
+const paidTimeoutMs = 300_000;
 const firstRetryMs = 500;
 const maxRetryMs = 10_000;
 const keptEvents = 1000;
@@ -57,7 +61,7 @@ const codeOf: Readonly<Record<string, AppErrorCode>> = {
 export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> {
   const { url, key, timeoutMs = 10_000 } = options;
   const base = `${url}/api/v1`;
-  const agent = new Agent({ connect: { timeout: timeoutMs }, headersTimeout: 120_000, bodyTimeout: silentMs });
+  const agent = new Agent({ connect: { timeout: timeoutMs }, headersTimeout: paidTimeoutMs, bodyTimeout: silentMs });
   const headers = key === null ? {} : { 'x-api-key': key };
   const closing = new AbortController();
 
@@ -262,15 +266,10 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
       };
     },
     async plan(wish) {
-      const answer = decode(schemas.planAnswer, await call('POST', '/gpu/instances/plan', reserveWire(wish)));
-      return {
-        offers: answer.instances.map(offerFrom),
-        count: answer.count,
-        requested: answer.requested,
-        usdPerHour: answer.price_per_hour,
-        prepaidUsd: answer.prepaid_usd,
-        errors: answer.errors,
-      };
+      return planFrom(decode(schemas.planAnswer, await call('POST', '/gpu/instances/plan', reserveWire(wish))));
+    },
+    async planBatch(wish) {
+      return planFrom(decode(schemas.planAnswer, await call('POST', '/gpu/instances/batch/plan', batchWire(wish))));
     },
     async reserve(wish, reserveOptions) {
       const answer = decode(
@@ -287,15 +286,9 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
       };
     },
     async batch(wish, batchOptions) {
-      const body = {
-        vastai_count: wish.vast,
-        ionet_count: wish.ionet,
-        filters: filterWire(wish.filter),
-        config: configWire(wish.config),
-      };
       const answer = decode(
         schemas.batchAnswer,
-        await call('POST', '/gpu/instances/batch', body, idempotency(batchOptions)),
+        await call('POST', '/gpu/instances/batch', batchWire(wish), idempotency(batchOptions)),
       );
       await reload();
       return {
@@ -305,11 +298,41 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
         errors: answer.errors,
       };
     },
-    async rentOffer(provider, offerId, config) {
+    async rentOffer(provider, offerId, config, rentOptions) {
       const path = `/gpu/instances/${at(provider)}/${at(offerId)}`;
-      const item = decode(schemas.rentedAnswer, await call('POST', path, configWire(config)));
+      const body = defined({ ...configWire(config), max_price: rentOptions?.maxUsdPerHour });
+      const item = decode(schemas.rentedAnswer, await call('POST', path, body, idempotency(rentOptions)));
       await reload();
       return reservedFrom(item);
+    },
+    async reservationOf(key) {
+      const query = new URLSearchParams({ idempotency_key: key });
+      const { reservations } = decode(schemas.reservationsAnswer, await call('GET', `/reservations?${query}`));
+      const [found] = reservations;
+      return found === undefined
+        ? null
+        : {
+            id: found.reservation_id,
+            createdAt: Date.parse(found.created_at),
+            by: found.by,
+            requested: found.requested,
+            state: found.state,
+            instances: found.instances,
+            ended: found.ended,
+            usdPerHour: found.price_per_hour,
+            errors: found.errors,
+          };
+    },
+    async cancel(key, cancelOptions) {
+      const body = { idempotency_key: key, keep: cancelOptions?.keep ?? false };
+      const answer = decode(schemas.cancelAnswer, await call('POST', '/reservations/cancel', body));
+      await reload();
+      return {
+        reservation: answer.reservation_id,
+        kept: answer.kept,
+        released: answer.released,
+        pending: answer.pending,
+      };
     },
     async releaseReservation(id, releaseOptions) {
       const answer = decode(
@@ -471,7 +494,29 @@ function reserveWire(wish: ReserveRequest) {
     filters: filterWire(wish.filter),
     config: configWire(wish.config),
     all_or_nothing: wish.allOrNothing,
+    max_total_price: wish.maxTotalUsdPerHour,
   });
+}
+
+function batchWire(wish: BatchRequest) {
+  return defined({
+    vastai_count: wish.vast,
+    ionet_count: wish.ionet,
+    filters: filterWire(wish.filter),
+    config: configWire(wish.config),
+    max_total_price: wish.maxTotalUsdPerHour,
+  });
+}
+
+function planFrom(wire: z.output<typeof schemas.planAnswer>): ReservePlan {
+  return {
+    offers: wire.instances.map(offerFrom),
+    count: wire.count,
+    requested: wire.requested,
+    usdPerHour: wire.price_per_hour,
+    prepaidUsd: wire.prepaid_usd,
+    errors: wire.errors,
+  };
 }
 
 function defined<T extends Record<string, unknown>>(fields: T): Partial<T> {

@@ -165,11 +165,12 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
     });
     if (demo === null) {
       await drainTelling(system, config.DRAIN_SECONDS * 1000);
-      tellWhatRuns(system.app);
     }
   } finally {
     await system[Symbol.asyncDispose]();
   }
+  // Only now: paid calls that were under way have been finished.
+  if (demo === null) tellWhatRuns(system.app);
   if (system.newKey !== null) {
     process.stderr.write(tellKey(system.newKey));
   }
@@ -302,8 +303,12 @@ function tellWhatRuns(app: LocalApp): void {
   const { upstreams, cost } = app.state.get();
   const billed = upstreams.filter((upstream) => upstream.contract !== null && upstream.lifecycle.phase !== 'ended');
   if (billed.length === 0) return;
+  const leaving = billed.filter((upstream) => upstream.lifecycle.phase === 'destroying').length;
   process.stderr.write(
     `${billed.length} rented instances keep running and cost $${cost.usdPerHour.toFixed(2)}/h: ` +
-      `"gpuproxy tui" or "gpuproxy serve" takes them up again, "gpuproxy destroy" gives them back\n`,
+      `"gpuproxy tui" or "gpuproxy serve" takes them up again, "gpuproxy destroy" gives them back\n` +
+      (leaving === 0
+        ? ''
+        : `${leaving} of them were being given back when this ended, and are given back only by that next start\n`),
   );
 }

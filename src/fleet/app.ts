@@ -34,15 +34,25 @@ export interface App {
   offers(filter: OfferFilter, signal?: AbortSignal): Promise<OffersAnswer>;
   /** What `reserve` would rent now, without renting. */
   plan(request: ReserveRequest, signal?: AbortSignal): Promise<ReservePlan>;
-  reserve(
-    request: ReserveRequest,
-    options?: { idempotencyKey?: string; by?: string; signal?: AbortSignal },
-  ): Promise<ReserveResult>;
-  batch(
-    request: BatchRequest,
-    options?: { idempotencyKey?: string; by?: string; signal?: AbortSignal },
-  ): Promise<BatchResult>;
-  rentOffer(provider: ProviderName, offerId: string, config: InstanceConfig, by?: string): Promise<ReservedItem>;
+  /** What `batch` would rent now, without renting. */
+  planBatch(request: BatchRequest, signal?: AbortSignal): Promise<ReservePlan>;
+  reserve(request: ReserveRequest, options?: RentOptions): Promise<ReserveResult>;
+  batch(request: BatchRequest, options?: RentOptions): Promise<BatchResult>;
+  /** `maxUsdPerHour`: refused when it costs more by now. */
+  rentOffer(
+    provider: ProviderName,
+    offerId: string,
+    config: InstanceConfig,
+    options?: RentOptions & Readonly<{ maxUsdPerHour?: number | undefined }>,
+  ): Promise<RentedOffer>;
+  /** What a request with this Idempotency-Key rented or is renting; null when it has got to nothing. */
+  reservationOf(idempotencyKey: string): Promise<ReservationView | null>;
+  /**
+   * Stops the request with this Idempotency-Key: no further paid call is made, those under way are waited for, and what
+   * was rented is given back, or kept with `keep`. One that has ended already is given back all the same.
+   */
+  cancel(idempotencyKey: string, options?: Readonly<{ keep?: boolean }>): Promise<CancelResult>;
+  /** One that is still being rented is stopped first. */
   releaseReservation(
     id: string,
     options?: { now?: boolean },
@@ -195,7 +205,10 @@ export type ReservationView = Readonly<{
   requested: number;
   /** `renting` while paid calls are under way. */
   state: 'renting' | 'active' | 'partial' | 'releasing' | 'ended' | 'failed';
+  /** What exists of it, or may exist. */
   instances: readonly string[];
+  /** What it had and is over. */
+  ended: readonly string[];
   usdPerHour: number;
   errors: readonly string[];
 }>;
@@ -258,7 +271,11 @@ export type ReserveRequest = Readonly<{
   filter: OfferFilter;
   config: InstanceConfig;
   allOrNothing?: boolean | undefined;
+  /** Of all its instances together, by the prices of their offers: what was confirmed. Replacements stay below it too. */
+  maxTotalUsdPerHour?: number | undefined;
 }>;
+
+export type RentOptions = Readonly<{ idempotencyKey?: string; by?: string }>;
 
 export type ReservedItem = Readonly<{
   instanceId: string;
@@ -292,12 +309,30 @@ export type ReservePlan = Readonly<{
   errors: readonly string[];
 }>;
 
-export type BatchRequest = Readonly<{ vast: number; ionet: number; filter: OfferFilter; config: InstanceConfig }>;
+export type RentedOffer = ReservedItem & Readonly<{ replayed?: boolean }>;
+
+export type CancelResult = Readonly<{
+  /** null: it was stopped before anything was to be rented. */
+  reservation: string | null;
+  kept: readonly string[];
+  released: readonly string[];
+  /** Given back, but not confirmed yet: it is retried until it is. */
+  pending: readonly string[];
+}>;
+
+export type BatchRequest = Readonly<{
+  vast: number;
+  ionet: number;
+  filter: OfferFilter;
+  config: InstanceConfig;
+  maxTotalUsdPerHour?: number | undefined;
+}>;
 export type BatchResult = Readonly<{
   reservation: string | null;
   vast: readonly string[];
   ionet: readonly string[];
   errors: readonly string[];
+  replayed?: boolean;
 }>;
 export type OffersAnswer = Readonly<{
   offers: readonly Offer[];

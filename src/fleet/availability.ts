@@ -121,8 +121,29 @@ export function createAvailability(parts: {
     }
     return left;
   };
+  /** What is left of offers that were asked for at `askedAt`; the same list when nothing of it was taken. */
+  const left = (offers: readonly Offer[], askedAt: number): readonly Offer[] => {
+    let same = true;
+    const kept = offers.flatMap((offer) => {
+      const available = remaining(offer, askedAt);
+      if (available === offer.available) return [offer];
+      same = false;
+      return available <= 0 ? [] : [{ ...offer, available }];
+    });
+    return same ? offers : kept;
+  };
+  /** Grows when something is taken or given back. */
+  let taken = 0;
+  const shown = new Map<State, { of: Market; taken: number; market: Market }>();
   const pruneClaims = () => {
-    const oldest = Math.min(...[...states.values()].map((state) => state.askedAt));
+    const oldest = Math.min(
+      ...[...states.values()].flatMap((state) => [
+        state.askedAt,
+        ...[...state.answered.values()].flatMap(({ part, at }) =>
+          clock.now() - at <= timing.offersFreshMs ? [part.askedAt] : [],
+        ),
+      ]),
+    );
     for (const [key, list] of claims) {
       const kept = list.filter((claim) => claim.settledAt === null || claim.settledAt > oldest);
       if (kept.length === 0) claims.delete(key);
@@ -306,11 +327,17 @@ export function createAvailability(parts: {
     market(provider) {
       const state = states.get(provider);
       if (state === undefined) throw new Error(`${provider} is not configured`);
-      return state.market;
+      const before = shown.get(state);
+      if (before?.of === state.market && before.taken === taken) return before.market;
+      const offers = left(state.market.offers, state.askedAt);
+      const market = offers === state.market.offers ? state.market : { ...state.market, offers };
+      shown.set(state, { of: state.market, taken, market });
+      return market;
     },
     async offers(filter, signal) {
-      const { offers, errors, more } = await askAll(filter, signal);
-      return { offers, errors, more };
+      const { answers, errors, more } = await askAll(filter, signal);
+      const offers = answers.flatMap((answer) => left(answer.offers, answer.askedAt));
+      return { offers: offers.sort((a, b) => a.usdPerHour - b.usdPerHour), errors, more };
     },
     async candidates(filter, signal, options = {}) {
       const { answers, offers, errors, more } = await askAll(filter, signal, options.askAnyway);
@@ -318,21 +345,17 @@ export function createAvailability(parts: {
         offers,
         errors,
         more,
-        open: () =>
-          answers.flatMap((answer) =>
-            answer.offers.flatMap((offer) => {
-              const left = remaining(offer, answer.askedAt);
-              return left <= 0 ? [] : [left === offer.available ? offer : { ...offer, available: left }];
-            }),
-          ),
+        open: () => answers.flatMap((answer) => left(answer.offers, answer.askedAt)),
       };
     },
     claim(offer) {
       const claim: ClaimState = { settledAt: null, gone: false };
       const key = claimKey(offer);
       claims.set(key, [...(claims.get(key) ?? []), claim]);
+      taken += 1;
       return {
         settle(outcome) {
+          taken += 1;
           if (outcome === 'free') {
             claims.set(
               key,

@@ -18,6 +18,7 @@ import { createProber } from './prober.ts';
 import { createReconciler } from './reconciler.ts';
 import { createRecords, type FleetRecord } from './records.ts';
 import { createReserver } from './reserve.ts';
+import { searchLeftMs } from './search-text.ts';
 import { createSnapshotStore, createUpstreamViews, healthChange, providerView } from './snapshot.ts';
 import { createSpend } from './spend.ts';
 import { type Clock, systemClock, type Timing, timingOf } from './timing.ts';
@@ -111,6 +112,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     timing,
     changed,
     underWay: (label) => reserver.underWay(label),
+    tooDear: (record, usdPerHour) => reserver.tooDear(record, usdPerHour),
     seen: (record, instance, askedAt) => extender.seen(record, instance, askedAt),
     destroy: (record) => destroyer.resume(record),
   });
@@ -174,15 +176,17 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
   };
 
   const upstreamView = createUpstreamViews();
-  const viewOf = (record: FleetRecord): UpstreamView =>
+  const viewAt = (record: FleetRecord, now: number, recent: number): UpstreamView =>
     upstreamView({
       record,
       row: rowOf(record),
       meter: meters.get(record.id),
-      poolRecent: poolRecent(),
-      spentUsd: record.rental === null ? 0 : spend.of(record.rental, clock.now()),
+      poolRecent: recent,
+      spentUsd: record.rental === null ? 0 : spend.of(record.rental, now),
+      searchLeftMs: record.rental?.state === 'unknown' ? searchLeftMs(record.rental, now, timing) : null,
       wallOffsetMs,
     });
+  const viewOf = (record: FleetRecord): UpstreamView => viewAt(record, clock.now(), poolRecent());
   const poolRecent = () => {
     let sum = 0;
     for (const record of records.all()) sum += meters.get(record.id)?.rates().recent ?? 0;
@@ -213,16 +217,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
         apiUrl: urls.apiUrl,
       },
       strategy,
-      upstreams: all.map((record) =>
-        upstreamView({
-          record,
-          row: rowOf(record),
-          meter: meters.get(record.id),
-          poolRecent: recent,
-          spentUsd: record.rental === null ? 0 : spend.of(record.rental, now),
-          wallOffsetMs,
-        }),
-      ),
+      upstreams: all.map((record) => viewAt(record, now, recent)),
       providers: options.providers.map(({ name }) =>
         providerView(
           name,
@@ -453,6 +448,8 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     availability.stop();
     reconciler.stop();
     await prober.stop();
+    // The last picture is true: whoever ends the program says from it what goes on costing money.
+    flush();
     ledger.close();
   };
 
@@ -501,12 +498,18 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
 
     offers: (filter, signal) => availability.offers(filter, signal),
     plan: (request, signal) => reserver.plan(request, signal),
+    planBatch: (request, signal) => reserver.planBatch(request, signal),
     reserve: (request, reserveOptions) => settle(reserver.reserve(request, reserveOptions)),
     batch: (request, batchOptions) => settle(reserver.batch(request, batchOptions)),
-    rentOffer(provider, offerId, instanceConfig, by) {
+    async rentOffer(provider, offerId, instanceConfig, rentOptions) {
       providerOf(provider);
-      return settle(reserver.rentOffer(provider, offerId, instanceConfig, by));
+      return settle(reserver.rentOffer(provider, offerId, instanceConfig, rentOptions));
     },
+    async reservationOf(idempotencyKey) {
+      const reservation = reserver.byKey(idempotencyKey);
+      return reservation === undefined ? null : reserver.view(reservation);
+    },
+    cancel: (idempotencyKey, cancelOptions) => settle(reserver.cancel(idempotencyKey, cancelOptions?.keep ?? false)),
     releaseReservation: (id, releaseOptions) => settle(reserver.release(id, drainMs(releaseOptions))),
 
     async destroy(id, destroyOptions) {
@@ -635,6 +638,8 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
         gpuCount: instance.gpuCount,
         vramGb: instance.vramGb,
         usdPerHour: instance.usdPerHour,
+        limitUsdPerHour: null,
+        priceSeen: true,
         prepaid: instance.expiresAt !== null,
         prepaidHours: null,
         location: instance.location,

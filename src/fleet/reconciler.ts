@@ -55,10 +55,12 @@ export function createReconciler(parts: {
   underWay: (label: string) => boolean;
   /** Told of every live instance of ours in a list that was asked for at `askedAt`. */
   seen: (record: FleetRecord, instance: ProviderInstance, askedAt: number) => void;
+  /** Judges the price of an instance of which it was not known; a reason means that it is given back. */
+  tooDear: (record: FleetRecord, usdPerHour: number) => string | null;
   /** Hands a row in state `destroying` to the one who destroys. */
   destroy: (record: FleetRecord) => void;
 }): Reconciler {
-  const { ledger, records, events, clock, timing, changed, underWay, seen, destroy } = parts;
+  const { ledger, records, events, clock, timing, changed, underWay, seen, tooDear, destroy } = parts;
   const abort = new AbortController();
   let running = false;
   const states = new Map<ProviderName, State>(
@@ -153,6 +155,7 @@ export function createReconciler(parts: {
       );
       return;
     }
+    if (tooDear(record, row.usdPerHour) !== null) return;
     records.observed(record, row);
     seen(record, row, askedAt);
     if (row.phase === 'failed') failed(record, row);

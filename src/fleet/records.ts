@@ -198,17 +198,19 @@ export function createRecords(parts: RecordParts): FleetRecords {
       changed();
       return record;
     },
-    rented(record, contract, usdPerHour = rentalOf(record).usdPerHour) {
+    rented(record, contract, usdPerHour) {
       const rental = rentalOf(record);
       const now = clock.now();
       record.rental = ledger.transaction(() => {
         if (rental.prepaid && rental.contract === null) {
-          spend.prepaid(rental.label, usdPerHour * (rental.prepaidHours ?? 0), now);
+          spend.prepaid(rental.label, (usdPerHour ?? rental.usdPerHour) * (rental.prepaidHours ?? 0), now);
         }
         return ledger.rentals.update(rental.label, {
           state: 'rented',
           contract,
-          usdPerHour,
+          usdPerHour: usdPerHour ?? rental.usdPerHour,
+          // A price that the answer names was judged before the call.
+          priceSeen: rental.priceSeen || usdPerHour !== undefined,
           settledAt: now,
           reason: null,
         });

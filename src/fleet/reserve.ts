@@ -8,8 +8,11 @@ import {
   AppError,
   type BatchRequest,
   type BatchResult,
+  type CancelResult,
   type InstanceConfig,
   type OffersAnswer,
+  type RentedOffer,
+  type RentOptions,
   type ReservationView,
   type ReservedItem,
   type ReservePlan,
@@ -25,16 +28,29 @@ import type { Ledger } from './ledger/ledger.ts';
 import type { Rental, Reservation } from './ledger/rows.ts';
 import type { Reconciler } from './reconciler.ts';
 import type { FleetRecord, FleetRecords } from './records.ts';
+import { interrupted, searchLeftMs, searchText } from './search-text.ts';
 import type { Clock, Timing } from './timing.ts';
-
-type Options = { idempotencyKey?: string; by?: string; signal?: AbortSignal };
 
 /** Rents: each rental is a committed intent before it is a paid call, and its outcome is committed after it. */
 export interface Reserver {
   plan(request: ReserveRequest, signal?: AbortSignal): Promise<ReservePlan>;
-  reserve(request: ReserveRequest, options?: Options): Promise<ReserveResult>;
-  batch(request: BatchRequest, options?: Options): Promise<BatchResult>;
-  rentOffer(provider: ProviderName, offerId: string, config: InstanceConfig, by?: string): Promise<ReservedItem>;
+  planBatch(request: BatchRequest, signal?: AbortSignal): Promise<ReservePlan>;
+  reserve(request: ReserveRequest, options?: RentOptions): Promise<ReserveResult>;
+  batch(request: BatchRequest, options?: RentOptions): Promise<BatchResult>;
+  rentOffer(
+    provider: ProviderName,
+    offerId: string,
+    config: InstanceConfig,
+    options?: RentOptions & { maxUsdPerHour?: number | undefined },
+  ): Promise<RentedOffer>;
+  /** The reservation that a request with this key made. */
+  byKey(idempotencyKey: string): Reservation | undefined;
+  cancel(idempotencyKey: string, keep: boolean): Promise<CancelResult>;
+  /**
+   * Judges what a rental turns out to cost, once. True: it costs more than it may and is given back; the reason is in its
+   * event.
+   */
+  tooDear(record: FleetRecord, usdPerHour: number): string | null;
   release(id: string, drainMs: number): Promise<{ released: readonly string[]; failed: readonly string[] }>;
   /** True while a reservation of this process works on the rental. */
   underWay(label: string): boolean;
@@ -71,6 +87,8 @@ const unaskedRise = 0.05;
 const attemptsPerInstance = 6;
 /** Failures of one kind after which a provider is left out of the rest of a reservation. */
 const patience = { unavailable: 3, unknown: 2, rejected: 2 } as const;
+/** A tenth of a cent: prices are sums, and sums round. */
+const priceSlackUsd = 0.001;
 const maxGpus = 16;
 const maxBatch = 8;
 
@@ -98,13 +116,22 @@ type Slot = {
   rented: boolean;
 };
 
+/** How somebody stops a request that is under way. */
+type Stopper = {
+  /** Once set, no further paid call is made. */
+  wish: 'keep' | 'give back' | null;
+  /** Of the request, once it has committed to rent something. */
+  reservation: string | null;
+};
+
 /** One reservation under way. */
 type Saga = {
   readonly id: string;
   readonly by: string;
   readonly requested: number;
   readonly allOrNothing: boolean;
-  readonly signal: AbortSignal | undefined;
+  readonly maxTotalUsdPerHour: number | null;
+  readonly stopper: Stopper;
   readonly idempotencyKey: string | null;
   readonly slots: Slot[];
   readonly errors: Set<string>;
@@ -121,9 +148,9 @@ export function createReserver(parts: ReserveParts): Reserver {
   const { changed, step } = parts;
   const underWay = new Set<string>();
   /** First requests with an Idempotency-Key that are still under way. */
-  const pending = new Map<string, { bodyHash: string; answer: Promise<unknown> }>();
+  const pending = new Map<string, { bodyHash: string; answer: Promise<unknown>; stopper: Stopper }>();
   const sagas = new Set<Promise<unknown>>();
-  const active = new Set<string>();
+  const active = new Map<string, { stopper: Stopper; ended: Promise<void> }>();
   const shutdown = new AbortController();
   let stopping = false;
   let unsettled = new Set<string>();
@@ -166,8 +193,20 @@ export function createReserver(parts: ReserveParts): Reserver {
     if (bid === undefined) return true;
     return offer.minBidUsdPerHour !== null && offer.minBidUsdPerHour <= bid;
   };
-  const choose = (group: Group, n: number, out: ReadonlySet<ProviderName>): Offer[] => {
-    const offers = group.market.open().filter((offer) => !out.has(offer.provider) && suits(offer, group));
+  const choose = (
+    group: Group,
+    n: number,
+    out: ReadonlySet<ProviderName>,
+    maxUsdPerHour = Number.POSITIVE_INFINITY,
+  ): Offer[] => {
+    const offers = group.market
+      .open()
+      .filter(
+        (offer) =>
+          !out.has(offer.provider) &&
+          suits(offer, group) &&
+          usdPerHourOf(offer, group.config) <= maxUsdPerHour + priceSlackUsd,
+      );
     const order = chooseOffers({ offers, strategy: table.strategy, loads: loads(), balancing: table.balancing });
     return [...order.take(n)];
   };
@@ -227,7 +266,22 @@ export function createReserver(parts: ReserveParts): Reserver {
       : null;
   };
 
-  const intent = (offer: Offer, group: Group, reservation: string): Rental => {
+  /** The most that one instance may turn out to cost; null when any price is borne. */
+  const limitOf = (offer: Offer, group: Group, maxTotalUsdPerHour: number | null): number | null => {
+    const { config, filter } = group;
+    if (config.maxBidUsdPerHour !== undefined) return null;
+    // A greater disk than the offer was priced with costs more, as it should.
+    const unasked =
+      (config.diskGb ?? parts.defaults.diskGb) > parts.defaults.diskGb
+        ? null
+        : offer.usdPerHour * (1 + unaskedRise) + 0.005;
+    const asked = filter.maxUsdPerHour ?? null;
+    if (asked === null || unasked === null) return asked ?? unasked;
+    // Under a bound of the whole nothing may cost more than what the whole was checked with.
+    return parts.maxUsdPerHour === null && maxTotalUsdPerHour === null ? asked : Math.min(asked, unasked);
+  };
+
+  const intent = (offer: Offer, group: Group, reservation: string, maxTotalUsdPerHour: number | null): Rental => {
     const provider = providers.get(offer.provider);
     if (provider === undefined) throw new Error(`${offer.provider} is not configured`);
     const rental: Rental = {
@@ -243,6 +297,9 @@ export function createReserver(parts: ReserveParts): Reserver {
       gpuCount: offer.gpuCount,
       vramGb: offer.vramGb,
       usdPerHour: usdPerHourOf(offer, group.config),
+      limitUsdPerHour: limitOf(offer, group, maxTotalUsdPerHour),
+      // What a bid costs is what was bid.
+      priceSeen: group.config.maxBidUsdPerHour !== undefined,
       prepaid: offer.prepaidHours !== null,
       prepaidHours: offer.prepaidHours === null ? null : hoursOf(offer, group.config),
       location: offer.location,
@@ -266,8 +323,9 @@ export function createReserver(parts: ReserveParts): Reserver {
     return { record: records.intended(rental), claim: availability.claim(offer) };
   };
 
-  const specOf = (rental: Rental, group: Group, offer: Offer): RentSpec => {
+  const specOf = (saga: Saga, rental: Rental, group: Group, offer: Offer): RentSpec => {
     const { config, filter } = group;
+    const whole = parts.maxUsdPerHour ?? saga.maxTotalUsdPerHour;
     return {
       label: rental.label,
       image: config.image ?? parts.defaults.image,
@@ -278,8 +336,8 @@ export function createReserver(parts: ReserveParts): Reserver {
       ports: config.ports && config.ports.length > 0 ? config.ports : [parts.defaults.instancePort],
       maxBidUsdPerHour: config.maxBidUsdPerHour ?? null,
       durationHours: hoursOf(offer, config),
-      // Under a budget nothing may cost more than what the budget was checked with.
-      maxUsdPerHour: parts.maxUsdPerHour === null ? (filter.maxUsdPerHour ?? null) : null,
+      // Under a bound of the whole nothing may cost more than what the whole was checked with.
+      maxUsdPerHour: whole === null ? (filter.maxUsdPerHour ?? null) : null,
     };
   };
 
@@ -337,26 +395,18 @@ export function createReserver(parts: ReserveParts): Reserver {
    * Where the answer of the paid call names no price, the list does. One that costs more than it may is given back at
    * once and another takes its place.
    */
-  const priceHolds = async (saga: Saga, slot: Slot, spec: RentSpec): Promise<boolean> => {
-    const { record, offer } = slot;
+  const priceHolds = async (saga: Saga, slot: Slot): Promise<boolean> => {
+    const { record } = slot;
     const label = record.rental?.label ?? '';
-    if (spec.maxBidUsdPerHour !== null || stopping) return true;
+    if (record.rental?.priceSeen !== false || stopping) return true;
     const { found } = await reconciler.seek(record.provider, label);
-    const rental = record.rental;
-    // Not listed yet: the next reconcile corrects the price and says so.
-    if (found === null || rental === null || rental.state !== 'rented') return true;
-    const most = spec.maxUsdPerHour ?? offer.usdPerHour * (1 + unaskedRise) + 0.005;
-    const asked = spec.maxUsdPerHour !== null || spec.diskGb <= parts.defaults.diskGb;
-    const why =
-      asked && found.usdPerHour > most + 0.001
-        ? `costs $${found.usdPerHour.toFixed(3)}/h, the limit is $${most.toFixed(3)}/h`
-        : overBudget(found.usdPerHour - rental.usdPerHour);
-    if (found.usdPerHour <= 0 || why === null) {
+    // Not listed yet: the reconcile that sees it first judges its price.
+    if (found === null || record.rental.state !== 'rented') return true;
+    const why = self.tooDear(record, found.usdPerHour);
+    if (why === null) {
       records.observed(record, found);
       return true;
     }
-    records.destroying(record, `its price had risen: ${why}`);
-    destroyer.resume(record);
     slot.rented = false;
     slot.group.stale = true;
     saga.errors.add(`${record.id}: ${why}; given back`);
@@ -380,12 +430,12 @@ export function createReserver(parts: ReserveParts): Reserver {
     slot.attempts += 1;
     try {
       step('call');
-      const spec = specOf(rental, group, offer);
+      const spec = specOf(saga, rental, group, offer);
       const result = await call(provider, offer, spec);
       step('answered');
       if (result.ok) {
         commitRented(saga, slot, result.contract, result.usdPerHour);
-        return result.usdPerHour !== undefined || (await priceHolds(saga, slot, spec));
+        return await priceHolds(saga, slot);
       }
       const line = `${record.id}: ${result.detail}`;
       if (result.leaked !== undefined) {
@@ -434,7 +484,7 @@ export function createReserver(parts: ReserveParts): Reserver {
           reconciler.nudge(record.provider);
           saga.causes.add('timeout');
           const found = await look(saga, slot);
-          if (found === 'found') return await priceHolds(saga, slot, spec);
+          if (found === 'found') return await priceHolds(saga, slot);
           saga.errors.add(
             `${record.id}: the answer of ${offer.provider} was lost (${result.detail})${found === 'absent' ? '' : '; it is looked for by its label'}`,
           );
@@ -450,11 +500,20 @@ export function createReserver(parts: ReserveParts): Reserver {
     }
   };
 
-  /** Commits the intent on another offer for a slot; null when there is none, or no budget. */
+  /** What may still be spent an hour on another instance, by what the whole reservation may cost. */
+  const allowance = (saga: Saga): number => {
+    if (saga.maxTotalUsdPerHour === null) return Number.POSITIVE_INFINITY;
+    const taken = ledger.rentals
+      .of(saga.id)
+      .filter((rental) => rental.wanted && ['intended', 'unknown', 'rented'].includes(rental.state));
+    return saga.maxTotalUsdPerHour - taken.reduce((sum, rental) => sum + rental.usdPerHour, 0);
+  };
+
+  /** Commits the intent on another offer for a slot; false when there is none, or no money for it. */
   const replace = async (saga: Saga, slot: Slot): Promise<boolean> => {
     const { group } = slot;
-    if (slot.attempts >= attemptsPerInstance) return false;
-    let [offer] = choose(group, 1, saga.out);
+    if (slot.attempts >= attemptsPerInstance || stopped(saga)) return false;
+    let [offer] = choose(group, 1, saga.out, allowance(saga));
     const worn = group.stale || (offer === undefined && saga.causes.has('gone'));
     if (worn && group.asked < 2 && group.offerId === null) {
       group.asked += 1;
@@ -464,17 +523,25 @@ export function createReserver(parts: ReserveParts): Reserver {
           askAnyway: true,
         });
       } catch (error) {
-        failureOf(error);
+        saga.errors.add(`the providers could not be asked for other offers: ${failureOf(error).message}`);
       }
-      [offer] = choose(group, 1, saga.out);
+      [offer] = choose(group, 1, saga.out, allowance(saga));
     }
-    if (offer === undefined || saga.stop || stopping) return false;
+    if (stopped(saga)) return false;
+    if (offer === undefined) {
+      if (choose(group, 1, saga.out).length > 0) {
+        saga.errors.add(
+          `every other offer would make the whole dearer than the $${saga.maxTotalUsdPerHour?.toFixed(3)}/h it may cost`,
+        );
+      } else if (saga.causes.has('gone')) saga.errors.add('no further offer matches');
+      return false;
+    }
     const chosen = offer;
     step('before-intent');
     // Choice, budget, intent and claim in one synchronous step: nobody else chooses in between.
     const committed = ledger.transaction(() => {
       const over = overBudget(usdPerHourOf(chosen, group.config));
-      return over === null ? { rental: intent(chosen, group, saga.id) } : { over };
+      return over === null ? { rental: intent(chosen, group, saga.id, saga.maxTotalUsdPerHour) } : { over };
     });
     if ('over' in committed) {
       saga.errors.add(committed.over);
@@ -490,9 +557,12 @@ export function createReserver(parts: ReserveParts): Reserver {
     return true;
   };
 
+  /** No further paid call is to be made. */
+  const stopped = (saga: Saga): boolean => saga.stop || stopping || saga.stopper.wish !== null;
+
   const fill = async (saga: Saga, slot: Slot): Promise<void> => {
     for (;;) {
-      if (saga.stop || stopping) {
+      if (stopped(saga)) {
         // Its intent was committed, its call never made.
         abandon(slot);
         if (stopping) saga.errors.add('the server was shut down meanwhile');
@@ -500,10 +570,7 @@ export function createReserver(parts: ReserveParts): Reserver {
       }
       const done = await attempt(saga, slot);
       if (done === true || done === 'open') break;
-      if (!(await replace(saga, slot))) {
-        if (saga.causes.has('gone') && slot.attempts < attemptsPerInstance) saga.errors.add('no further offer matches');
-        break;
-      }
+      if (!(await replace(saga, slot))) break;
     }
     if (!slot.rented && saga.allOrNothing) saga.stop = true;
   };
@@ -521,8 +588,9 @@ export function createReserver(parts: ReserveParts): Reserver {
     groups: readonly Group[];
     requested: number;
     allOrNothing: boolean;
+    maxTotalUsdPerHour: number | null;
     by: string;
-    signal: AbortSignal | undefined;
+    stopper: Stopper;
     idempotency: { key: string; bodyHash: string } | null;
   };
 
@@ -548,6 +616,13 @@ export function createReserver(parts: ReserveParts): Reserver {
       });
     }
     const usdPerHour = chosen.reduce((sum, { group, offer }) => sum + usdPerHourOf(offer, group.config), 0);
+    const { maxTotalUsdPerHour } = opening;
+    if (maxTotalUsdPerHour !== null && usdPerHour > maxTotalUsdPerHour + priceSlackUsd) {
+      throw new AppError(
+        'conflict',
+        `it would cost $${usdPerHour.toFixed(3)}/h by now, more than the $${maxTotalUsdPerHour.toFixed(3)}/h it may cost; nothing was rented`,
+      );
+    }
 
     const id = `res-${randomBytes(5).toString('hex')}`;
     step('before-intent');
@@ -572,7 +647,7 @@ export function createReserver(parts: ReserveParts): Reserver {
           result: null,
         });
       }
-      return chosen.map(({ group, offer }) => intent(offer, group, id));
+      return chosen.map(({ group, offer }) => intent(offer, group, id, maxTotalUsdPerHour));
     });
     step('after-intent');
     const saga: Saga = {
@@ -580,7 +655,8 @@ export function createReserver(parts: ReserveParts): Reserver {
       by: opening.by,
       requested: opening.requested,
       allOrNothing: opening.allOrNothing,
-      signal: opening.signal,
+      maxTotalUsdPerHour,
+      stopper: opening.stopper,
       idempotencyKey: opening.idempotency?.key ?? null,
       slots: chosen.map(({ group, offer }, index) => ({
         group,
@@ -676,6 +752,8 @@ export function createReserver(parts: ReserveParts): Reserver {
   const noneRented = (saga: Saga): AppError => {
     const details = [...saga.errors];
     const { causes } = saga;
+    if (saga.stopper.wish !== null)
+      return new AppError('incomplete', 'cancelled: nothing had been rented', { details });
     if (stopping) return new AppError('conflict', 'the server was shut down before anything was rented', { details });
     if (causes.has('no_credit')) return new AppError('no_credit', details[0] ?? 'no credit', { details });
     if (causes.has('failed')) return new AppError('provider_failed', details[0] ?? 'the providers failed', { details });
@@ -687,15 +765,12 @@ export function createReserver(parts: ReserveParts): Reserver {
   };
 
   const execute = async (opening: Opening): Promise<ReserveResult> => {
+    const { stopper } = opening;
+    if (stopper.wish !== null) throw new AppError('incomplete', 'cancelled before anything was to be rented');
     const saga = open(opening);
-    active.add(saga.id);
-    // Whoever has a key can ask for the answer later; for whoever has none, nothing more is paid.
-    const cancelled = () => saga.signal?.aborted === true && saga.idempotencyKey === null;
-    const cancel = () => {
-      if (cancelled()) saga.stop = true;
-    };
-    saga.signal?.addEventListener('abort', cancel);
-    cancel();
+    const ended = Promise.withResolvers<void>();
+    stopper.reservation = saga.id;
+    active.set(saga.id, { stopper, ended: ended.promise });
     try {
       const queue = [...saga.slots];
       const worker = async () => {
@@ -705,8 +780,8 @@ export function createReserver(parts: ReserveParts): Reserver {
       for (const result of results) if (result.status === 'rejected') throw result.reason;
 
       const rented = saga.slots.filter((slot) => slot.rented);
-      if (cancelled()) {
-        const message = `${saga.id} cancelled: ${await rollBack(saga, 'the client left before the answer')}`;
+      if (stopper.wish === 'give back') {
+        const message = `${saga.id} cancelled: ${await rollBack(saga, 'cancelled')}`;
         events.emit({ level: 'warn', kind: 'reservation', subject: saga.id, message });
         throw new AppError('incomplete', message, { details: [...saga.errors] });
       }
@@ -716,6 +791,7 @@ export function createReserver(parts: ReserveParts): Reserver {
         events.emit({ level: 'warn', kind: 'reservation', subject: saga.id, message: `${saga.id}: ${message}` });
         throw new AppError('incomplete', message, { details: [...saga.errors] });
       }
+      if (stopper.wish === 'keep') saga.errors.add('cancelled: nothing more was rented');
       const answer = resultOf(saga.id, saga.requested, [...saga.errors]);
       step('before-answer');
       const lost = ledger.rentals.of(saga.id).some((rental) => rental.state === 'unknown' && rental.wanted);
@@ -729,14 +805,6 @@ export function createReserver(parts: ReserveParts): Reserver {
         }
       });
       step('answer');
-      if (saga.signal?.aborted) {
-        events.emit({
-          level: 'info',
-          kind: 'reservation',
-          subject: saga.id,
-          message: `${saga.id}: the client left, the reservation was finished; its Idempotency-Key gives the answer`,
-        });
-      }
       events.emit({
         level: answer.count === saga.requested ? 'ok' : answer.count > 0 ? 'warn' : 'error',
         kind: 'reservation',
@@ -747,8 +815,8 @@ export function createReserver(parts: ReserveParts): Reserver {
       if (answer.reserved.length === 0) throw noneRented(saga);
       return answer;
     } finally {
-      saga.signal?.removeEventListener('abort', cancel);
       active.delete(saga.id);
+      ended.resolve();
       // However it ended: whatever is still open in the ledger is looked after from here on.
       unsettled.add(saga.id);
       for (const slot of saga.slots) if (slot.record.rental !== null) underWay.delete(slot.record.rental.label);
@@ -761,11 +829,12 @@ export function createReserver(parts: ReserveParts): Reserver {
   const once = async <T extends object>(
     key: string | undefined,
     body: unknown,
-    work: (idempotency: { key: string; bodyHash: string } | null) => Promise<T>,
+    work: (idempotency: { key: string; bodyHash: string } | null, stopper: Stopper) => Promise<T>,
     stored: (json: string) => T,
   ): Promise<T> => {
     if (stopping) throw new AppError('conflict', 'the server is shutting down');
-    if (key === undefined) return track(work(null));
+    const stopper: Stopper = { wish: null, reservation: null };
+    if (key === undefined) return track(work(null, stopper));
     const bodyHash = createHash('sha256').update(canonical(body)).digest('hex');
     const mismatch = () =>
       new AppError('idempotency_mismatch', 'this Idempotency-Key was used with another request; take a new key');
@@ -788,8 +857,8 @@ export function createReserver(parts: ReserveParts): Reserver {
       return { ...stored(entry.result), replayed: true };
     }
     if (entry !== undefined) ledger.idempotency.remove(key);
-    const answer = work({ key, bodyHash });
-    pending.set(key, { bodyHash, answer });
+    const answer = work({ key, bodyHash }, stopper);
+    pending.set(key, { bodyHash, answer, stopper });
     // The caller gets the rejection; this keeps the second waiter's absence from being an unhandled one.
     answer.catch(() => undefined).finally(() => pending.delete(key));
     return track(answer);
@@ -800,18 +869,11 @@ export function createReserver(parts: ReserveParts): Reserver {
     return work;
   };
 
-  const notCancelled = (signal: AbortSignal | undefined) => {
-    if (signal?.aborted) throw new AppError('conflict', 'cancelled before anything was rented');
+  const rentedOf = (result: ReserveResult): RentedOffer => {
+    const [item] = result.reserved;
+    if (item === undefined) throw new Error(`${result.reservation} has no instance`);
+    return item;
   };
-  const gather = async (signal: AbortSignal | undefined, groups: readonly Promise<Group>[]): Promise<Group[]> => {
-    try {
-      return await Promise.all(groups);
-    } catch (error) {
-      notCancelled(signal);
-      throw error;
-    }
-  };
-
   const batchOf = (result: ReserveResult): BatchResult => ({
     reservation: result.reservation,
     vast: result.reserved.filter((item) => item.provider === 'vast.ai').map((item) => item.contractId),
@@ -819,78 +881,98 @@ export function createReserver(parts: ReserveParts): Reserver {
     errors: result.errors,
   });
 
+  const planOf = (groups: readonly Group[], requested: number): ReservePlan => {
+    const chosen = groups.flatMap((group) =>
+      choose(group, group.instances, new Set()).map((offer) => ({ offer, config: group.config })),
+    );
+    const instances = groups.reduce((sum, group) => sum + group.instances, 0);
+    const usdPerHour = chosen.reduce((sum, { offer, config }) => sum + usdPerHourOf(offer, config), 0);
+    const over = overBudget(usdPerHour);
+    return {
+      offers: chosen.map(({ offer }) => offer),
+      count: chosen.reduce((sum, { offer }) => sum + offer.gpuCount, 0),
+      requested,
+      usdPerHour,
+      prepaidUsd: chosen.reduce((sum, { offer, config }) => sum + prepaidUsdOf(offer, config), 0),
+      errors: [
+        ...(chosen.length < instances ? [short(instances, chosen.length)] : []),
+        ...marketErrors(groups),
+        ...(over === null ? [] : [over]),
+      ],
+    };
+  };
+
+  /** The instances of a batch: so many of each provider, each with this many GPUs. */
+  const batchGroups = (request: BatchRequest) => {
+    for (const [field, value] of [
+      ['vastai_count', request.vast],
+      ['ionet_count', request.ionet],
+    ] as const) {
+      if (!Number.isInteger(value) || value < 0 || value > maxBatch) {
+        throw new AppError('invalid', `${field}: got ${value}, accepts a whole number from 0 to ${maxBatch}`);
+      }
+    }
+    const instances = request.vast + request.ionet;
+    if (instances === 0) throw new AppError('invalid', 'vastai_count and ionet_count are both 0: nothing to rent');
+    const gpus = request.filter.gpuCount ?? 1;
+    return {
+      requested: instances * gpus,
+      ask: (signal: AbortSignal | undefined) =>
+        Promise.all(
+          (
+            [
+              ['vast.ai', request.vast],
+              ['io.net', request.ionet],
+            ] as const
+          ).flatMap(([provider, n]) =>
+            n === 0 ? [] : [ask({ ...request.filter, provider, gpuCount: gpus }, n, request.config, signal)],
+          ),
+        ),
+    };
+  };
+
   const self: Reserver = {
     async plan(request, signal) {
-      const group = await reserveGroup(request, signal);
-      const offers = choose(group, group.instances, new Set());
-      const usdPerHour = offers.reduce((sum, offer) => sum + usdPerHourOf(offer, request.config), 0);
-      const over = overBudget(usdPerHour);
-      return {
-        offers,
-        count: offers.reduce((sum, offer) => sum + offer.gpuCount, 0),
-        requested: request.count,
-        usdPerHour,
-        prepaidUsd: offers.reduce((sum, offer) => sum + prepaidUsdOf(offer, request.config), 0),
-        errors: [
-          ...(offers.length < group.instances ? [short(group.instances, offers.length)] : []),
-          ...marketErrors([group]),
-          ...(over === null ? [] : [over]),
-        ],
-      };
+      return planOf([await reserveGroup(request, signal)], request.count);
+    },
+    async planBatch(request, signal) {
+      const { requested, ask: askBoth } = batchGroups(request);
+      return planOf(await askBoth(signal), requested);
     },
     async reserve(request, options = {}) {
       gpusPerInstance(request);
+      // What it may cost is not part of what is asked for: a repeat spends nothing.
+      const { maxTotalUsdPerHour = null, ...asked } = request;
       return once(
         options.idempotencyKey,
-        { reserve: request },
-        async (idempotency) => {
-          const groups = await gather(options.signal, [reserveGroup(request, options.signal)]);
-          notCancelled(options.signal);
-          return execute({
-            groups,
+        { reserve: asked },
+        async (idempotency, stopper) =>
+          execute({
+            groups: [await reserveGroup(request, undefined)],
             requested: request.count,
             allOrNothing: request.allOrNothing ?? false,
+            maxTotalUsdPerHour,
             by: options.by ?? 'local',
-            signal: options.signal,
+            stopper,
             idempotency,
-          });
-        },
+          }),
         (json) => JSON.parse(json) as ReserveResult,
       );
     },
     async batch(request, options = {}) {
-      for (const [field, value] of [
-        ['vastai_count', request.vast],
-        ['ionet_count', request.ionet],
-      ] as const) {
-        if (!Number.isInteger(value) || value < 0 || value > maxBatch) {
-          throw new AppError('invalid', `${field}: got ${value}, accepts a whole number from 0 to ${maxBatch}`);
-        }
-      }
-      const requested = request.vast + request.ionet;
-      if (requested === 0) throw new AppError('invalid', 'vastai_count and ionet_count are both 0: nothing to rent');
-      const gpus = request.filter.gpuCount ?? 1;
-      const groupsOf = (signal: AbortSignal | undefined) =>
-        (
-          [
-            ['vast.ai', request.vast],
-            ['io.net', request.ionet],
-          ] as const
-        ).flatMap(([provider, n]) =>
-          n === 0 ? [] : [ask({ ...request.filter, provider, gpuCount: gpus }, n, request.config, signal)],
-        );
+      const { requested, ask: askBoth } = batchGroups(request);
+      const { maxTotalUsdPerHour = null, ...asked } = request;
       return once(
         options.idempotencyKey,
-        { batch: request },
-        async (idempotency) => {
-          const groups = await gather(options.signal, groupsOf(options.signal));
-          notCancelled(options.signal);
+        { batch: asked },
+        async (idempotency, stopper) => {
           const result = await execute({
-            groups,
-            requested: requested * gpus,
+            groups: await askBoth(undefined),
+            requested,
             allOrNothing: false,
+            maxTotalUsdPerHour,
             by: options.by ?? 'local',
-            signal: options.signal,
+            stopper,
             idempotency,
           });
           return batchOf(result);
@@ -898,31 +980,91 @@ export function createReserver(parts: ReserveParts): Reserver {
         (json) => batchOf(JSON.parse(json) as ReserveResult),
       );
     },
-    async rentOffer(provider, offerId, config, by = 'local') {
-      const group = await ask({ provider }, 1, config, undefined, offerId);
-      const offer = group.market.offers.find((candidate) => candidate.id === offerId);
-      if (offer === undefined) {
-        const error = group.market.errors[0];
-        if (error !== undefined) throw new AppError('provider_failed', `${provider}: ${error.message}`);
-        throw new AppError('not_found', `${provider} has no offer ${offerId} (any more)`);
+    async rentOffer(provider, offerId, config, options = {}) {
+      return once(
+        options.idempotencyKey,
+        { rent: { provider, offerId, config } },
+        async (idempotency, stopper) => {
+          const group = await ask({ provider }, 1, config, undefined, offerId);
+          const offer = group.market.offers.find((candidate) => candidate.id === offerId);
+          if (offer === undefined) {
+            const error = group.market.errors[0];
+            if (error !== undefined) throw new AppError('provider_failed', `${provider}: ${error.message}`);
+            throw new AppError('not_found', `${provider} has no offer ${offerId} (any more)`);
+          }
+          const result = await execute({
+            groups: [group],
+            requested: offer.gpuCount,
+            allOrNothing: false,
+            maxTotalUsdPerHour: options.maxUsdPerHour ?? null,
+            by: options.by ?? 'local',
+            stopper,
+            idempotency,
+          });
+          return rentedOf(result);
+        },
+        (json) => rentedOf(JSON.parse(json) as ReserveResult),
+      );
+    },
+    byKey(key) {
+      const reservation = pending.get(key)?.stopper.reservation ?? ledger.idempotency.get(key)?.reservation;
+      return reservation == null ? undefined : ledger.reservations.get(reservation);
+    },
+    async cancel(key, keep) {
+      const running = pending.get(key);
+      if (running !== undefined) {
+        if (running.stopper.wish !== 'give back') running.stopper.wish = keep ? 'keep' : 'give back';
+        // Whoever made the request is told how it failed; what became of it is read from the ledger.
+        await running.answer.catch(() => undefined);
       }
-      const work = execute({
-        groups: [group],
-        requested: offer.gpuCount,
-        allOrNothing: false,
-        by,
-        signal: undefined,
-        idempotency: null,
+      const id = running === undefined ? ledger.idempotency.get(key)?.reservation : running.stopper.reservation;
+      if (id === undefined) throw new AppError('not_found', 'no request with this Idempotency-Key has rented anything');
+      if (id === null) return { reservation: null, kept: [], released: [], pending: [] };
+      const owned = () => ledger.rentals.of(id);
+      if (
+        !keep &&
+        owned().some((rental) => rental.wanted && ['rented', 'unknown', 'intended'].includes(rental.state))
+      ) {
+        await self.release(id, 0);
+      }
+      const named = (rentals: readonly Rental[]) => rentals.map((rental) => rental.instanceId);
+      return {
+        reservation: id,
+        kept: named(owned().filter((rental) => rental.state === 'rented')),
+        released: named(owned().filter((rental) => rental.state === 'ended')),
+        pending: named(owned().filter((rental) => ['destroying', 'unknown', 'intended'].includes(rental.state))),
+      };
+    },
+    tooDear(record, usdPerHour) {
+      const { rental } = record;
+      // Zero is how a provider says "I do not know yet".
+      if (rental === null || rental.priceSeen || usdPerHour <= 0) return null;
+      const limit = rental.limitUsdPerHour;
+      const why =
+        limit !== null && usdPerHour > limit + priceSlackUsd
+          ? `costs $${usdPerHour.toFixed(3)}/h, the limit is $${limit.toFixed(3)}/h`
+          : overBudget(usdPerHour - rental.usdPerHour);
+      records.patch(record, { priceSeen: true });
+      if (why === null) return null;
+      records.destroying(record, `its price had risen: ${why}`);
+      events.emit({
+        level: 'warn',
+        kind: 'rental',
+        subject: record.id,
+        message: `${record.id} is given back: it ${why.startsWith('costs') ? '' : 'is over the budget: '}${why}`,
       });
-      const result = await track(work);
-      const [item] = result.reserved;
-      if (item === undefined) throw new Error(`${result.reservation} has no instance`);
-      return item;
+      destroyer.resume(record);
+      return why;
     },
     async release(id, drainMs) {
-      const reservation = ledger.reservations.get(id);
-      if (reservation === undefined) throw new AppError('not_found', `no reservation is called ${id}`);
-      if (active.has(id)) throw new AppError('conflict', `${id} is still being rented; try again in a moment`);
+      if (ledger.reservations.get(id) === undefined) {
+        throw new AppError('not_found', `no reservation is called ${id}`);
+      }
+      const running = active.get(id);
+      if (running !== undefined) {
+        running.stopper.wish = 'give back';
+        await running.ended;
+      }
       const { toDestroy, unclear } = ledger.transaction(() => disown(id, `${id} was released`));
       unsettled.add(id);
       for (const record of toDestroy) destroyer.request(record, `${id} was released`, drainMs);
@@ -936,8 +1078,13 @@ export function createReserver(parts: ReserveParts): Reserver {
         message: `${id} released (${done.length} instances)`,
       });
       self.tidy();
+      const given = ledger.rentals.of(id).filter((rental) => running !== undefined && rental.state === 'ended');
+      const released = new Set([
+        ...done.filter((item) => item.ok).map((item) => item.id),
+        ...given.map((rental) => rental.instanceId),
+      ]);
       return {
-        released: done.filter((item) => item.ok).map((item) => item.id),
+        released: [...released],
         failed: [...done.filter((item) => !item.ok), ...unclear].map((item) => item.id),
       };
     },
@@ -948,7 +1095,7 @@ export function createReserver(parts: ReserveParts): Reserver {
         const record = records.byLabel(rental.label);
         if (rental.state === 'intended' && record !== undefined) {
           // Its call may have been on the wire until the last process died, which was at the latest just now.
-          records.patch(record, { state: 'unknown', settledAt: clock.now(), reason: 'interrupted by a restart' });
+          records.patch(record, { state: 'unknown', settledAt: clock.now(), reason: interrupted });
         }
       }
       for (const reservation of ledger.reservations.unsettled()) {
@@ -1024,11 +1171,19 @@ export function createReserver(parts: ReserveParts): Reserver {
         by: reservation.by,
         requested: reservation.requested,
         state,
-        instances: rentals.map((rental) => rental.instanceId),
+        instances: rentals.filter((rental) => rental.state !== 'ended').map((rental) => rental.instanceId),
+        ended: rentals.filter((rental) => rental.state === 'ended').map((rental) => rental.instanceId),
         usdPerHour: rentals
           .filter((rental) => rental.state !== 'ended' && rental.contract !== null)
           .reduce((sum, rental) => sum + rental.usdPerHour, 0),
-        errors: reservation.errors,
+        errors: [
+          ...reservation.errors,
+          ...rentals
+            .filter((rental) => rental.state === 'unknown')
+            // A reservation that ended without its answer has said so itself.
+            .filter(({ instanceId }) => !reservation.errors.some((line) => line.startsWith(`${instanceId}: `)))
+            .map((rental) => `${rental.instanceId}: ${searchText(rental, searchLeftMs(rental, clock.now(), timing))}`),
+        ],
       };
     },
     async stop(graceMs) {

@@ -5,6 +5,7 @@ import { ttfbBoundsMs } from '../core/load-table.ts';
 import type { ProviderView, Snapshot, UpstreamView } from './app.ts';
 import type { Market } from './availability.ts';
 import type { FleetRecord } from './records.ts';
+import { searchText } from './search-text.ts';
 import { createMeter, type Meter, round } from './traffic.ts';
 
 const noEndings = Object.fromEntries(endings.map((ending) => [ending, 0])) as UpstreamView['endings'];
@@ -18,6 +19,8 @@ type ViewParts = {
   /** Picks of the pool in the last minute. */
   poolRecent: number;
   spentUsd: number;
+  /** While nobody knows whether it was rented: until it counts as never rented; else null. */
+  searchLeftMs: number | null;
   /** Wall time minus monotonic time, taken once: a fresh difference would flicker by the clocks' resolution. */
   wallOffsetMs: number;
 };
@@ -37,6 +40,7 @@ export function createUpstreamViews(): (parts: ViewParts) => UpstreamView {
       share,
       spentUsd,
       parts.wallOffsetMs,
+      parts.searchLeftMs,
       rental,
       lifecycle,
       admin,
@@ -64,7 +68,7 @@ function upstreamView(parts: ViewParts, share: number, spentUsd: number): Upstre
     monotonic === null ? null : Math.round(monotonic + parts.wallOffsetMs);
   const health = healthOf(row, wall);
   const below = row !== null && (row.ceiling === 0 || row.active < Math.max(1, row.ceiling * row.slowStart));
-  const { state, reason } = stateOf(record, row, health);
+  const { state, reason } = stateOf(record, row, health, parts.searchLeftMs);
   return {
     id: record.id,
     provider: record.provider,
@@ -120,7 +124,12 @@ function healthOf(row: LoadRow | null, wall: (monotonic: number | null) => numbe
 }
 
 /** One word, and one line that says why; the facts are judged from the outermost inwards. */
-function stateOf(record: FleetRecord, row: LoadRow | null, health: Health): { state: string; reason: string } {
+function stateOf(
+  record: FleetRecord,
+  row: LoadRow | null,
+  health: Health,
+  searchLeftMs: number | null,
+): { state: string; reason: string } {
   const { lifecycle, admin } = record;
   switch (lifecycle.phase) {
     case 'ended':
@@ -128,12 +137,11 @@ function stateOf(record: FleetRecord, row: LoadRow | null, health: Health): { st
     case 'destroying':
       return { state: 'DESTROYING', reason: lifecycle.detail ?? '' };
     case 'reserving':
-      if (record.rental?.wanted === false) {
-        return { state: 'DESTROYING', reason: 'the answer was lost; it is destroyed as soon as it turns up' };
-      }
-      return record.rental?.state === 'unknown'
-        ? { state: 'RESERVING', reason: 'the answer was lost; looking for its label' }
-        : { state: 'RESERVING', reason: 'renting' };
+      if (record.rental === null || searchLeftMs === null) return { state: 'RESERVING', reason: 'renting' };
+      return {
+        state: record.rental.wanted ? 'RESERVING' : 'DESTROYING',
+        reason: searchText(record.rental, searchLeftMs),
+      };
     case 'booting':
       return { state: 'BOOT', reason: lifecycle.detail ?? '' };
     case 'halted':

@@ -119,11 +119,20 @@ export const instanceConfig = z
   })
   .meta({ id: 'InstanceConfig' });
 
+const maxTotalPrice = z.number().positive().max(1_000_000).optional().meta({
+  description: 'USD per hour of all of it together, by the prices of the offers; what was confirmed',
+});
+const idempotencyKey = z
+  .string()
+  .regex(/^[\x21-\x7e]{1,255}$/)
+  .meta({ description: 'The Idempotency-Key of a request that rents' });
+
 export const reserveBody = z
   .strictObject({
     count: z.int().min(1).max(16).meta({ description: 'GPUs' }),
     filters: filters.optional(),
     config: instanceConfig.optional(),
+    max_total_price: maxTotalPrice,
     all_or_nothing: z.boolean().optional().meta({ description: 'true: anything short is rolled back, answer 409' }),
   })
   .meta({
@@ -144,8 +153,26 @@ export const batchBody = z
     ionet_count: batchCount.optional(),
     filters: filters.optional(),
     config: instanceConfig.optional(),
+    max_total_price: maxTotalPrice,
   })
   .meta({ id: 'Batch' });
+export const rentBody = instanceConfig
+  .extend({
+    max_price: z
+      .number()
+      .positive()
+      .max(1_000_000)
+      .optional()
+      .meta({ description: 'USD per hour; refused when it costs more by now' }),
+  })
+  .meta({ id: 'Rent' });
+export const cancelBody = z
+  .strictObject({
+    idempotency_key: idempotencyKey,
+    keep: z.boolean().optional().meta({ description: 'true: what is rented is kept; otherwise it is given back' }),
+  })
+  .meta({ id: 'Cancel' });
+export const reservationsQuery = z.strictObject({ idempotency_key: idempotencyKey.optional() });
 
 export const drainBody = z
   .strictObject({ deadline_seconds: z.number().min(0).max(86_400).optional() })
@@ -423,7 +450,8 @@ export const reservation = z
     by: z.string(),
     requested: count,
     state: z.enum(['renting', 'active', 'partial', 'releasing', 'ended', 'failed']),
-    instances: z.array(z.string()),
+    instances: z.array(z.string()).meta({ description: 'What exists of it, or may exist' }),
+    ended: z.array(z.string()).meta({ description: 'What it had and is over' }),
     price_per_hour: usd,
     errors: z.array(z.string()),
   })
@@ -434,6 +462,17 @@ export const reservationsAnswer = z
 export const releasedAnswer = z
   .strictObject({ reservation_id: z.string(), released: z.array(z.string()), failed: z.array(z.string()) })
   .meta({ id: 'Released' });
+export const cancelAnswer = z
+  .strictObject({
+    reservation_id: z
+      .string()
+      .nullable()
+      .meta({ description: 'null: it was stopped before anything was to be rented' }),
+    kept: z.array(z.string()),
+    released: z.array(z.string()),
+    pending: z.array(z.string()).meta({ description: 'Given back, not confirmed yet: retried until it is' }),
+  })
+  .meta({ id: 'Cancelled' });
 
 export const costAnswer = z
   .strictObject({
@@ -647,6 +686,7 @@ export const snapshot = z
         requested: z.number(),
         state: z.enum(['renting', 'active', 'partial', 'releasing', 'ended', 'failed']),
         instances: z.array(z.string()),
+        ended: z.array(z.string()),
         usdPerHour: z.number(),
         errors: z.array(z.string()),
       }),

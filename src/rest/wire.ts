@@ -3,6 +3,7 @@ import type { Offer } from '../core/domain.ts';
 import type { Decision, FinishedRequest } from '../core/report.ts';
 import type {
   BatchResult,
+  CancelResult,
   FleetEvent,
   ForeignInstance,
   KeyView,
@@ -277,8 +278,18 @@ export function reservationWire(view: ReservationView): z.output<typeof schemas.
     requested: view.requested,
     state: view.state,
     instances: [...view.instances],
+    ended: [...view.ended],
     price_per_hour: money(view.usdPerHour),
     errors: [...view.errors],
+  };
+}
+
+export function cancelWire(result: CancelResult): z.output<typeof schemas.cancelAnswer> {
+  return {
+    reservation_id: result.reservation,
+    kept: [...result.kept],
+    released: [...result.released],
+    pending: [...result.pending],
   };
 }
 

@@ -15,6 +15,7 @@ import { createProviderPage } from './overlays/provider.ts';
 import { createReleaseDialog } from './overlays/release.ts';
 import { createReserveDialog } from './overlays/reserve.ts';
 import { createColumnChooser, createSortChooser } from './overlays/sort.ts';
+import { createQuitDialog } from './overlays/stop-renting.ts';
 import { paneById, panes } from './panes/index.ts';
 import { shownReservations } from './panes/reservations.ts';
 import { refreshSteps } from './preferences.ts';
@@ -329,6 +330,10 @@ export const commands: readonly Command[] = [
     hint: 'quit',
     rank: 45,
     run: (d) => {
+      if (d.rentals.all().length > 0) {
+        d.open(createQuitDialog(d));
+        return;
+      }
       const { mode, reservations } = d.view().snapshot;
       const renting = mode.simulated ? [] : reservations.filter((item) => item.state === 'renting');
       if (renting.length > 0 && !d.confirmedTwice('quit')) {

@@ -14,6 +14,7 @@ import { columnAt } from './panes/instances.ts';
 import type { DashboardPreferences, PreferenceStore } from './preferences.ts';
 import { readPreferences } from './preferences.ts';
 import { type Predict, type PreviewState, predictByReplay, previewOf } from './preview.ts';
+import { createOpenRentals, type OpenRentals } from './rentals.ts';
 import type { TerminalReport } from './terminal-input.ts';
 import { type ColorLevel, paint, type ThemeName, themes } from './theme.ts';
 import type { Connection, SortOrder, Toast, ToastLevel, View } from './view.ts';
@@ -109,6 +110,10 @@ export interface Dashboard {
   readonly readonly: boolean;
   readonly ui: UiState;
   readonly overlays: readonly Overlay[];
+  /** What this dashboard is renting. */
+  readonly rentals: OpenRentals;
+  /** The system runs elsewhere and goes on without this dashboard. */
+  readonly remote: boolean;
   readonly now: () => number;
   /** Rows as painted text; the same reference while nothing visible changed. */
   frame(): readonly string[];
@@ -505,6 +510,8 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     get overlays() {
       return overlays;
     },
+    rentals: createOpenRentals(),
+    remote: settings.connection !== undefined,
     frame() {
       frameRows ??= frameLines.map((line) => paint(line, themes[frameTheme], settings.color));
       return frameRows;

@@ -15,6 +15,7 @@ import { parseFilter } from './filter.ts';
 import { age, clockTime, milliseconds, money, percent, plainText, rate } from './format.ts';
 import { eventWords } from './panes/events.ts';
 import { type Predict, predictByReplay, previewOf } from './preview.ts';
+import { acceptedRise } from './rentals.ts';
 import { strategyNotes } from './strategy-notes.ts';
 
 export type ScreenReaderOptions = Readonly<{
@@ -450,9 +451,10 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
               'rent them',
               async () => {
                 const fresh = await app.plan(request);
-                if (fresh.usdPerHour > plan.usdPerHour * 1.02)
+                const maxTotalUsdPerHour = plan.usdPerHour * acceptedRise;
+                if (fresh.usdPerHour > maxTotalUsdPerHour)
                   return `The price rose to ${money(fresh.usdPerHour)} per hour: nothing was rented.`;
-                const result = await app.reserve(request, { idempotencyKey, by: 'tui' });
+                const result = await app.reserve({ ...request, maxTotalUsdPerHour }, { idempotencyKey, by: 'tui' });
                 return `Reserved ${result.count} of ${result.requested} GPUs.`;
               },
             ],

@@ -5,6 +5,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { unusedInstanceId } from '../../src/fleet/instance-id.ts';
 import { type Ledger, openLedger } from '../../src/fleet/ledger/ledger.ts';
+import { migrations } from '../../src/fleet/ledger/migrations.ts';
 import type { Rental } from '../../src/fleet/ledger/rows.ts';
 
 let dataDir = '';
@@ -31,6 +32,8 @@ const rental = (change: Partial<Rental> = {}): Rental => ({
   gpuCount: 1,
   vramGb: 24,
   usdPerHour: 0.5,
+  limitUsdPerHour: null,
+  priceSeen: false,
   prepaid: false,
   prepaidHours: null,
   location: null,
@@ -99,7 +102,7 @@ test('a ledger of a newer version is refused and given back', () => {
   db.close();
   expect(() => openLedger(dataDir)).toThrow('newer gpuproxy');
   const back = new DatabaseSync(join(dataDir, 'ledger.db'));
-  back.exec('PRAGMA user_version = 2');
+  back.exec(`PRAGMA user_version = ${migrations.length}`);
   back.close();
   ledger = openLedger(dataDir);
 });

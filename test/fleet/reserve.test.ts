@@ -1,5 +1,6 @@
 import { expect, test as serial } from 'vitest';
 import type { AppError } from '../../src/fleet/app.ts';
+import { type Provider, ProviderError } from '../../src/providers/provider.ts';
 import { aliveContracts, createStage, until } from './fixture.ts';
 
 const test = serial.concurrent;
@@ -266,39 +267,200 @@ test('an Idempotency-Key is free again after a day, and after a reservation that
   expect(later.replayed).toBeUndefined();
 });
 
-test('a client that leaves without a key finds everything undone', async () => {
+test('a cancelled reservation makes no further paid call and gives back what was rented', async () => {
   await using stage = await createStage();
   stage.simulator.faults.add({ kind: 'latency', ms: 400, route: 'rent' });
   const app = await stage.start();
-  const client = new AbortController();
-  const work = refusal(app.reserve({ count: 16, filter: {}, config: {} }, { signal: client.signal }));
+  const work = refusal(app.reserve({ count: 16, filter: {}, config: {} }, { idempotencyKey: 'stop' }));
   await until('paid calls are under way', () => stage.simulator.ledger().length > 0);
-  client.abort();
+  const seen = await app.reservationOf('stop');
+  expect(seen).toMatchObject({ state: 'renting', requested: 16 });
+  const result = await app.cancel('stop');
   const error = await work;
   expect(error.code).toBe('incomplete');
   expect(error.message).toMatch(/cancelled: \d+ rented instances are given back/);
+  expect(result).toMatchObject({ reservation: seen?.id, kept: [] });
   await until('all given back', () => aliveContracts(stage.simulator).length === 0);
   expect(stage.simulator.ledger().length).toBeLessThan(16);
+  expect([...result.released, ...result.pending]).toHaveLength(stage.simulator.ledger().length);
+  expect(app.events.recent().some((event) => event.message.startsWith(`${seen?.id} cancelled: `))).toBe(true);
+  // Nothing is left of the key either: it may try again.
+  stage.simulator.faults.clear();
+  const again = await app.reserve({ count: 1, filter: {}, config: {} }, { idempotencyKey: 'stop' });
+  expect(again.replayed).toBeUndefined();
 });
 
-test('a client that leaves with a key gets the finished reservation when it asks again', async () => {
+test('a reservation that is cancelled with keep answers what was rented by then', async () => {
   await using stage = await createStage();
-  stage.simulator.faults.add({ kind: 'latency', ms: 100, route: 'rent' });
+  stage.simulator.faults.add({ kind: 'latency', ms: 400, route: 'rent' });
   const app = await stage.start();
-  const client = new AbortController();
-  const work = app.reserve({ count: 6, filter: {}, config: {} }, { signal: client.signal, idempotencyKey: 'back' });
+  const work = app.reserve({ count: 16, filter: {}, config: {} }, { idempotencyKey: 'enough' });
   await until('paid calls are under way', () => stage.simulator.ledger().length > 0);
-  client.abort();
-  expect((await work).count).toBe(6);
-  const again = await app.reserve({ count: 6, filter: {}, config: {} }, { idempotencyKey: 'back' });
-  expect(again).toMatchObject({ count: 6, replayed: true });
-  expect(stage.simulator.ledger()).toHaveLength(6);
+  const kept = await app.cancel('enough', { keep: true });
+  const result = await work;
+  expect(result.count).toBeGreaterThan(0);
+  expect(result.count).toBeLessThan(16);
+  expect(result.errors).toContain('cancelled: nothing more was rented');
+  expect(kept).toEqual({
+    reservation: result.reservation,
+    kept: result.reserved.map((item) => item.instanceId),
+    released: [],
+    pending: [],
+  });
+  expect(aliveContracts(stage.simulator)).toEqual(result.reserved.map((item) => item.contractId).sort());
+});
+
+test('cancelling before the search has ended rents nothing, after the end gives everything back, and of an unknown key is not_found', async () => {
+  await using stage = await createStage();
+  const app = await stage.start({ timing: { offersFreshMs: 0 } });
+  stage.simulator.faults.add({ kind: 'latency', ms: 300, route: 'search' });
+  const work = refusal(app.reserve({ count: 2, filter: {}, config: {} }, { idempotencyKey: 'early' }));
+  expect(await app.cancel('early')).toEqual({ reservation: null, kept: [], released: [], pending: [] });
+  expect((await work).message).toContain('cancelled before anything');
+  expect(stage.simulator.ledger()).toHaveLength(0);
+  stage.simulator.faults.clear();
+  const done = await app.reserve({ count: 2, filter: {}, config: {} }, { idempotencyKey: 'late' });
+  const result = await app.cancel('late');
+  expect(result.released.toSorted()).toEqual(done.reserved.map((item) => item.instanceId).sort());
+  expect(aliveContracts(stage.simulator)).toHaveLength(0);
+  expect((await refusal(app.cancel('never'))).code).toBe('not_found');
+});
+
+test('all or nothing that is cancelled with keep is given back all the same', async () => {
+  await using stage = await createStage();
+  stage.simulator.faults.add({ kind: 'latency', ms: 400, route: 'rent' });
+  const app = await stage.start();
+  const work = refusal(
+    app.reserve({ count: 12, filter: {}, config: {}, allOrNothing: true }, { idempotencyKey: 'whole' }),
+  );
+  await until('paid calls are under way', () => stage.simulator.ledger().length > 0);
+  expect((await app.cancel('whole', { keep: true })).kept).toEqual([]);
+  expect((await work).code).toBe('incomplete');
+  await until('all given back', () => aliveContracts(stage.simulator).length === 0);
+});
+
+test('a reservation that is released while it is being rented is stopped and given back', async () => {
+  await using stage = await createStage();
+  stage.simulator.faults.add({ kind: 'latency', ms: 400, route: 'rent' });
+  const app = await stage.start();
+  const work = refusal(app.reserve({ count: 12, filter: {}, config: {} }));
+  await until('paid calls are under way', () => stage.simulator.ledger().length > 0);
+  const renting = await until('it is shown', () => app.state.get().reservations[0]);
+  const released = await app.releaseReservation(renting.id, { now: true });
+  expect((await work).message).toContain('cancelled');
+  await until('all given back', () => aliveContracts(stage.simulator).length === 0);
+  expect(released.released.length + released.failed.length).toBe(stage.simulator.ledger().length);
+  expect(stage.simulator.ledger().length).toBeLessThan(12);
+});
+
+test('what was confirmed is the most that is spent: a dearer whole is refused, a dearer replacement is not taken', async () => {
+  await using stage = await createStage();
+  const app = await stage.start({
+    flags: { LB_ENABLED: false },
+    timing: { offersFreshMs: 60_000, refreshMs: 60_000 },
+  });
+  await app.refresh();
+  const wish = { count: 2, filter: { provider: 'vast.ai' as const }, config: {} };
+  const plan = await app.plan(wish);
+  const dear = await refusal(app.reserve({ ...wish, maxTotalUsdPerHour: plan.usdPerHour * 0.9 }));
+  expect(dear).toMatchObject({ code: 'conflict' });
+  expect(dear.message).toMatch(/would cost \$[\d.]+\/h by now, more than the \$[\d.]+\/h/);
+  expect(stage.simulator.ledger()).toHaveLength(0);
+  // The cheapest is gone: any other one would be dearer than what was agreed to.
+  stage.simulator.faults.add({ kind: 'stale_offers', provider: 'vast', times: 1 });
+  const bounded = await app.reserve({ ...wish, maxTotalUsdPerHour: plan.usdPerHour });
+  expect(bounded.count).toBe(1);
+  expect(bounded.errors.join()).toContain('every other offer would make the whole dearer');
+  const spent = stage.simulator.instances().reduce((sum, instance) => sum + instance.usdPerHour, 0);
+  expect(spent).toBeLessThanOrEqual(plan.usdPerHour * 1.05);
+  // Without that bound the next candidate takes its place.
+  stage.simulator.faults.add({ kind: 'stale_offers', provider: 'vast', times: 1 });
+  expect((await app.reserve(wish)).count).toBe(2);
+});
+
+test.each(['not listed in time', 'answer lost in a crash'] as const)(
+  'a price that has risen is found out later too, and given back: %s',
+  async (how) => {
+    await using stage = await createStage();
+    let hidden = false;
+    const [vast] = stage.providers;
+    if (vast === undefined) throw new Error('no provider');
+    const slow: Provider = {
+      ...vast,
+      list: (signal) => {
+        if (hidden) throw new ProviderError('vast.ai', 'server_error', 'no list');
+        return vast.list(signal);
+      },
+    };
+    const app = await stage.start({
+      providers: [slow],
+      timing: { offersFreshMs: 60_000, refreshMs: 60_000, unknownGraceMs: 60_000 },
+    });
+    await app.refresh();
+    hidden = true;
+    stage.simulator.faults.add({ kind: 'reprice', factor: 4 });
+    if (how === 'answer lost in a crash') stage.simulator.faults.add({ kind: 'lose_answer', how: 'reset', times: 1 });
+    const rented = await app.reserve({ count: 1, filter: {}, config: {} }).catch(() => null);
+    expect(rented === null).toBe(how === 'answer lost in a crash');
+    expect(aliveContracts(stage.simulator)).toHaveLength(1);
+    await app[Symbol.asyncDispose]();
+    hidden = false;
+    const next = await stage.start({ providers: [slow] });
+    await until('given back', () => aliveContracts(stage.simulator).length === 0);
+    const event = await until('said', () =>
+      next.events.recent().find((each) => each.level === 'warn' && each.message.includes('is given back')),
+    );
+    expect(event.message).toMatch(/it costs \$[\d.]+\/h, the limit is \$[\d.]+\/h/);
+    await until('ended', () => next.state.get().reservations[0]?.state === 'ended');
+    expect(next.state.get().reservations[0]).toMatchObject({ instances: [], ended: [expect.stringMatching(/^vast-/)] });
+  },
+);
+
+test('own purchases leave the stock that is shown and offered at once', async () => {
+  await using stage = await createStage();
+  const app = await stage.start({ timing: { offersFreshMs: 60_000, refreshMs: 60_000 } });
+  await app.refresh();
+  const stock = () => app.state.get().providers.map((view) => view.available);
+  const before = stock();
+  const { reserved } = await app.reserve({ count: 4, filter: {}, config: {} });
+  const bought = ['vast.ai', 'io.net'].map((name) => reserved.filter((item) => item.provider === name).length);
+  expect(stock()).toEqual(before.map((n, index) => n - (bought[index] ?? 0)));
+  const { offers } = await app.offers({ provider: 'vast.ai' });
+  const taken = reserved.filter((item) => item.provider === 'vast.ai').map((item) => item.instanceId);
+  expect(taken.length).toBeGreaterThan(0);
+  expect(offers.some((offer) => taken.includes(`vast-${offer.id}`))).toBe(false);
+});
+
+test('a rental that is cut off says why it waits and for how long, on the instance and on the reservation', async () => {
+  await using stage = await createStage();
+  stage.simulator.faults.add({ kind: 'hang', when: 'before', route: 'rent' });
+  stage.simulator.faults.add({ kind: 'error', status: 502, route: 'list' });
+  const app = await stage.start({ timing: { rentTimeoutMs: 200 } });
+  await refusal(app.reserve({ count: 1, filter: { provider: 'vast.ai' }, config: {} }));
+  expect(app.state.get().upstreams[0]?.reason).toMatch(
+    /^the answer was lost \(.*\); looked for by its label at vast\.ai for up to 10 s more$/,
+  );
+  await app[Symbol.asyncDispose]();
+  const next = await stage.start({ timing: { unknownGraceMs: 35_000 } });
+  const [view] = next.state.get().upstreams;
+  expect(view).toMatchObject({ state: 'RESERVING' });
+  expect(view?.reason).toMatch(/looked for by its label at vast\.ai for up to \d0 s more$/);
+  expect(next.state.get().reservations[0]?.errors.join()).toContain('looked for by its label');
 });
 
 test('a batch rents so many from each provider and answers their contracts', async () => {
   await using stage = await createStage();
   const app = await stage.start();
-  const result = await app.batch({ vast: 2, ionet: 3, filter: {}, config: {} });
+  const wish = { vast: 2, ionet: 3, filter: {}, config: {} };
+  const plan = await app.planBatch(wish);
+  expect(stage.simulator.ledger()).toHaveLength(0);
+  const result = await app.batch(wish);
+  // The plan is what is taken, and not the cheapest of each.
+  const rented = stage.simulator.ledger();
+  expect(rented.flatMap((entry) => (entry.provider === 'vast' ? [entry.offer] : [])).sort()).toEqual(
+    plan.offers.flatMap((offer) => (offer.provider === 'vast.ai' ? [offer.id] : [])).sort(),
+  );
+  expect(rented.reduce((sum, entry) => sum + entry.usdPerHour, 0)).toBeCloseTo(plan.usdPerHour, 3);
   expect(result.vast).toHaveLength(2);
   expect(result.ionet).toHaveLength(3);
   expect(result.errors).toEqual([]);
@@ -322,6 +484,28 @@ test('one named offer is rented as it is, and one that does not exist is not_fou
   expect((await refusal(app.rentOffer('vast.ai', '1', {}))).code).toBe('not_found');
 });
 
+test('an Idempotency-Key of one named offer rents it once, and refuses a price above what was confirmed', async () => {
+  await using stage = await createStage();
+  const app = await stage.start();
+  const { offers } = await app.offers({ provider: 'vast.ai' });
+  const [a, b] = offers;
+  const rent = (id: string | undefined) => app.rentOffer('vast.ai', id ?? '', {}, { idempotencyKey: 'one' });
+  const [first, second] = await Promise.all([rent(a?.id), rent(a?.id)]);
+  expect(second).toEqual({ ...first, replayed: true });
+  expect((await refusal(rent(b?.id))).code).toBe('idempotency_mismatch');
+  await app[Symbol.asyncDispose]();
+  const next = await stage.start();
+  expect(await next.rentOffer('vast.ai', a?.id ?? '', {}, { idempotencyKey: 'one' })).toEqual({
+    ...first,
+    replayed: true,
+  });
+  expect(stage.simulator.ledger()).toHaveLength(1);
+  const price = b?.usdPerHour ?? 0;
+  const dear = await refusal(next.rentOffer('vast.ai', b?.id ?? '', {}, { maxUsdPerHour: price * 0.9 }));
+  expect(dear.code).toBe('conflict');
+  expect(stage.simulator.ledger()).toHaveLength(1);
+});
+
 test('a plan says what would be rented, at which price, and rents nothing', async () => {
   await using stage = await createStage();
   const app = await stage.start({ flags: { MAX_USD_PER_HOUR: 0.01 } });
@@ -334,12 +518,21 @@ test('a plan says what would be rented, at which price, and rents nothing', asyn
 
 test('a shutdown in the middle finishes or undoes what was begun before the process leaves', async () => {
   await using stage = await createStage();
-  stage.simulator.faults.add({ kind: 'latency', ms: 1_500, route: 'rent' });
-  const app = await stage.start({ timing: { rentTimeoutMs: 10_000 } });
+  stage.simulator.faults.add({ kind: 'latency', ms: 500, route: 'rent', provider: 'ionet' });
+  stage.simulator.faults.add({ kind: 'latency', ms: 3000, route: 'rent', provider: 'vast' });
+  const bothPay = Promise.withResolvers<void>();
+  let opened = 0;
+  const app = await stage.start({
+    timing: { rentTimeoutMs: 20_000 },
+    onStep(name) {
+      if (name === 'after-intent') opened += 1;
+      // In the same turn as the first answer while both pay: nothing can be called in between.
+      if (name === 'answered' && opened >= 2) bothPay.resolve(app[Symbol.asyncDispose]());
+    },
+  });
   const some = app.reserve({ count: 8, filter: { provider: 'io.net' }, config: {} });
   const all = refusal(app.reserve({ count: 8, filter: { provider: 'vast.ai' }, config: {}, allOrNothing: true }));
-  await until('paid calls are under way', () => stage.simulator.ledger().length > 0);
-  await app[Symbol.asyncDispose]();
+  await bothPay.promise;
   const result = await some;
   expect(result.count).toBeGreaterThan(0);
   expect(result.count).toBeLessThan(8);

@@ -282,9 +282,18 @@ export function createFakeApp(start: Partial<Snapshot> = {}): FakeApp {
         errors: [],
       };
     },
-    async rentOffer(provider, offerId, config, by) {
-      calls.push(['rentOffer', provider, offerId, config, by]);
+    async planBatch(request) {
+      const count = request.vast + request.ionet;
+      return { offers: [offerOf()], count: 1, requested: count, usdPerHour: 0.4, prepaidUsd: 0, errors: [] };
+    },
+    async rentOffer(provider, offerId, config, options) {
+      calls.push(['rentOffer', provider, offerId, config, options]);
       return item(9);
+    },
+    reservationOf: async () => snapshot.reservations[0] ?? null,
+    async cancel(key, options) {
+      calls.push(['cancel', key, options]);
+      return { reservation: 'res-1', kept: [], released: ['vast-1'], pending: [] };
     },
     async releaseReservation(id, options) {
       calls.push(['releaseReservation', id, options]);

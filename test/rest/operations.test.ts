@@ -36,6 +36,7 @@ beforeEach(async () => {
         requested: 2,
         state: 'active',
         instances: ['vast-12345', 'ionet-abc'],
+        ended: [],
         usdPerHour: 2.78,
         errors: [],
       },

@@ -181,6 +181,7 @@ export function createFakeApp(
             requested: 4,
             state: 'active',
             instances: upstreams.slice(0, 4).map((row) => row.id),
+            ended: [],
             usdPerHour: 3.8,
             errors: [],
           },
@@ -191,6 +192,7 @@ export function createFakeApp(
             requested: upstreams.length - 4,
             state: 'active',
             instances: upstreams.slice(4).map((row) => row.id),
+            ended: [],
             usdPerHour: 5.2,
             errors: [],
           },
@@ -453,6 +455,7 @@ export function createFakeApp(
             requested: request.count,
             state: 'active',
             instances: rows.map((row) => row.id),
+            ended: [],
             usdPerHour: plan.usdPerHour,
             errors: plan.errors,
           },
@@ -489,6 +492,18 @@ export function createFakeApp(
         vramGb: 24,
         usdPerHour: 0.34,
       };
+    },
+    async planBatch(request) {
+      await called('planBatch', request);
+      return planFor({ count: request.vast + request.ionet, filter: request.filter, config: request.config });
+    },
+    async reservationOf(key) {
+      await called('reservationOf', key);
+      return snapshot.reservations.find((item) => item.id === 'r-0200') ?? null;
+    },
+    async cancel(key, cancelOptions) {
+      await called('cancel', key, cancelOptions?.keep ?? false);
+      return { reservation: null, kept: [], released: [], pending: [] };
     },
     async releaseReservation(id, releaseOptions) {
       await called('releaseReservation', id, releaseOptions);

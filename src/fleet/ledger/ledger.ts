@@ -1,7 +1,7 @@
 import { chmodSync, mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { FleetEvent } from '../app.ts';
 import { lockDataDir } from './lock.ts';
 import { migrations } from './migrations.ts';
@@ -118,6 +118,8 @@ const rentalColumns = {
   gpuCount: 'gpu_count',
   vramGb: 'vram_gb',
   usdPerHour: 'usd_per_hour',
+  limitUsdPerHour: 'limit_usd_per_hour',
+  priceSeen: 'price_seen',
   prepaid: 'prepaid',
   prepaidHours: 'prepaid_hours',
   location: 'location',

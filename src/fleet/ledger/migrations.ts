@@ -109,4 +109,9 @@ export const migrations: readonly string[] = [
   ) STRICT;
   CREATE INDEX extensions_open ON extensions (state) WHERE state IN ('intended', 'unknown');
   `,
+  // Prices of what is there already were judged when it was rented.
+  `
+  ALTER TABLE rentals ADD COLUMN limit_usd_per_hour REAL;
+  ALTER TABLE rentals ADD COLUMN price_seen INTEGER NOT NULL DEFAULT 1;
+  `,
 ];

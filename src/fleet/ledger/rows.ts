@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 
 /**
  * How rows look in the file and in the program. Every row that is read passes through its schema: a ledger that was
@@ -34,6 +34,8 @@ export const rentalRow = z
     gpu_count: z.number().int(),
     vram_gb: z.number(),
     usd_per_hour: z.number(),
+    limit_usd_per_hour: z.number().nullable(),
+    price_seen: flag,
     prepaid: flag,
     prepaid_hours: z.number().nullable(),
     location: z.string().nullable(),
@@ -62,6 +64,10 @@ export const rentalRow = z
     gpuCount: row.gpu_count,
     vramGb: row.vram_gb,
     usdPerHour: row.usd_per_hour,
+    /** It is given back when the provider turns out to charge more; null: any price is borne. */
+    limitUsdPerHour: row.limit_usd_per_hour,
+    /** The price that the provider charges is known and was judged. */
+    priceSeen: row.price_seen,
     /** Time is paid up front; the charge is booked when the rental is known to exist. */
     prepaid: row.prepaid,
     prepaidHours: row.prepaid_hours,

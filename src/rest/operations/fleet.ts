@@ -2,7 +2,7 @@ import { AppError } from '../../fleet/app.ts';
 import { operation } from '../operation.ts';
 import { ProblemError } from '../problem.ts';
 import * as schemas from '../schemas.ts';
-import { fleetWire, providersWire, reservationWire, upstreamWire } from '../wire.ts';
+import { cancelWire, fleetWire, providersWire, reservationWire, upstreamWire } from '../wire.ts';
 import { destroyed } from './instances.ts';
 
 const one = { 200: { description: 'The upstream', schema: schemas.upstream } };
@@ -218,11 +218,34 @@ export const fleetOperations = [
     id: 'listReservations',
     tag: 'reservations',
     summary: 'What was reserved',
+    description: 'With idempotency_key: the one that the request with this key made, also while it is under way.',
     access: 'read',
+    query: schemas.reservationsQuery,
     answers: { 200: { description: 'Reservations', schema: schemas.reservationsAnswer } },
-    handle(_, { app }) {
-      const reservations = app.state.get().reservations.map(reservationWire);
+    async handle({ query: { idempotency_key: key } }, { app }) {
+      const views = key === undefined ? app.state.get().reservations : [await app.reservationOf(key)];
+      const reservations = views.flatMap((view) => (view === null ? [] : [reservationWire(view)]));
       return { status: 200, body: { reservations, count: reservations.length } };
+    },
+  }),
+  operation({
+    method: 'POST',
+    path: '/reservations/cancel',
+    id: 'cancelReservation',
+    tag: 'reservations',
+    summary: 'Stop a request that rents, by its Idempotency-Key',
+    description:
+      'No further paid call is made, those under way are waited for; then what was rented is given back, or kept with keep.',
+    access: 'admin',
+    body: schemas.cancelBody,
+    answers: {
+      200: { description: 'What became of what was begun', schema: schemas.cancelAnswer },
+      202: { description: 'What is pending is being retried', schema: schemas.cancelAnswer },
+    },
+    problems: ['not_found', 'conflict', 'provider_failed', 'provider_timeout'],
+    async handle({ body }, { app }) {
+      const result = await app.cancel(body.idempotency_key, { keep: body.keep ?? false });
+      return { status: result.pending.length === 0 ? 200 : 202, body: cancelWire(result) };
     },
   }),
   operation({

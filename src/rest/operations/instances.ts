@@ -1,5 +1,12 @@
+import type { z } from 'zod';
 import type { ProviderName } from '../../core/domain.ts';
-import { AppError, type DestroyResult, type LocalApp } from '../../fleet/app.ts';
+import {
+  AppError,
+  type BatchRequest,
+  type DestroyResult,
+  type LocalApp,
+  type ReserveRequest,
+} from '../../fleet/app.ts';
 import { marketplaceNames } from '../../providers/names.ts';
 import { operation } from '../operation.ts';
 import { ProblemError } from '../problem.ts';
@@ -62,7 +69,7 @@ export const instanceOperations = [
     answers: { 201: { description: 'What was rented', schema: schemas.reserveAnswer } },
     problems: [...rentProblems, 'idempotency_mismatch'],
     async handle({ body, idempotencyKey, by }, { app }) {
-      // The request's signal stays here: a client that leaves must not stop a saga that is paying.
+      // A client that leaves does not stop what is being paid for: it asks again with its key, or cancels.
       const result = await app.reserve(toReserveRequest(body), {
         by,
         ...(idempotencyKey === null ? {} : { idempotencyKey }),
@@ -73,7 +80,7 @@ export const instanceOperations = [
         body: reserveWire(result),
         headers: {
           location: `/api/v1/reservations/${encodeURIComponent(result.reservation)}`,
-          ...(result.replayed ? { 'idempotency-replayed': 'true' } : {}),
+          ...replayed(result),
         },
       };
     },
@@ -90,23 +97,26 @@ export const instanceOperations = [
     answers: { 201: { description: 'What was rented', schema: schemas.batchAnswer } },
     problems: [...rentProblems, 'idempotency_mismatch'],
     async handle({ body, idempotencyKey, by }, { app }) {
-      const vast = body.vastai_count ?? 0;
-      const ionet = body.ionet_count ?? 0;
-      if (vast + ionet === 0) {
-        throw new ProblemError('invalid', 'vastai_count and ionet_count are both 0: nothing to create', {
-          errors: ['vastai_count', 'ionet_count'].map((path) => ({
-            path,
-            in: 'body',
-            message: 'accepts 0 to 8, and one of the two more than 0',
-          })),
-        });
-      }
-      const result = await app.batch(
-        { vast, ionet, filter: schemas.toOfferFilter(body.filters), config: schemas.toInstanceConfig(body.config) },
-        { by, ...(idempotencyKey === null ? {} : { idempotencyKey }) },
-      );
+      const result = await app.batch(toBatchRequest(body), {
+        by,
+        ...(idempotencyKey === null ? {} : { idempotencyKey }),
+      });
       if (result.vast.length + result.ionet.length === 0) throw nothing(result.errors);
-      return { status: 201, body: batchWire(result) };
+      return { status: 201, body: batchWire(result), headers: replayed(result) };
+    },
+  }),
+  operation({
+    method: 'POST',
+    path: '/gpu/instances/batch/plan',
+    id: 'planBatch',
+    tag: 'instances',
+    summary: 'What a batch would rent now, without renting',
+    access: 'read',
+    body: schemas.batchBody,
+    answers: { 200: { description: 'The plan', schema: schemas.planAnswer } },
+    problems: rentProblems,
+    async handle({ body, signal }, { app }) {
+      return { status: 200, body: planWire(await app.planBatch(toBatchRequest(body), signal)) };
     },
   }),
   operation({
@@ -117,15 +127,21 @@ export const instanceOperations = [
     summary: 'Rent one offer',
     access: 'admin',
     params: schemas.providerIdParams,
-    body: schemas.instanceConfig.optional(),
+    body: schemas.rentBody.optional(),
+    idempotent: true,
     answers: { 201: { description: 'Rented', schema: schemas.rentedAnswer } },
-    problems: [...rentProblems, 'not_found', 'unsupported'],
-    async handle({ params, body, by }, { app }) {
-      const item = await app.rentOffer(params.provider, params.id, schemas.toInstanceConfig(body), by);
+    problems: [...rentProblems, 'not_found', 'unsupported', 'idempotency_mismatch'],
+    async handle({ params, body, idempotencyKey, by }, { app }) {
+      const { max_price: maxUsdPerHour, ...config } = body ?? {};
+      const item = await app.rentOffer(params.provider, params.id, schemas.toInstanceConfig(config), {
+        by,
+        maxUsdPerHour,
+        ...(idempotencyKey === null ? {} : { idempotencyKey }),
+      });
       return {
         status: 201,
         body: rentedWire(item),
-        headers: { location: `/api/v1/fleet/${encodeURIComponent(item.instanceId)}` },
+        headers: { location: `/api/v1/fleet/${encodeURIComponent(item.instanceId)}`, ...replayed(item) },
       };
     },
   }),
@@ -155,13 +171,40 @@ function toReserveRequest(body: {
   filters?: Parameters<typeof schemas.toOfferFilter>[0];
   config?: Parameters<typeof schemas.toInstanceConfig>[0];
   all_or_nothing?: boolean | undefined;
-}) {
+  max_total_price?: number | undefined;
+}): ReserveRequest {
   return {
     count: body.count,
     filter: schemas.toOfferFilter(body.filters),
     config: schemas.toInstanceConfig(body.config),
     allOrNothing: body.all_or_nothing,
+    maxTotalUsdPerHour: body.max_total_price,
   };
+}
+
+function toBatchRequest(body: z.output<typeof schemas.batchBody>): BatchRequest {
+  const vast = body.vastai_count ?? 0;
+  const ionet = body.ionet_count ?? 0;
+  if (vast + ionet === 0) {
+    throw new ProblemError('invalid', 'vastai_count and ionet_count are both 0: nothing to create', {
+      errors: ['vastai_count', 'ionet_count'].map((path) => ({
+        path,
+        in: 'body',
+        message: 'accepts 0 to 8, and one of the two more than 0',
+      })),
+    });
+  }
+  return {
+    vast,
+    ionet,
+    filter: schemas.toOfferFilter(body.filters),
+    config: schemas.toInstanceConfig(body.config),
+    maxTotalUsdPerHour: body.max_total_price,
+  };
+}
+
+function replayed(result: { replayed?: boolean }): Record<string, string> {
+  return result.replayed ? { 'idempotency-replayed': 'true' } : {};
 }
 
 function nothing(errors: readonly string[]): AppError {

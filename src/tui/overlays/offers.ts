@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { Offer, OfferFilter, ProviderName } from '../../core/domain.ts';
 import type { OffersAnswer } from '../../fleet/app.ts';
 import { gpuLabel } from '../columns.ts';
@@ -5,6 +6,7 @@ import { type Dashboard, type Overlay, reasonOf } from '../dashboard.ts';
 import { age, fitText, money } from '../format.ts';
 import { fitLine, type Line, outside, span, textOf } from '../line.ts';
 import { scrollTo } from '../panes/pane.ts';
+import { acceptedRise, type OpenRental } from '../rentals.ts';
 import { createConfirmation } from './confirmation.ts';
 import { createReserveDialog } from './reserve.ts';
 import { createTextField } from './text-field.ts';
@@ -92,10 +94,18 @@ export function createOffersPage(dashboard: Dashboard, provider: ProviderName | 
           {
             label: `Rent it for ${money(offer.usdPerHour)}/h`,
             run: () => {
+              const rental: OpenRental = { key: randomUUID(), what: `1 instance of ${gpuLabel(offer)}` };
               void dashboard.act(
                 'rent',
                 async () => {
-                  const item = await dashboard.app.rentOffer(offer.provider, offer.id, {}, 'tui');
+                  const item = await dashboard.rentals.run(rental, () =>
+                    dashboard.app.rentOffer(
+                      offer.provider,
+                      offer.id,
+                      {},
+                      { by: 'tui', idempotencyKey: rental.key, maxUsdPerHour: offer.usdPerHour * acceptedRise },
+                    ),
+                  );
                   return `${item.instanceId} rented: ${gpuLabel(item)} for ${money(item.usdPerHour)}/h`;
                 },
                 `gpuproxy rent ${offer.provider} ${offer.id}`,
@@ -140,8 +150,9 @@ export function createOffersPage(dashboard: Dashboard, provider: ProviderName | 
       }
       if (failed !== null) lines.push([outside(` ${failed}  (R asks again)`, 'bad')]);
       else if (answer === null) lines.push([span(' asking the providers', 'busy')]);
-      else if (list.length === 0) lines.push([span(' nothing matches', 'dim')]);
-      else {
+      else if (list.length === 0) {
+        lines.push([span(answer.offers.length === 0 ? ' Nobody offers anything now.' : ' nothing matches', 'dim')]);
+      } else {
         const wide = width >= 100;
         lines.push([
           span(

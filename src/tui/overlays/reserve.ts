@@ -5,7 +5,9 @@ import { gpuLabel, stateStyle } from '../columns.ts';
 import { type Dashboard, type Overlay, reasonOf } from '../dashboard.ts';
 import { age, fitText, money, wrap } from '../format.ts';
 import { fitLine, type Line, outside, span } from '../line.ts';
+import { acceptedRise, type OpenRental } from '../rentals.ts';
 import type { View } from '../view.ts';
+import { createStopDialog } from './stop-renting.ts';
 import { createTextField } from './text-field.ts';
 
 const fieldNames = ['count', 'gpu', 'provider', 'max $/h', 'min VRAM', 'location', 'GPUs each'] as const;
@@ -24,11 +26,9 @@ const fieldHelp: Readonly<Record<FieldName, string>> = {
 type Step =
   | Readonly<{ name: 'form' }>
   | Readonly<{ name: 'confirm'; request: ReserveRequest; plan: ReservePlan; at: number; risen: number | null }>
-  | Readonly<{ name: 'renting'; since: number }>
+  | Readonly<{ name: 'renting'; since: number; rental: OpenRental; stopping: 'keep' | 'give back' | null }>
   | Readonly<{ name: 'done'; result: ReserveResult }>;
 
-/** A price that rose by at most this much since the confirmed quote is still accepted. */
-const acceptedRise = 1.02;
 const graceMs = 300;
 
 export type ReserveDefaults = Readonly<{ gpuModel?: string; provider?: ProviderName }>;
@@ -60,6 +60,10 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
   let next: Readonly<{ request: ReserveRequest; plan: ReservePlan }> | null = null;
   // The key stays while the answer to the same request is not known, so that a lost answer is never paid for twice.
   let attempt: Readonly<{ body: string; key: string }> | null = null;
+  /** The reservation that is being made, once it is known. */
+  let reservation: string | null = null;
+  let looking: ReturnType<typeof setTimeout> | null = null;
+  let question: Overlay | null = null;
 
   const request = (): ReserveRequest | string => {
     const read = (name: FieldName) => fields[name].text.trim();
@@ -151,6 +155,8 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
   };
   replan(0);
 
+  const stopping = () => step.name === 'renting' && step.stopping !== null;
+
   /** Takes the quote again before anything is paid. */
   const confirm = () => {
     if (step.name !== 'confirm') return;
@@ -165,7 +171,11 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
       return;
     }
     const agreed = step.plan.usdPerHour;
-    go({ name: 'renting', since: dashboard.now() });
+    const body = JSON.stringify(wanted);
+    if (attempt?.body !== body) attempt = { body, key: randomUUID() };
+    const { key } = attempt;
+    const rental: OpenRental = { key, what: `${step.plan.count} GPU${step.plan.count === 1 ? '' : 's'}` };
+    go({ name: 'renting', since: dashboard.now(), rental, stopping: null });
     void (async () => {
       try {
         const fresh = await dashboard.app.plan(wanted);
@@ -174,9 +184,11 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
           go({ name: 'confirm', request: wanted, plan: fresh, at: dashboard.now(), risen: agreed });
           return;
         }
-        const body = JSON.stringify(wanted);
-        if (attempt?.body !== body) attempt = { body, key: randomUUID() };
-        const result = await dashboard.app.reserve(wanted, { idempotencyKey: attempt.key, by: 'tui' });
+        const bounded = { ...wanted, maxTotalUsdPerHour: agreed * acceptedRise };
+        follow(key);
+        const result = await dashboard.rentals.run(rental, () =>
+          dashboard.app.reserve(bounded, { idempotencyKey: key, by: 'tui' }),
+        );
         dashboard.toast(
           result.count < result.requested ? 'warn' : 'ok',
           `${result.reservation}: reserved ${result.count} of ${result.requested} GPUs`,
@@ -190,12 +202,40 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
         const answered =
           error instanceof AppError && error.code !== 'disconnected' && error.code !== 'provider_timeout';
         if (answered) attempt = null;
+        if (answered && stopping()) {
+          // It was stopped: whoever stopped it is told what became of it.
+          dashboard.close(overlay);
+          return;
+        }
         dashboard.toast('error', `reserve: ${reasonOf(error)}`);
         typed.set('');
         replan(0);
         go({ name: 'form' });
+      } finally {
+        unfollow();
+        if (question !== null) dashboard.close(question);
       }
     })();
+  };
+
+  /** Learns which reservation the request makes, to show how far it is. */
+  const follow = (key: string) => {
+    reservation = null;
+    looking = setTimeout(() => {
+      dashboard.app
+        .reservationOf(key)
+        .then((found) => {
+          reservation = found?.id ?? null;
+          if (reservation === null && looking !== null) follow(key);
+          else if (!closed) dashboard.changed();
+        })
+        // Without it the instances are shown when the answer is there.
+        .catch(() => {});
+    }, 200);
+  };
+  const unfollow = () => {
+    if (looking !== null) clearTimeout(looking);
+    looking = null;
   };
 
   const overlay: Overlay = {
@@ -209,21 +249,19 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
           ] as const)
         : step.name === 'done'
           ? ([['esc', 'close']] as const)
-          : ([
-              ['enter', 'confirm'],
-              ['esc', 'back'],
-            ] as const);
+          : step.name === 'renting'
+            ? ([['esc', step.stopping === null ? 'stop or leave' : 'close']] as const)
+            : ([
+                ['enter', 'confirm'],
+                ['esc', 'back'],
+              ] as const);
     },
     size: (columns, rows) => ({ width: Math.min(84, columns - 2), height: Math.min(26, rows - 2) }),
     lines(view, width, height) {
       if (step.name === 'form') return formLines(view, width, height);
       if (step.name === 'confirm') return confirmLines(view, step, width, height);
       if (step.name === 'renting') {
-        return [
-          [span('Asking for the price again, then renting.', 'busy')],
-          [],
-          [span(`for ${age(view.now - step.since)}; esc leaves it running`, 'dim')],
-        ];
+        return rentingLines(view, step, reservation, height).map((line) => fitLine(line, width));
       }
       return doneLines(view, step.result, width, height);
     },
@@ -259,7 +297,11 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
         } else return false;
         return true;
       }
-      return false;
+      if (key === 'ctrl-z' || key === 'ctrl-l') return false;
+      if (step.stopping !== null) {
+        if (key === 'escape' || key === 'ctrl-c') dashboard.close(overlay);
+      } else if (key === 'escape' || key === 'ctrl-c' || key === 'q') ask(step);
+      return true;
     },
     paste(text) {
       if (step.name !== 'form') return;
@@ -268,10 +310,22 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
     },
     closed() {
       closed = true;
+      unfollow();
       if (timer !== null) clearTimeout(timer);
       planning?.abort();
     },
   };
+
+  function ask(now: Extract<Step, { name: 'renting' }>): void {
+    const opened = createStopDialog(dashboard, now.rental, {
+      background: () => dashboard.close(overlay),
+      stopping(keep) {
+        step = { ...now, stopping: keep ? 'keep' : 'give back' };
+      },
+    });
+    question = opened;
+    dashboard.open(opened);
+  }
 
   async function findNext(wanted: ReserveRequest, missing: number): Promise<void> {
     const { maxUsdPerHour: _limit, ...anyPrice } = wanted.filter;
@@ -441,6 +495,51 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
   }
 
   return overlay;
+}
+
+function rentingLines(
+  view: View,
+  now: Extract<Step, { name: 'renting' }>,
+  reservation: string | null,
+  height: number,
+): Line[] {
+  const members = view.snapshot.upstreams.filter((row) => reservation !== null && row.reservation === reservation);
+  const rented = members.filter((row) => row.contract !== null && row.lifecycle.phase !== 'destroying').length;
+  const lines: Line[] = [
+    now.stopping === null
+      ? [
+          span(`Renting ${now.rental.what}`, 'strong'),
+          span(reservation === null ? ': the price is asked for again, then it is rented' : '', 'busy'),
+          span(members.length === 0 ? '' : `: ${rented} of ${members.length} instances rented`, 'busy'),
+        ]
+      : [
+          span('Stopping', 'strong'),
+          span(
+            `: waiting for the paid calls under way, then all is ${now.stopping === 'keep' ? 'kept' : 'given back'}`,
+            'busy',
+          ),
+        ],
+    [],
+  ];
+  for (const row of members.slice(0, height - 4)) {
+    lines.push([
+      span('  '),
+      outside(fitText(row.id, 16), 'strong'),
+      outside(fitText(row.provider, 9), 'dim'),
+      outside(fitText(gpuLabel(row), 14)),
+      span(fitText(`${money(row.usdPerHour)}/h`, 9, 'right')),
+      span('  '),
+      span(fitText(row.state, 10), stateStyle(row.state)),
+      outside(row.reason, 'dim'),
+    ]);
+  }
+  if (members.length > 0) lines.push([]);
+  lines.push([
+    span(`for ${age(view.now - now.since)}; `, 'dim'),
+    span('esc', 'key'),
+    span(now.stopping === null ? ' asks: go on, keep, or give back' : ' closes this, it goes on', 'dim'),
+  ]);
+  return lines;
 }
 
 function planSummary(view: View, plan: ReservePlan): Line[] {
