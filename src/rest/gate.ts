@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
-import { isIPv6 } from 'node:net';
+import { GuessLock } from '../core/guess-lock.ts';
 import type { Keys, KeyView } from '../fleet/app.ts';
 import { ProblemError } from './problem.ts';
 
@@ -16,36 +16,21 @@ export interface Gate {
   admit(request: { headers: IncomingHttpHeaders; address: string; access: 'read' | 'admin' }): Admission;
 }
 
-const guessesBeforeLock = 10;
-const firstLockMs = 1000;
-const longestLockMs = 60_000;
-/** Guesses of an address are forgotten after this long without another one. */
-const forgetMs = 15 * 60_000;
-const addressesKept = 10_000;
-
-type Guesser = { wrong: Set<string>; guesses: number; lockedUntil: number; lastAt: number };
 type Use = { tokens: number; at: number; open: number };
 
-/**
- * Checks keys, scopes and the limits of each key. `monotonicMs` is any clock that never goes back.
- *
- * Against guessing: an address that came with ten different wrong keys is locked, for one second at first and up to a
- * minute. While it is locked, keys that proved right before still pass (somebody else's guessing on the same machine
- * must not shut the owner out) and no other key is even looked at.
- */
+/** Checks keys, scopes and the limits of each key. `monotonicMs` is any clock that never goes back. */
 export function createGate(keys: Keys, monotonicMs: () => number): Gate {
-  const guessers = new Map<string, Guesser>();
+  const guesses = new GuessLock();
   const proven = new Set<string>();
   const uses = new Map<string, Use>();
 
   function verify(secret: string, address: string): KeyView {
     const now = monotonicMs();
     const digest = createHash('sha256').update(secret).digest('base64');
-    const who = addressGroup(address);
-    const guesser = guessers.get(who);
-    if (guesser && guesser.lockedUntil > now && !proven.has(digest)) {
+    const lockedMs = guesses.lockedMs(address, now);
+    if (lockedMs > 0 && !proven.has(digest)) {
       throw new ProblemError('rate_limited', 'Too many wrong keys came from this address.', {
-        headers: { 'retry-after': String(Math.ceil((guesser.lockedUntil - now) / 1000)) },
+        headers: { 'retry-after': String(Math.ceil(lockedMs / 1000)) },
       });
     }
     const key = keys.verify(secret);
@@ -55,31 +40,10 @@ export function createGate(keys: Keys, monotonicMs: () => number): Gate {
     }
     // A revoked key counts as a wrong one.
     proven.delete(digest);
-    countGuess(who, digest, now);
+    guesses.wrong(address, digest, now);
     throw new ProblemError('unauthorized', 'The key is not known, was revoked or has expired.', {
       headers: { 'www-authenticate': 'Bearer realm="gpuproxy", error="invalid_token"' },
     });
-  }
-
-  function countGuess(who: string, digest: string, now: number): void {
-    let guesser = guessers.get(who);
-    if (!guesser || now - guesser.lastAt > forgetMs) {
-      guesser = { wrong: new Set(), guesses: 0, lockedUntil: 0, lastAt: now };
-    }
-    // Re-inserting keeps the map in order of last use, so that the oldest goes first when it is full.
-    guessers.delete(who);
-    guessers.set(who, guesser);
-    if (guessers.size > addressesKept) guessers.delete(guessers.keys().next().value!);
-    guesser.lastAt = now;
-    // The same wrong key over and over is a stale script, not a guess.
-    if (guesser.wrong.has(digest)) return;
-    guesser.wrong.add(digest);
-    if (guesser.wrong.size > 64) guesser.wrong.delete(guesser.wrong.values().next().value!);
-    guesser.guesses++;
-    if (guesser.guesses >= guessesBeforeLock) {
-      const doublings = Math.min(guesser.guesses - guessesBeforeLock, 16);
-      guesser.lockedUntil = now + Math.min(longestLockMs, firstLockMs * 2 ** doublings);
-    }
   }
 
   function use(key: KeyView): Admission {
@@ -151,16 +115,4 @@ function readKey(headers: IncomingHttpHeaders): string | null {
   if (typeof own === 'string' && own.trim() !== '') return own.trim();
   const bearer = /^Bearer +(\S+)\s*$/i.exec(headers.authorization ?? '');
   return bearer?.[1] ?? null;
-}
-
-/** One household has a /64 of IPv6, so that is what is counted. */
-function addressGroup(address: string): string {
-  if (!isIPv6(address) || address.includes('.')) return address;
-  const [head = '', tail = ''] = address.split('::');
-  const left = head.split(':').filter(Boolean);
-  const right = tail.split(':').filter(Boolean);
-  const groups = address.includes('::')
-    ? [...left, ...Array.from({ length: 8 - left.length - right.length }, () => '0'), ...right]
-    : left;
-  return groups.slice(0, 4).join(':');
 }
