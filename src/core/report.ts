@@ -68,6 +68,8 @@ export type DataPlaneReport = Readonly<{
     /** Requests that an upstream was asked for, by its id, status and cause word. */
     outcomes?: readonly RequestOutcomes[];
   }>;
+  /** Why lines of the access log cannot be written at the moment; absent when they can. */
+  accessLogFault?: string;
   /** How late the thread's timers ran at worst since its last report, milliseconds. */
   loopLagMs?: number;
 }>;

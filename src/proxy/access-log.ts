@@ -1,12 +1,18 @@
+import { mkdirSync, openSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { pino } from 'pino';
 import type { FinishedRequest } from '../core/report.ts';
 import type { Exchange, RequestTimes } from './exchange.ts';
 
-type Destination = { write(bytes: Buffer): boolean; flush(): void; flushSync(): void; end(): void };
+type Destination = NodeJS.EventEmitter & { write(bytes: Buffer): boolean; flush(): void; end(): void };
 
 /** Lines are handed over in pieces of about this size: each costs a trip to another thread. */
 const batchBytes = 65_536;
 const flushMs = 500;
+/** Lines that cannot be written are tried again until there are so many of them; then further ones are lost. */
+const keptBytes = 4 * 1024 * 1024;
+/** A disk that does not answer holds up the end of a thread for so long. */
+const closeMs = 2_000;
 
 /**
  * One JSON line a request, handed to pino's destination, which writes them in batches off the request's way. The lines
@@ -14,6 +20,8 @@ const flushMs = 500;
  * no key.
  */
 export class AccessLog {
+  /** Why lines cannot be written at the moment; null when they can. */
+  fault: string | null = null;
   readonly #destination: Destination;
   readonly #timer: NodeJS.Timeout;
   #batch = Buffer.allocUnsafeSlow(batchBytes);
@@ -21,18 +29,28 @@ export class AccessLog {
   #second = 0;
   #secondText = '';
 
-  /** `target`: `-` for stderr, or a file, which is appended to. */
+  /**
+   * `target`: `-` for stderr, or a file, which is appended to. Throws the error of the system when the file cannot be
+   * opened.
+   */
   constructor(target: string) {
     this.#destination = pino.destination({
-      dest: target === '-' ? 2 : target,
-      append: true,
-      mkdir: true,
+      dest: target === '-' ? 2 : opened(target),
       sync: false,
       contentMode: 'buffer',
       // It writes when it is told to, or when a batch and more is there.
       minLength: batchBytes,
       maxWrite: 2 * batchBytes,
+      maxLength: keptBytes,
     }) as unknown as Destination;
+    // pino's own listener would end the thread; a full disk must not take the traffic with it.
+    this.#destination.removeAllListeners('error');
+    this.#destination.on('error', (error: Error) => {
+      this.fault = error.message;
+    });
+    this.#destination.on('write', () => {
+      this.fault = null;
+    });
     this.#timer = setInterval(() => {
       this.#hand();
       this.#destination.flush();
@@ -45,18 +63,17 @@ export class AccessLog {
     this.#append(
       `{"time":"${this.#time(request.at)}","id":${quoted(request.id)},"method":"${request.method}","path":${quoted(request.path)},` +
         `"status":${request.status},"cause":"${request.cause}","instance":${quoted(request.instance)},"attempts":${request.attempts},` +
-        `"queue_ms":${rounded(times.queueMs)},"connect_ms":${rounded(times.connectMs)},"ttfb_ms":${rounded(times.ttfbMs)},` +
-        `"total_ms":${rounded(times.totalMs)},"bytes_in":${exchange.bytesIn},"bytes_out":${request.bytesOut},` +
+        `"queue_ms":${milliseconds(times.queueMs)},"connect_ms":${milliseconds(times.connectMs)},"ttfb_ms":${milliseconds(times.ttfbMs)},` +
+        `"total_ms":${milliseconds(times.totalMs)},"bytes_in":${exchange.bytesIn},"bytes_out":${request.bytesOut},` +
         `"model":${quoted(request.model)},"client":${quoted(exchange.client)}${trace === null ? '' : `,"trace":"${trace}"`}}\n`,
     );
   }
 
-  /** A string would live until it is written; as bytes it is gone at once. */
+  /** A line is ASCII alone. A string would live until it is written; as bytes it is gone at once. */
   #append(line: string): void {
-    // Three bytes is the most that a UTF-16 unit becomes.
-    if (this.#used + line.length * 3 > batchBytes) this.#hand();
-    if (line.length * 3 > batchBytes) this.#destination.write(Buffer.from(line));
-    else this.#used += this.#batch.write(line, this.#used);
+    if (this.#used + line.length > batchBytes) this.#hand();
+    if (line.length > batchBytes) this.#destination.write(Buffer.from(line, 'latin1'));
+    else this.#used += this.#batch.write(line, this.#used, 'latin1');
   }
 
   #hand(): void {
@@ -65,15 +82,20 @@ export class AccessLog {
     this.#used = 0;
   }
 
-  close(): void {
+  /** Resolves when all lines are written, or cannot be. */
+  async close(): Promise<void> {
     clearInterval(this.#timer);
     this.#hand();
-    try {
-      this.#destination.flushSync();
-    } catch {
-      // Never opened, or the disk is full: there is nobody left to tell.
-    }
-    this.#destination.end();
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, closeMs);
+      const done = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      this.#destination.once('close', done);
+      this.#destination.once('error', done);
+      this.#destination.end();
+    });
   }
 
   /** RFC 3339; the part down to the second is made once a second. */
@@ -83,17 +105,30 @@ export class AccessLog {
       this.#second = second;
       this.#secondText = new Date(second * 1000).toISOString().slice(0, 20);
     }
-    return `${this.#secondText}${String(at - second * 1000).padStart(3, '0')}Z`;
+    return `${this.#secondText}${threeDigits[at - second * 1000]}Z`;
   }
 }
 
+function opened(file: string): number {
+  mkdirSync(dirname(file), { recursive: true });
+  return openSync(file, 'a');
+}
+
+const threeDigits: readonly string[] = Array.from({ length: 1000 }, (_, i) => String(i).padStart(3, '0'));
+
 const plain = /^[\x20\x21\x23-\x5b\x5d-\x7e]*$/;
+const beyondAscii = /[^\0-\x7e]/g;
 
 function quoted(text: string | null): string {
   if (text === null) return 'null';
-  return plain.test(text) ? `"${text}"` : JSON.stringify(text);
+  if (plain.test(text)) return `"${text}"`;
+  return JSON.stringify(text).replace(beyondAscii, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 
-function rounded(ms: number | null): number | null {
-  return ms === null ? null : Math.round(ms * 1000) / 1000;
+/** To the microsecond. Put together from whole numbers: to print a fraction takes several times as long. */
+function milliseconds(ms: number | null): string {
+  if (ms === null) return 'null';
+  const us = Math.max(0, Math.round(ms * 1000));
+  const whole = Math.floor(us / 1000);
+  return `${whole}.${threeDigits[us - whole * 1000]}`;
 }

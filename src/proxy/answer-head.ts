@@ -13,6 +13,7 @@ const requestId = 8;
 const upgrade = 10;
 const contentType = 11;
 const contentEncoding = 12;
+const date = 13;
 
 const kinds: Readonly<Record<string, number>> = {
   'content-length': contentLength,
@@ -26,6 +27,7 @@ const kinds: Readonly<Record<string, number>> = {
   upgrade,
   'content-type': contentType,
   'content-encoding': contentEncoding,
+  date,
   'proxy-connection': drop,
   'proxy-authenticate': drop,
   'proxy-authentication-info': drop,
@@ -55,6 +57,7 @@ export class AnswerHead {
   contentType: string | null = null;
   /** The body has a content coding. */
   encoded = false;
+  dated = false;
   /** It has an X-Request-Id of its own. */
   identified = false;
 }
@@ -134,6 +137,10 @@ function take(head: AnswerHead, name: string, value: string): boolean {
       head.encoded = true;
       head.passed.push(name, value);
       break;
+    case date:
+      head.dated = true;
+      head.passed.push(name, value);
+      break;
     case upgrade:
       head.upgrade = value;
       break;
@@ -155,6 +162,7 @@ function dropNamed(head: AnswerHead, named: ReadonlySet<string>): void {
   passed.length = kept;
   if (named.has('trailer')) head.trailer = null;
   if (named.has('x-request-id')) head.identified = false;
+  if (named.has('date')) head.dated = false;
 }
 
 const notInTrailers = new Set([

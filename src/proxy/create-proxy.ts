@@ -9,7 +9,7 @@ import { type BalancerSettings, createBalancer } from '../core/balancer.ts';
 import type { DirectoryEntry } from '../core/directory.ts';
 import type { LoadTable } from '../core/load-table.ts';
 import type { DataPlaneReport } from '../core/report.ts';
-import { createServer, ServerResponse as NodeResponse } from '../node-http.ts';
+import { createServer } from '../node-http.ts';
 import { AccessLog } from './access-log.ts';
 import { Exchange } from './exchange.ts';
 import { readRequestHeaders } from './headers.ts';
@@ -17,6 +17,7 @@ import { KeyLimits, type KeyTerms } from './key-limits.ts';
 import { modelOfPath, modelsAnswer } from './models.ts';
 import { OpenRequests } from './open-requests.ts';
 import type { Plane } from './plane.ts';
+import { ProxyResponse } from './proxy-response.ts';
 import { Recorder } from './recorder.ts';
 import { defaultProxySettings, type ProxySettings } from './settings.ts';
 import { Upstreams } from './upstreams.ts';
@@ -68,11 +69,6 @@ const notableLagMs = 20;
 const decisionsPerReport = 250;
 /** How often those who wait look for room that another thread has made. */
 const pollQueueMs = 20;
-
-class ProxyResponse extends NodeResponse {
-  exchange: Exchange | null = null;
-  expectsContinue = false;
-}
 
 /** Starts the data plane of one thread. Rejects with the error of `listen` (EADDRINUSE, EACCES …). */
 export async function createProxy(options: ProxyOptions): Promise<RunningProxy> {
@@ -255,8 +251,8 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
         resolve();
       },
     );
-  }).catch((error: unknown) => {
-    recorder.log?.close();
+  }).catch(async (error: unknown) => {
+    await recorder.log?.close();
     throw error;
   });
   server.on('error', () => {}); // accept errors (EMFILE): node goes on accepting when it can
@@ -284,7 +280,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     // A lag that was told is taken back by a further report, also when nothing else happens.
     const isLate = loopLagMs > notableLagMs;
     loopLagMs = 0;
-    const state = `${report.counters.requests} ${report.queued} ${report.counters.upgrades} ${decisions.length} ${isLate} ${tracer?.exported} ${tracer?.dropped}`;
+    const state = `${report.counters.requests} ${report.queued} ${report.counters.upgrades} ${decisions.length} ${isLate} ${tracer?.exported} ${tracer?.dropped} ${report.accessLogFault}`;
     if (state === reported) return;
     reported = state;
     options.report?.(report);
@@ -326,7 +322,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
       if (options.report !== undefined) sendReport();
       upstreams.destroy();
       await tracer?.close();
-      recorder.log?.close();
+      await recorder.log?.close();
     })();
     return closing;
   }
@@ -347,8 +343,13 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
       if (next.tls !== null && 'setSecureContext' in server)
         (server as unknown as TlsServer).setSecureContext(next.tls);
       // Opened anew also under the same name, which may have been moved away.
-      recorder.log?.close();
-      recorder.log = openLog(next);
+      const log = recorder.log;
+      try {
+        recorder.log = openLog(next);
+        void log?.close();
+      } catch (error) {
+        if (log !== null) log.fault = (error as Error).message;
+      }
       queue.wake();
     },
     async drain(deadlineMs) {

@@ -1,4 +1,4 @@
-import type { IncomingMessage, ServerResponse as NodeResponse } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Lease } from '../core/balancer.ts';
 import type { Ending } from '../core/domain.ts';
@@ -9,6 +9,7 @@ import type { RequestHeaders } from './headers.ts';
 import type { KeyTerms } from './key-limits.ts';
 import { ModelScan } from './model-scan.ts';
 import type { Plane } from './plane.ts';
+import type { ProxyResponse } from './proxy-response.ts';
 import type { RequestTrace } from './tracer.ts';
 import { Upload } from './upload.ts';
 import { type Usage, UsageTail } from './usage-tail.ts';
@@ -34,8 +35,6 @@ const idempotent: Readonly<Record<string, true>> = {
   QUERY: true,
 };
 
-type ServerResponse = NodeResponse & { readonly expectsContinue: boolean };
-
 const nothingTried: readonly number[] = [];
 /** Pieces up to this size are cheaper to copy into a string than to hand on. */
 const copiedBytes = 8_192;
@@ -53,7 +52,7 @@ const lingerMs = 2_000;
 export class Exchange implements Waiting {
   readonly plane: Plane;
   readonly req: IncomingMessage;
-  readonly res: ServerResponse;
+  readonly res: ProxyResponse;
   readonly socket: Socket;
   readonly id: string;
   readonly method: string;
@@ -95,14 +94,13 @@ export class Exchange implements Waiting {
   #chunkedAnswer = false;
   #drainArmed = false;
   #tunnelled = false;
-  #continued = false;
   #grace: NodeJS.Timeout | null = null;
   #usage: UsageTail | null = null;
 
   constructor(
     plane: Plane,
     req: IncomingMessage,
-    res: ServerResponse,
+    res: ProxyResponse,
     headers: RequestHeaders,
     id: string,
     upgrade: string | null,
@@ -300,9 +298,10 @@ export class Exchange implements Waiting {
   // --- called by the attempt ---
 
   sendContinue(): void {
-    if (this.#continued || !this.res.expectsContinue) return;
-    this.#continued = true;
-    this.res.writeContinue();
+    const { res } = this;
+    if (res.continued || !res.expectsContinue) return;
+    res.continued = true;
+    res.writeContinue();
   }
 
   /** 1xx other than 100 and 101. */
@@ -318,23 +317,20 @@ export class Exchange implements Waiting {
   /** The head of the answer. False when it cannot be passed on. */
   answer(head: AnswerHead, attempt: Attempt): boolean {
     const { res } = this;
-    const { status, contentLength } = head;
-    const bodiless = this.method === 'HEAD' || status === 204 || status === 304;
-    const chunked = contentLength === -1 && !bodiless && this.req.httpVersionMinor > 0;
-    const flat = this.#answerHeaders(head, attempt);
+    const { status } = head;
+    const none = this.method === 'HEAD' || status === 204 || status === 304;
     // A length beside 204 is forbidden, and some would wait for so many bytes.
-    if (contentLength !== -1 && status !== 204) flat.push('content-length', String(contentLength));
+    const contentLength = status === 204 ? -1 : head.contentLength;
+    const chunked = contentLength === -1 && !none && this.req.httpVersionMinor > 0;
+    const flat = this.#answerHeaders(head, attempt);
     if (head.trailer !== null && chunked) flat.push('trailer', head.trailer);
-    if (this.plane.draining || this.upgrade !== null) flat.push('connection', 'close');
-    try {
-      res.writeHead(status, head.reason, flat);
-    } catch {
-      return false;
-    }
+    const close = this.plane.draining || this.upgrade !== null;
+    const { dated } = head;
+    if (!res.takeHead(status, head.reason, flat, { contentLength, none, chunked }, { close, dated })) return false;
     this.status = status;
     if (this.method === 'POST' && status === 200 && tellsUsage(head)) this.#usage = new UsageTail();
     this.#chunkedAnswer = chunked;
-    this.#answerLength = bodiless ? -1 : contentLength;
+    this.#answerLength = none ? -1 : contentLength;
     // With the first bytes of the body if they are here already, alone if they are not.
     attempt.flushSoon();
     return true;
@@ -373,7 +369,8 @@ export class Exchange implements Waiting {
       // Before the client can see the end: whoever has its answer must not find the slot still taken.
       this.attempt?.complete();
       if (small === null) res.end(chunk);
-      else res.end(small, 'latin1');
+      else if (headOut) res.end(small, 'latin1');
+      else res.endWith(small);
       return true;
     }
     const { socket } = res;

@@ -6,6 +6,8 @@ import type { Exchange } from './exchange.ts';
 const keptRequests = 200;
 const maxOutcomes = 2000;
 
+type Outcome = { instance: string; status: number; cause: string; count: number };
+
 /** Counts what this thread did and keeps its newest requests until the next report. */
 export class Recorder {
   readonly #thread: number;
@@ -14,7 +16,9 @@ export class Recorder {
   #next = 0;
   readonly #statusClasses = [0, 0, 0, 0, 0, 0];
   readonly #causes: Record<string, number> = {};
-  readonly #outcomes = new Map<string, { instance: string; status: number; cause: string; count: number }>();
+  /** By instance; of each there are few. */
+  readonly #outcomes = new Map<string, Outcome[]>();
+  #outcomeCount = 0;
   readonly #durations: number[] = Array.from({ length: ttfbBoundsMs.length + 1 }, () => 0);
   #durationSumMs = 0;
   requests = 0;
@@ -72,11 +76,22 @@ export class Recorder {
     const bucket = ttfbBucket(totalMs);
     this.#durations[bucket] = this.#durations[bucket]! + 1;
     this.#durationSumMs += totalMs;
-    const key = `${instance} ${status} ${cause}`;
-    const known = this.#outcomes.get(key);
-    if (known !== undefined) known.count++;
+    let outcomes = this.#outcomes.get(instance);
+    if (outcomes !== undefined) {
+      for (const outcome of outcomes) {
+        if (outcome.status !== status || outcome.cause !== cause) continue;
+        outcome.count++;
+        return;
+      }
+    }
     // Upstreams choose status codes, and come and go: only so many combinations are counted.
-    else if (this.#outcomes.size < maxOutcomes) this.#outcomes.set(key, { instance, status, cause, count: 1 });
+    if (this.#outcomeCount === maxOutcomes) return;
+    this.#outcomeCount++;
+    if (outcomes === undefined) {
+      outcomes = [];
+      this.#outcomes.set(instance, outcomes);
+    }
+    outcomes.push({ instance, status, cause, count: 1 });
   }
 
   report(
@@ -95,6 +110,7 @@ export class Recorder {
       decisions,
       queued,
       loopLagMs,
+      ...(this.log === null || this.log.fault === null ? {} : { accessLogFault: this.log.fault }),
       counters: {
         requests: this.requests,
         statusClasses: [...this.#statusClasses],
@@ -108,7 +124,7 @@ export class Recorder {
         promptTokens: this.promptTokens,
         completionTokens: this.completionTokens,
         ...(tracer === null ? {} : { spansExported: tracer.exported, spansDropped: tracer.dropped }),
-        outcomes: [...this.#outcomes.values()].map((outcome) => ({ ...outcome })),
+        outcomes: [...this.#outcomes.values()].flat().map((outcome) => ({ ...outcome })),
       },
     };
   }

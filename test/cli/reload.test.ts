@@ -1,4 +1,4 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, request, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -186,4 +186,20 @@ it('SIGHUP reads renewed certificates, and keeps the old ones when the new do no
   writeFileSync(key, other);
   expect(await server.reload(settings)).toContain('not taken up, the old one stays: TLS_CERT, TLS_KEY');
   expect(await presented(server.api)).toBe('second.example');
+});
+
+it('refuses an access log that cannot be written, at the start and at a reload, and goes on with the old one', async () => {
+  const target = await backend('up');
+  const settings = { GPUPROXY_API_KEY: 'an-admin-key', UPSTREAMS: target.url, HEALTH_PATH: '/' };
+  const refused = spawnSync(process.execPath, [program.main, 'serve', '--port', '0', '--proxy-port', '0'], {
+    cwd: program.folder,
+    env: program.environment({ ...settings, ACCESS_LOG: join(program.main, 'access.log') }),
+    encoding: 'utf8',
+  });
+  expect(refused).toMatchObject({ status: 2, stdout: '' });
+  expect(refused.stderr).toContain('ACCESS_LOG: got');
+  const server = await serve(settings);
+  const log = await server.reload({ ...settings, ACCESS_LOG: join(program.main, 'access.log') });
+  expect(log).toContain('ACCESS_LOG: got');
+  expect(log).toContain('accepts off, - for stderr, or a file that can be written');
 });

@@ -237,6 +237,37 @@ test('the access log has one JSON line a request, without query, header or key',
   expect(Date.parse(lines[0].time)).toBeGreaterThan(1_700_000_000_000);
 });
 
+test('a disk that is full loses lines of the access log, says so, and takes no traffic with it', async () => {
+  await using rig = await Rig.start({ settings: { accessLog: '/dev/full' } });
+  await rig.backend('a', echo);
+  for (let i = 0; i < 2; i++) {
+    await (await fetch(rig.url)).text();
+    // The first lines are tried again together with the next ones.
+    const told = () => rig.reports.filter((report) => report.accessLogFault !== undefined).length > i;
+    await until(told);
+  }
+  expect(rig.reports.at(-1)?.accessLogFault).toContain('ENOSPC');
+  expect(await (await fetch(rig.url)).text()).not.toBe('');
+});
+
+test('what clients name is ASCII in the access log, and reads back as it was', async () => {
+  const file = join(folder, 'logs', 'names.log');
+  await using rig = await Rig.start({ settings: { accessLog: file } });
+  const model = 'modèle "漢" \u2028\ud83d\ude00';
+  await rig.backend('a', echo, { models: [model] });
+  await (
+    await fetch(`${rig.url}/v1/chat/completions`, {
+      method: 'POST',
+      body: JSON.stringify({ model }),
+      headers: { 'content-type': 'application/json' },
+    })
+  ).text();
+  await rig.close();
+  const text = readFileSync(file, 'latin1');
+  expect(text).toMatch(/^[\n\x20-\x7e]*$/);
+  expect(JSON.parse(text)).toMatchObject({ model, status: 200 });
+});
+
 test('decisions are reported with what was compared and how it ended', async () => {
   await using rig = await Rig.start({ strategy: 'least_connections' });
   await rig.backend('a', echo);
