@@ -16,6 +16,18 @@ const offer = schemas.offer
   })
   .partial({ prepaid_hours: true });
 
+const reservation = schemas.reservation.pick({
+  reservation_id: true,
+  created_at: true,
+  by: true,
+  requested: true,
+  state: true,
+  instances: true,
+  ended: true,
+  price_per_hour: true,
+  errors: true,
+});
+
 /**
  * What client commands read of the answers, made of the schemas that the server answers by. Where the guide shows an
  * answer, only what it shows is asked for. Imported when an answer is read: printing one as JSON does not need it.
@@ -39,7 +51,7 @@ const answers = {
   available: schemas.providersAnswer.extend({
     providers: z.array(schemas.provider.pick({ provider: true, available: true })),
   }),
-  offers: schemas.offersAnswer.extend({ instances: z.array(offer) }),
+  offers: schemas.offersAnswer.extend({ instances: z.array(offer) }).partial({ more: true }),
   plan: schemas.planAnswer.extend({ instances: z.array(offer) }),
   reserved: schemas.reserveAnswer.extend({
     reserved: z.array(schemas.reserveAnswer.shape.reserved.element.partial({ gpu_count: true })),
@@ -60,8 +72,8 @@ const answers = {
   }),
   logs: schemas.logsAnswer,
   providers: schemas.providersAnswer,
-  reservations: schemas.reservationsAnswer,
-  reservation: schemas.reservation,
+  reservations: schemas.reservationsAnswer.extend({ reservations: z.array(reservation) }),
+  reservation,
   released: schemas.releasedAnswer,
   cost: schemas.costAnswer,
   keys: schemas.keysAnswer,
@@ -87,15 +99,11 @@ export function readAnswer<Name extends AnswerName>(name: Name, value: unknown, 
   });
 }
 
-const rental = z.object({
-  reservation_id: z.string().nullish().catch(undefined),
-  instance_id: z.string().nullish().catch(undefined),
-});
-
-/** What an answer to a paid call names, whatever else it is: money must be given back also after a strange answer. */
-export function readRental(value: unknown): z.output<typeof rental> {
-  return rental.safeParse(value).data ?? {};
+/** What became of a request that was stopped. Fields that a newer server added are no error. */
+export function readCancelled(value: unknown): z.output<typeof cancelled> {
+  return cancelled.parse(value);
 }
+const cancelled = z.object(schemas.cancelAnswer.shape);
 
 const problem = z.object({
   code: z.string().optional().catch(undefined),

@@ -1,5 +1,5 @@
 /** Options every command has, long names: those with a value, and those without. */
-const withValue = ['key', 'key-file', 'url', 'timeout', 'color'] as const;
+const withValue = ['key', 'key-file', 'url', 'timeout', 'color', 'fields', 'retry'] as const;
 const withoutValue = [
   'json',
   'raw',

@@ -32,22 +32,31 @@ const lowDiskBytes = 256 * 1024 * 1024;
 const maxSkewMs = 60_000;
 const networkTimeoutMs = 10_000;
 
-/** Everything that must be right for the program to work, each check with what to do. Never throws. */
-export async function runChecks({ client, offline }: { client: Client; offline: boolean }): Promise<readonly Check[]> {
+/**
+ * Everything that must be right for the program to work, each check with what to do. `client` is an error where the
+ * settings of the client commands are wrong. Never throws.
+ */
+export async function runChecks({
+  client,
+  offline,
+}: Readonly<{ client: Client | CliError; offline: boolean }>): Promise<readonly Check[]> {
   const checks: Check[] = [checkNode()];
-  let config: Config;
-  try {
-    config = loadConfig({ environment: process.env, cwd: process.cwd(), stored: storedVariables() });
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error;
-    const lines = error.message.split('\n');
-    return [
-      ...checks,
-      ...lines.map((line) => fail('configuration', line, 'correct it; .env.example says what each variable accepts')),
-    ];
+  const config = readConfig();
+  if (!isConfig(config)) checks.push(...config);
+  const known = (message: string) => checks.some(({ detail }) => detail.startsWith(message.split(':')[0] ?? message));
+  if (client instanceof CliError && !known(client.message)) {
+    checks.push(fail('configuration', client.message, client.hint ?? 'correct it'));
+  }
+  if (!isConfig(config)) {
+    checks.push(...checkSecrets());
+    if (!(client instanceof CliError)) checks.push(...(await checkServer(client)).checks);
+    checks.push(
+      skip('the rest', 'data folder, ports, upstreams and providers: not tried until the configuration is right'),
+    );
+    return checks;
   }
   checks.push(checkSources(config), ...checkSecrets(), await checkDataDir(config));
-  const running = await checkServer(client);
+  const running = client instanceof CliError ? notTried : await checkServer(client);
   checks.push(...running.checks);
   checks.push(...(await checkPorts(config, running.alive)));
   checks.push(...(await Promise.all(config.UPSTREAMS.map((upstream) => checkUpstream(upstream, config.HEALTH_PATH)))));
@@ -61,6 +70,22 @@ export async function runChecks({ client, offline }: { client: Client; offline: 
   }
   return checks;
 }
+
+const notTried = { alive: false, checks: [skip('server', 'not tried: no right address or key')] };
+
+/** The configuration, or what is wrong with it. */
+function readConfig(): Config | Check[] {
+  try {
+    return loadConfig({ environment: process.env, cwd: process.cwd(), stored: storedVariables() });
+  } catch (error) {
+    if (error instanceof CliError) return [fail('configuration', error.message, error.hint ?? 'correct it')];
+    if (!(error instanceof ConfigError)) throw error;
+    const hint = 'correct it; .env.example says what each variable accepts';
+    return error.message.split('\n').map((line) => fail('configuration', line, hint));
+  }
+}
+
+const isConfig = (value: Config | Check[]): value is Config => !Array.isArray(value);
 
 function checkNode(): Check {
   const version = process.versions.node;

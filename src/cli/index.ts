@@ -40,6 +40,7 @@ export const commands: readonly CommandEntry[] = [
   { name: 'adopt', group: 'Fleet', usage: '<provider> <contract>', summary: 'take over an instance rented elsewhere', load: () => import('./commands/adopt.ts') },
   { name: 'upstream', group: 'Fleet', usage: 'add|remove', summary: 'servers that you already have', load: () => import('./commands/upstream.ts') },
   { name: 'config', group: 'This program', usage: 'get|set|unset|path|show', summary: 'preferences, and where every setting comes from', load: () => import('./commands/config.ts') },
+  { name: 'schema', group: 'This program', usage: '[command]', summary: 'JSON Schema of what a command prints with --json', load: () => import('./commands/schema.ts') },
   { name: 'completion', group: 'This program', usage: 'bash|zsh|fish', summary: 'completion script of a shell', load: () => import('./commands/completion.ts') },
   { name: 'version', group: 'This program', usage: '', summary: 'version of this program and of the server', load: () => import('./commands/version.ts') },
   { name: 'help', group: 'This program', usage: '[command|exit-codes]', summary: 'help', load: () => import('./commands/help.ts') },

@@ -6,6 +6,7 @@ import { type ServerOptions, serverConfig } from './server-options.ts';
 import { nextSignal } from './signals.ts';
 import { startFailure } from './start-failure.ts';
 import { nothingConfigured, startSystem, tellKey } from './system.ts';
+import { tellSystemd } from './systemd.ts';
 
 /** `gpuproxy serve`: the system headless, until a signal. Resolves with the exit code. */
 export async function run(options: ServerOptions): Promise<number> {
@@ -41,6 +42,11 @@ export async function run(options: ServerOptions): Promise<number> {
     process.stderr.write(tellKey(system.newKey));
   }
   say.line('info', 'dashboard: gpuproxy tui');
+  const toldSystemd = async (...states: readonly string[]) => {
+    const wrong = await tellSystemd(...states);
+    if (wrong !== null) say.line('error', `systemd was not told ${states[0]}: ${wrong}`);
+  };
+  await toldSystemd('READY=1', `STATUS=serving on ${system.apiUrl}`);
 
   const reload = () => {
     try {
@@ -58,6 +64,7 @@ export async function run(options: ServerOptions): Promise<number> {
   process.off('SIGHUP', reload);
   // The default would end the process in the middle of its drain.
   process.on('SIGHUP', () => {});
+  void toldSystemd('STOPPING=1', 'STATUS=draining');
   say.line('info', `${signal}: draining for at most ${config.DRAIN_SECONDS} s; again to stop at once`);
   const again = nextSignal().then((second) =>
     process.exit(second === 'SIGINT' ? exitCodes.interrupted : exitCodes.terminated),

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import type { AnswerName, Answers } from './answers.ts';
 import { type Answer, type Call, type Client, createClient, type Method } from './client.ts';
 import { type ColorChoice, colorWanted } from './color.ts';
-import { findConnection } from './connection.ts';
+import { type Connection, findConnection } from './connection.ts';
 import { usageError } from './exit.ts';
 import { exitOnInterrupt } from './interrupts.ts';
 import { narrow } from './narrow.ts';
@@ -65,7 +65,16 @@ export type Session = Readonly<{
 /** Thrown when --curl printed the request in place of sending it. */
 export class CurlPrinted extends Error {}
 
-export function openSession(command: Command): Session {
+/** Where the options of a command send its requests. Throws CliError (exit 2). */
+export function connectionOf(command: Command): Connection {
+  const options = command.optsWithGlobals<CommonOptions>();
+  return findConnection({
+    key: options.keyFile === undefined ? options.key : readKey(options.keyFile),
+    url: options.url,
+  });
+}
+
+export function openSession(command: Command, connection: Connection = connectionOf(command)): Session {
   exitOnInterrupt();
   const options = command.optsWithGlobals<CommonOptions>();
   // Fields are those of the document, so asking for them asks for it.
@@ -74,10 +83,6 @@ export function openSession(command: Command): Session {
   const narrowed = (document: unknown) => narrow(document, fields);
   const quiet = options.quiet === true;
   const plain = options.plain === true;
-  const connection = findConnection({
-    key: options.keyFile === undefined ? options.key : readKey(options.keyFile),
-    url: options.url,
-  });
   const client = createClient({
     connection,
     // With --until the time given is for the state, not for one answer.
@@ -154,5 +159,3 @@ export function parseDuration(word: string): number {
   if (match === null) throw usageError(`"${word}" is not a time`, { hint: 'for example 30s, 500ms, 5m' });
   return Number(match[1]) * { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[(match[2] ?? 's') as 'ms' | 's' | 'm' | 'h'];
 }
-
-export { confirm } from './confirm.ts';

@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { endings } from '../../src/core/domain.ts';
 
 /** Bodies as they stand in the load balancing guide. */
 export const guideLoads = {
@@ -121,4 +122,47 @@ export async function startGuideServer() {
 
 export function problem(status: number, code: string, detail: string, more: object = {}): Reply {
   return { status, body: { type: `/docs#${code}`, title: `Title of ${code}`, status, detail, code, ...more } };
+}
+
+/** An instance as the server describes it. */
+export function upstreamBody(id: string, more: Readonly<Record<string, unknown>> = {}) {
+  return {
+    instance_id: id,
+    provider: 'vast.ai',
+    contract_id: '54321',
+    reservation_id: 'res-1',
+    state: 'OK',
+    reason: '',
+    eligible: true,
+    lifecycle: { phase: 'running', since: '2026-11-20T10:00:00.000Z', detail: null },
+    admin: { mode: 'ready', deadline: null },
+    health: { state: 'up', until: null, times: 0, why: '' },
+    origin: 'http://127.0.0.1:9',
+    gpu_model: 'RTX 4090',
+    gpu_count: 1,
+    vram_gb: 24,
+    price_per_hour: 0.79,
+    location: null,
+    models: null,
+    interruptible: false,
+    started_at: null,
+    expires_at: null,
+    spent_usd: 1.5,
+    weight: 1.5,
+    weight_source: 'formula',
+    max_in_flight: 0,
+    requests_per_second: 0,
+    error_rate: 0,
+    share: 0,
+    p50_ms: null,
+    p95_ms: null,
+    p99_ms: null,
+    endings: Object.fromEntries(endings.map((ending) => [ending, 0])),
+    load: {
+      ...guideLoads.loads['vast-12345'],
+      avg_response_time_ms: 250,
+      last_response_time_ms: 245,
+    },
+    ...more,
+  };
 }

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createProgram, type Program, until } from './program.ts';
 
@@ -49,6 +50,45 @@ describe('the client commands against the whole system', () => {
     const { code, stdout } = await run('lb-strategy');
     expect([code, stdout]).toEqual([0, 'round_robin\n']);
     expect((await run('lb-strategy', '-key', 'not-the-key')).code).toBe(4);
+  });
+
+  it('print with --json what "schema" says', async () => {
+    const ajv = new Ajv2020({ strict: false, allErrors: true, validateFormats: false });
+    const names = (await program.run(['schema'])).stdout.trimEnd().split('\n');
+    const [first] = (await json('fleet')).upstreams;
+    const commands: readonly (readonly [name: string, ...words: string[]])[] = [
+      ['load', 'load'],
+      ['load server', 'load', 'server'],
+      ['load provider', 'load', 'provider'],
+      ['lb-strategy', 'lb-strategy'],
+      ['list', 'list'],
+      ['providers', 'providers'],
+      ['cost', 'cost'],
+      ['fleet', 'fleet'],
+      ['fleet <id>', 'fleet', first.instance_id],
+      ['reservations', 'reservations'],
+      ['keys', 'keys'],
+      ['version', 'version'],
+      ['simulate', 'simulate', '--requests', '200'],
+      ['--dry-run', 'drain', first.instance_id, '--dry-run'],
+      ['--dry-run', 'reserve', '1', '--dry-run'],
+      ['config show', 'config', 'show'],
+    ];
+    for (const [name, ...words] of commands) {
+      expect(names).toContain(name);
+      const schema = JSON.parse((await program.run(['schema', '--', ...name.split(' ')])).stdout);
+      const { stdout } = await (words[0] === 'config' ? program.run([...words, '--json']) : run(...words, '--json'));
+      const check = ajv.compile(schema);
+      check(JSON.parse(stdout));
+      expect(check.errors, `${name}: ${JSON.stringify(check.errors)}`).toBeNull();
+      // It must be able to fail.
+      expect(check({}) && name !== 'config show', name).toBe(false);
+    }
+    const failed = await run('fleet', 'nobody', '--json');
+    const check = ajv.compile(JSON.parse((await program.run(['schema', 'error'])).stdout));
+    check(JSON.parse(failed.stderr));
+    expect(check.errors).toBeNull();
+    expect((await program.run(['schema', 'laod'])).stderr).toContain('no schema of "laod"; did you mean load?');
   });
 
   it('switch the strategy live', async () => {

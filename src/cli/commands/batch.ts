@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
-import { type BatchPlan, planBatch } from '../batch-plan.ts';
+import type { Answers } from '../answers.ts';
 import { withConnection, withExamples } from '../command.ts';
 import { confirmation, settle } from '../confirm.ts';
 import { CliError, exitCodes, usageError } from '../exit.ts';
@@ -17,7 +17,7 @@ import {
   withInstanceConfig,
 } from '../offer-options.ts';
 import { counted } from '../output.ts';
-import { callPaid } from '../paid-call.ts';
+import { agreed, callPaid } from '../paid-call.ts';
 import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession, type Session } from '../session.ts';
 
@@ -54,30 +54,40 @@ export function build(command: Command): void {
       unasked: true,
     });
     const body = { vastai_count: options.vastai, ionet_count: options.ionet, filters, config: configBody(options) };
+    const wanted = options.vastai + options.ionet;
+    let most: number | null = null;
     if (options.dryRun === true || options.plan !== undefined || need !== 'none') {
-      const plan = await planBatch(session, filters, options, { 'vast.ai': options.vastai, 'io.net': options.ionet });
-      const price = `about ${costText(plan.price_per_hour, plan.prepaid_usd)}`;
+      const plan = await session.read('plan', await session.call('POST', '/gpu/instances/batch/plan', { body }));
+      const price = costText(plan.price_per_hour, plan.prepaid_usd);
       const planned = planOf(
         session,
         [{ method: 'POST', path: '/gpu/instances/batch', body }],
         plan.instances.map((offer) => [offer.provider, offer.id, offer.price_per_hour]),
       );
       if (options.dryRun === true) {
-        showPlan(session, planned, plan, planText(session, plan, price));
-        if (plan.count === 0) process.exitCode = exitCodes.nothing;
+        showPlan(session, planned, { ...plan }, planText(session, plan, wanted, price));
+        if (plan.instances.length === 0) process.exitCode = exitCodes.nothing;
         return;
       }
       checkPlan(planned, options.plan);
-      if (plan.count === 0) throw nothingToRent([]);
+      if (plan.instances.length === 0) throw nothingToRent(plan.errors);
+      if (need === 'ask') session.note(planText(session, plan, wanted, price).trimEnd());
       if (need !== 'none') {
         await settle(need, {
-          question: `Rent ${counted(plan.count, 'instance')} for ${price}?`,
+          question: `Rent ${counted(plan.instances.length, 'instance')} for ${price}?`,
           undone: `nothing was rented (it would cost ${price})`,
           would: `spend ${price}`,
         });
       }
+      most = agreed(plan.price_per_hour);
     }
-    const answer = await callPaid(session, '/gpu/instances/batch', body, options.idempotencyKey ?? randomUUID());
+    const answer = await callPaid(
+      session,
+      'batch',
+      '/gpu/instances/batch',
+      most === null ? body : { ...body, max_total_price: most },
+      options.idempotencyKey ?? randomUUID(),
+    );
     const {
       vastai_instances: vast,
       ionet_instances: ionet,
@@ -95,7 +105,7 @@ export function build(command: Command): void {
       session.print(
         session.plain
           ? lines.map(([provider, contract]) => session.line(provider.trim(), contract)).join('')
-          : `Created ${counted(lines.length, 'instance')} (requested: ${options.vastai + options.ionet})\n` +
+          : `Created ${counted(lines.length, 'instance')} (requested: ${wanted})\n` +
               lines.map(([provider, contract]) => `  ${provider}  ${contract}\n`).join(''),
       );
     }
@@ -104,13 +114,15 @@ export function build(command: Command): void {
       throw new CliError(exitCodes.nothing, 'nothing_available', 'nothing was rented', {
         hint: 'look at "gpuproxy list"',
       });
-    if (total < options.vastai + options.ionet) process.exitCode = exitCodes.partly;
+    if (total < wanted) process.exitCode = exitCodes.partly;
     if (id) session.note(`Reservation ${id}. Give it back: gpuproxy reservations release ${id}`);
   });
 }
 
-function planText(session: Session, plan: BatchPlan, price: string): string {
+function planText(session: Session, plan: Answers['plan'], wanted: number, price: string): string {
   if (session.quiet) return plan.instances.map((offer) => `${offer.id}\n`).join('');
   if (session.plain) return session.table(offerColumns, plan.instances);
-  return `Would rent ${counted(plan.count, 'instance')} (requested: ${plan.requested}) for ${price}\n`;
+  const head = `Would rent ${counted(plan.instances.length, 'instance')} (requested: ${wanted}) for ${price}\n`;
+  const warnings = plan.errors.map((line) => `warning: ${line}\n`);
+  return head + (plan.instances.length === 0 ? '' : session.table(offerColumns, plan.instances)) + warnings.join('');
 }

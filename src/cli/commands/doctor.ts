@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
 import { withConnection, withExamples } from '../command.ts';
-import { exitCodes } from '../exit.ts';
-import { openSession } from '../session.ts';
+import type { Connection } from '../connection.ts';
+import { CliError, exitCodes } from '../exit.ts';
+import { connectionOf, openSession } from '../session.ts';
 
 export function build(command: Command): void {
   command.option('--offline', 'ask no provider');
@@ -11,9 +12,13 @@ export function build(command: Command): void {
     ['gpuproxy doctor --json', 'for programs'],
   ]);
   command.action(async (options: { offline?: boolean }) => {
-    const session = openSession(command);
+    const found = connection(command);
+    const session = openSession(command, found instanceof CliError ? nowhere : found);
     const { runChecks } = await import('../doctor-checks.ts');
-    const checks = await runChecks({ client: session.client, offline: options.offline === true });
+    const checks = await runChecks({
+      client: found instanceof CliError ? found : session.client,
+      offline: options.offline === true,
+    });
     const failed = checks.filter((check) => check.status === 'fail').length;
     const warned = checks.filter((check) => check.status === 'warn').length;
     if (session.json) session.printJson({ ok: failed === 0, checks });
@@ -23,6 +28,10 @@ export function build(command: Command): void {
       const width = Math.max(...checks.map((check) => check.name.length));
       for (const { status, name, detail, hint } of checks) {
         if (session.quiet && (status === 'ok' || status === 'skip')) continue;
+        if (session.plain) {
+          session.print(session.line(status, name, detail, hint ?? ''));
+          continue;
+        }
         session.print(`${color(status.padEnd(4), codes[status])}  ${name.padEnd(width)}  ${detail}\n`);
         if (hint !== null) session.print(`${' '.repeat(width + 8)}do: ${hint}\n`);
       }
@@ -31,3 +40,15 @@ export function build(command: Command): void {
     process.exitCode = failed > 0 ? exitCodes.failed : exitCodes.done;
   });
 }
+
+/** What is wrong with the settings is one of the findings, and must not keep the others from being found. */
+function connection(command: Command): Connection | CliError {
+  try {
+    return connectionOf(command);
+  } catch (error) {
+    if (error instanceof CliError) return error;
+    throw error;
+  }
+}
+
+const nowhere: Connection = { url: 'http://127.0.0.1', urlOrigin: 'default', key: null, keyOrigin: null };

@@ -6,9 +6,9 @@ import { nearest } from '../nearest.ts';
 import { overview } from '../overview.ts';
 
 export function build(command: Command): void {
-  command.argument('[topic]', 'a command, or exit-codes');
+  command.argument('[topic...]', 'a command, or exit-codes');
   suggest(command, 'topic', [...commands.map((each) => each.name), 'exit-codes']);
-  command.action(async (topic: string | undefined) => {
+  command.action(async ([topic, ...words]: readonly string[]) => {
     if (topic === undefined) {
       process.stdout.write(overview());
       return;
@@ -25,6 +25,18 @@ export function build(command: Command): void {
         hint: '"gpuproxy help" lists the commands',
       });
     }
-    (await createCommand(entry)).outputHelp();
+    let described = await createCommand(entry);
+    for (const word of words) {
+      const known = described.commands.map((each) => each.name());
+      const next = described.commands.find((each) => each.name() === word);
+      if (next === undefined) {
+        const near = nearest(word, known);
+        throw usageError(`no help on "${topic} ${word}"${near === undefined ? '' : `; did you mean ${near}?`}`, {
+          hint: `gpuproxy help ${topic}`,
+        });
+      }
+      described = next;
+    }
+    described.outputHelp();
   });
 }

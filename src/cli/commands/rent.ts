@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { confirmation, settle } from '../confirm.ts';
@@ -14,14 +15,19 @@ import {
   withInstanceConfig,
 } from '../offer-options.ts';
 import { usd } from '../output.ts';
-import { callPaid } from '../paid-call.ts';
+import { agreed, callPaid } from '../paid-call.ts';
 import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession, type Session } from '../session.ts';
+
+type RentOptions = ConfigOptions & PlanOptions & Readonly<{ yes?: boolean; idempotencyKey?: string }>;
 
 export function build(command: Command): void {
   command.argument('<provider>', 'vast.ai or io.net', providerWord).argument('<offer>', 'id of the offer, from "list"');
   withInstanceConfig(command);
-  command.optionsGroup('Options:').option('-y, --yes', 'rent without asking');
+  command
+    .optionsGroup('Options:')
+    .option('-y, --yes', 'rent without asking')
+    .option('--idempotency-key <text>', 'a repeat with the same key rents nothing new (default: a random one)');
   withPlan(command);
   suggest(command, 'provider', ['vast.ai', 'io.net']);
   withConnection(command);
@@ -29,44 +35,48 @@ export function build(command: Command): void {
     ['gpuproxy rent vast.ai 21000472', 'this very offer'],
     ['gpuproxy rent vast.ai 21000472 --image vllm/vllm-openai:latest --yes', 'with an image, without asking'],
   ]);
-  command.action(
-    async (provider: string, offer: string, options: ConfigOptions & PlanOptions & Readonly<{ yes?: boolean }>) => {
-      const session = openSession(command);
-      const need = confirmation(session, {
-        confirmed: options.yes === true || options.plan !== undefined,
-        unasked: true,
-      });
-      const path = `/gpu/instances/${encodeURIComponent(provider)}/${encodeURIComponent(offer)}`;
-      const body = configBody(options);
-      if (options.dryRun === true || options.plan !== undefined || need !== 'none') {
-        const found = await findOffer(session, provider, offer);
-        const plan = planOf(session, [{ method: 'POST', path, body }], found.price_per_hour);
-        if (options.dryRun === true) {
-          const text = session.quiet ? `${found.id}\n` : session.table(offerColumns, [found]);
-          showPlan(session, plan, { ...found }, text);
-          return;
-        }
-        checkPlan(plan, options.plan);
-        const { perHour, prepaid } = costOf(found, options);
-        const price = costText(perHour, prepaid);
-        if (need !== 'none') {
-          await settle(need, {
-            question: `Rent ${gpuText(found.gpu_name, found.gpu_count)} for ${price}?`,
-            undone: `nothing was rented (it would cost ${price})`,
-            would: `spend ${price}`,
-          });
-        }
+  command.action(async (provider: string, offer: string, options: RentOptions) => {
+    const session = openSession(command);
+    const need = confirmation(session, {
+      confirmed: options.yes === true || options.plan !== undefined,
+      unasked: true,
+    });
+    const path = `/gpu/instances/${encodeURIComponent(provider)}/${encodeURIComponent(offer)}`;
+    const body = configBody(options);
+    let most: number | null = null;
+    if (options.dryRun === true || options.plan !== undefined || need !== 'none') {
+      const found = await findOffer(session, provider, offer);
+      const plan = planOf(session, [{ method: 'POST', path, body }], found.price_per_hour);
+      if (options.dryRun === true) {
+        const text = session.quiet ? `${found.id}\n` : session.table(offerColumns, [found]);
+        showPlan(session, plan, { ...found }, text);
+        return;
       }
-      const answer = await callPaid(session, path, body, null);
-      const { instance_id: id, contract_id: contract, price } = await session.read('rented', answer);
-      if (session.json) session.printBody(answer);
-      else
-        session.print(
-          session.quiet ? `${id}\n` : session.line(id, contract, session.plain ? String(price) : usd(price)),
-        );
-      session.note(`Give it back: gpuproxy destroy ${id}`);
-    },
-  );
+      checkPlan(plan, options.plan);
+      const { perHour, prepaid } = costOf(found, options);
+      const price = costText(perHour, prepaid);
+      if (need !== 'none') {
+        await settle(need, {
+          question: `Rent ${gpuText(found.gpu_name, found.gpu_count)} for ${price}?`,
+          undone: `nothing was rented (it would cost ${price})`,
+          would: `spend ${price}`,
+        });
+      }
+      most = agreed(found.price_per_hour);
+    }
+    const answer = await callPaid(
+      session,
+      'rent',
+      path,
+      most === null ? body : { ...body, max_price: most },
+      options.idempotencyKey ?? randomUUID(),
+    );
+    const { instance_id: id, contract_id: contract, price } = await session.read('rented', answer);
+    if (session.json) session.printBody(answer);
+    else
+      session.print(session.quiet ? `${id}\n` : session.line(id, contract, session.plain ? String(price) : usd(price)));
+    session.note(`Give it back: gpuproxy destroy ${id}`);
+  });
 }
 
 async function findOffer(session: Session, provider: string, id: string) {

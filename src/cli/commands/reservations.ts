@@ -155,5 +155,9 @@ function oneText(session: Session, row: Reservation): string {
   if (session.quiet) return row.instances.map((instance) => `${instance}\n`).join('');
   if (session.plain) return session.table(columns, [row]);
   const errors = row.errors.map((line) => `warning: ${line}\n`);
-  return `${session.table(columns, [row])}${row.instances.map((instance) => `  ${instance}\n`).join('')}${errors.join('')}`;
+  const instances = [
+    ...row.instances.map((instance) => `  ${instance}\n`),
+    ...row.ended.map((instance) => `  ${instance}  ended\n`),
+  ];
+  return `${session.table(columns, [row])}${instances.join('')}${errors.join('')}`;
 }

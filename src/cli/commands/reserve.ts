@@ -19,7 +19,7 @@ import {
   withInstanceConfig,
 } from '../offer-options.ts';
 import { type Column, counted, usd } from '../output.ts';
-import { callPaid } from '../paid-call.ts';
+import { agreed, callPaid } from '../paid-call.ts';
 import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession, type Session } from '../session.ts';
 
@@ -58,6 +58,7 @@ export function build(command: Command): void {
       confirmed: options.yes === true || options.plan !== undefined,
       unasked: true,
     });
+    let most: number | null = null;
     if (options.dryRun === true || options.plan !== undefined || need !== 'none') {
       const answer = await session.call('POST', '/gpu/instances/plan', { body });
       const plan = await session.read('plan', answer);
@@ -81,8 +82,15 @@ export function build(command: Command): void {
           would: `spend ${priceText(plan)}`,
         });
       }
+      most = agreed(plan.price_per_hour);
     }
-    const answer = await callPaid(session, '/gpu/instances/reserve', body, options.idempotencyKey ?? randomUUID());
+    const answer = await callPaid(
+      session,
+      'reserve',
+      '/gpu/instances/reserve',
+      most === null ? body : { ...body, max_total_price: most },
+      options.idempotencyKey ?? randomUUID(),
+    );
     const reserved = await session.read('reserved', answer);
     if (session.json) session.printBody(answer);
     else session.print(reservedText(session, reserved));
