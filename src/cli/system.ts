@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { createSecureContext } from 'node:tls';
 import { type Config, ConfigError, type VariableName, variables } from '../config.ts';
 import type { LocalApp } from '../fleet/app.ts';
@@ -77,6 +77,7 @@ export function nothingConfigured(config: Config): boolean {
 export async function startSystem({ config, demo, logger }: SystemOptions): Promise<System> {
   await using starting = new AsyncDisposableStack();
   const tls = readTls(config);
+  checkAccessLog(config);
 
   const simulator = demo
     ? await startSimulatorThread({ seed: demo.seed, bootMs: { min: 300, max: 2500 }, churnPerMinute: 6 })
@@ -174,6 +175,7 @@ export async function startSystem({ config, demo, logger }: SystemOptions): Prom
       // With a certificate the listeners speak TLS, without one they do not: that cannot change under open connections.
       const switchesTls = (tls === null) !== (wanted.TLS_CERT === undefined);
       const nextTls = switchesTls ? tls : readTls(wanted);
+      checkAccessLog(wanted);
       const fixed = switchesTls ? [...fixedAtStart, 'TLS_CERT' as const, 'TLS_KEY' as const] : fixedAtStart;
       const differs = (name: VariableName) => JSON.stringify(wanted[name]) !== JSON.stringify(current[name]);
       const names = (Object.keys(variables) as VariableName[]).filter((name) => name !== 'GPUPROXY_URL');
@@ -245,6 +247,20 @@ async function rentDemoFleet(app: LocalApp): Promise<void> {
   ];
   // A wish that the seed's market cannot meet is no error: the reservation says so in the event list.
   await Promise.allSettled(wishes.map((wish) => app.reserve({ ...wish, config: {} }, { by: 'demo' })));
+}
+
+/** Throws ConfigError when the access log is a file that cannot be written. */
+function checkAccessLog({ ACCESS_LOG: file }: Config): void {
+  if (file === 'off' || file === '-') return;
+  try {
+    mkdirSync(dirname(file), { recursive: true });
+    closeSync(openSync(file, 'a'));
+  } catch (error) {
+    const accepts = 'accepts off, - for stderr, or a file that can be written';
+    throw new ConfigError(
+      `ACCESS_LOG: got "${file}", which cannot be opened (${(error as Error).message}); ${accepts}`,
+    );
+  }
 }
 
 /** PEM texts of both listeners; null: plain HTTP. Throws ConfigError. */

@@ -161,6 +161,15 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     changed,
   });
   const reports = createReports();
+  let accessLogFault: string | null = null;
+  /** Lines that are lost are told once, and once that it is over: the threads share the file. */
+  function tellAccessLog(): void {
+    const fault = reports.latest().find((report) => report.accessLogFault !== undefined)?.accessLogFault ?? null;
+    if (fault === accessLogFault) return;
+    accessLogFault = fault;
+    const message = fault === null ? 'the access log is written again' : `access log: ${fault}`;
+    events.emit({ level: fault === null ? 'info' : 'warn', kind: 'access_log', message });
+  }
   const poolMeter = createMeter();
   const meters = new Map<string, Meter>();
 
@@ -463,6 +472,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
       onDirectory: records.onDirectory,
       report(report) {
         reports.take(report);
+        tellAccessLog();
       },
       reports: reports.latest,
     },
