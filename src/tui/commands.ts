@@ -149,6 +149,23 @@ function exportView(dashboard: Dashboard): void {
     .then(() => dashboard.save(`gpuproxy-${stamp}.json`, `${JSON.stringify(dashboard.view().snapshot, null, 2)}\n`));
 }
 
+/** The command line that shows what the focused pane shows. */
+function shownByCli(dashboard: Dashboard): string {
+  const view = dashboard.view();
+  switch (view.focus) {
+    case 'instances':
+      return view.selected === null ? 'gpuproxy load' : `gpuproxy fleet ${view.selected.id}`;
+    case 'providers':
+      return 'gpuproxy list';
+    case 'strategy':
+      return `gpuproxy lb-strategy ${strategyNames[view.cursors.strategy] ?? ''}`.trim();
+    case 'reservations':
+      return 'gpuproxy reservations';
+    case 'events':
+      return 'gpuproxy events';
+  }
+}
+
 /** Every command, in the order of the help. */
 export const commands: readonly Command[] = [
   // --- everywhere ---
@@ -402,6 +419,7 @@ export const commands: readonly Command[] = [
       d.ask({
         label: '/',
         text: before,
+        earlier: d.ui.filters,
         change: (text) => {
           const { error } = parseFilter(text);
           // A query that is not understood yet keeps the last good result on the screen.
@@ -410,8 +428,10 @@ export const commands: readonly Command[] = [
         },
         submit: (text) => {
           const { error } = parseFilter(text);
-          if (error === null) d.update({ filter: text.trim() });
-          else {
+          if (error === null) {
+            d.update({ filter: text.trim() });
+            d.rememberFilter(text.trim());
+          } else {
             d.update({ filter: before });
             d.toast('warn', `filter: ${error}`);
           }
@@ -584,11 +604,10 @@ export const commands: readonly Command[] = [
   },
   {
     id: 'copy-cli',
-    title: 'Copy the command line that shows this instance',
+    title: 'Copy the command line: of what was just done, else of what is shown',
     keys: ['Y'],
-    scope: 'instances',
-    why: needsSelection,
-    run: (d) => d.copy(`gpuproxy fleet ${selected(d)?.id ?? ''}`, 'command'),
+    scope: 'list',
+    run: (d) => d.copy(d.view().toast?.cli ?? shownByCli(d), 'command'),
   },
   {
     id: 'events-of-row',
@@ -604,6 +623,29 @@ export const commands: readonly Command[] = [
       else d.update({ focus: 'events', cursors: { ...d.ui.cursors, events: at } });
     },
   },
+
+  // --- without keys of their own: by the palette, or by a keymap ---
+  ...columns.map(
+    (column): Command => ({
+      id: `sort-${column.id}`,
+      title: `Sort by ${column.title}`,
+      keys: [],
+      scope: 'instances',
+      run: (d) => {
+        const { sort } = d.ui;
+        d.update({ sort: { column: column.id, reverse: sort.column === column.id && !sort.reverse } });
+      },
+    }),
+  ),
+  ...themeNames.map(
+    (name): Command => ({
+      id: `theme-${name}`,
+      title: `Theme ${name}`,
+      keys: [],
+      scope: 'global',
+      run: (d) => d.update({ theme: name }),
+    }),
+  ),
 
   // --- strategy ---
   {
@@ -777,7 +819,7 @@ export function commandHints(dashboard: Dashboard): readonly (readonly [string, 
       (command) =>
         command.hint !== undefined && command.keys.length > 0 && (command.scope === 'global' || command.scope === pane),
     )
-    .filter((command) => !(blocked && command.changes))
+    .filter((command) => !(blocked && command.changes) && (command.why?.(dashboard) ?? null) === null)
     .sort((a, b) => (a.rank ?? 50) - (b.rank ?? 50))
     .map((command) => [keyName(command.keys[0] ?? ''), command.hint ?? ''] as const);
 }

@@ -3,7 +3,7 @@ import { type App, AppError, type FleetEvent, type Snapshot, type UpstreamView }
 import { type ColumnId, columnById } from './columns.ts';
 import { type Command, commandForKey, commandHints, keyName, commands as usualCommands } from './commands.ts';
 import { parseFilter } from './filter.ts';
-import { asciiGlyphs, type Glyphs, unicodeGlyphs } from './format.ts';
+import { age, asciiGlyphs, type Glyphs, milliseconds, unicodeGlyphs } from './format.ts';
 import { composeFrame, type Drawable, tabAt } from './frame.ts';
 import { createHistory } from './history.ts';
 import type { Key } from './keys.ts';
@@ -13,7 +13,7 @@ import { paneById } from './panes/index.ts';
 import { columnAt } from './panes/instances.ts';
 import type { DashboardPreferences, PreferenceStore } from './preferences.ts';
 import { readPreferences } from './preferences.ts';
-import { type Predict, type PreviewState, predictByReplay, previewOf } from './preview.ts';
+import { leastRequests, observedP95, type Predict, type PreviewState, predictByReplay, previewOf } from './preview.ts';
 import { createOpenRentals, type OpenRentals } from './rentals.ts';
 import type { TerminalReport } from './terminal-input.ts';
 import { type ColorLevel, paint, type ThemeName, themes } from './theme.ts';
@@ -78,6 +78,8 @@ export type Prompt = Readonly<{
   label: string;
   text: string;
   error: string | null;
+  /** Texts that up and down go through, the newest first. */
+  earlier?: readonly string[];
   change(text: string): string | null;
   submit(text: string): void;
   cancel(): void;
@@ -93,6 +95,8 @@ export type UiState = Readonly<{
   sort: SortOrder;
   filter: string;
   hiddenColumns: ReadonlySet<ColumnId>;
+  /** Filters that were used, the newest first. */
+  filters: readonly string[];
   eventLevel: 'all' | 'warn';
   refreshMs: number;
   theme: ThemeName;
@@ -127,6 +131,8 @@ export interface Dashboard {
   /** What the terminal reports beside keys: a click selects, sorts and focuses, a second one opens; the wheel scrolls. */
   report(report: TerminalReport): void;
   update(patch: Partial<UiState>): void;
+  /** Keeps a filter among those that up and down bring back. */
+  rememberFilter(text: string): void;
   /** Something visible may have changed: draw now. */
   changed(): void;
   open(overlay: Overlay): void;
@@ -156,6 +162,8 @@ export interface Dashboard {
 }
 
 const undoMs = 10_000;
+const checkMs = 60_000;
+const filtersKept = 20;
 const resortMs = 2000;
 const eventsKept = 1000;
 const toastMs: Readonly<Record<ToastLevel, number>> = {
@@ -214,6 +222,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     sort: kept.sort ?? { column: 'instance', reverse: false },
     filter: '',
     hiddenColumns: new Set(kept.hiddenColumns ?? []),
+    filters: kept.filters ?? [],
     eventLevel: 'all',
     refreshMs: kept.refreshMs ?? 250,
     theme: settings.theme ?? kept.theme ?? 'terminal',
@@ -229,6 +238,11 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   let undoable: { label: string; until: number; run: () => void } | null = null;
   let changingTo: StrategyName | null = null;
   let preview: PreviewState | null = null;
+  /** What the model said of a strategy that was then applied: checked against the traffic a minute later. */
+  let predicted: Readonly<{ strategy: StrategyName; p95Ms: number; at: number }> | null = null;
+  let told = 0;
+  /** When the server was lost; null while it is there. */
+  let lostAt: number | null = null;
   let paused: Snapshot | null = null;
   let frameRows: readonly string[] | null = null;
   let frameTheme: ThemeName = ui.theme;
@@ -246,6 +260,8 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   let order: string[] = [];
   let orderKey = '';
   let sortedAt = Number.NEGATIVE_INFINITY;
+  /** The view while its hints are made. */
+  let making: View | null = null;
   let orderedFor: Snapshot | null = null;
   let orderedRows: readonly UpstreamView[] = [];
 
@@ -335,13 +351,17 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       cursors[id] = Math.max(0, Math.min(cursors[id], length - 1));
     }
     const top = overlays.at(-1);
+    // Commands look at the view to say whether they can be done now.
+    making = { ...base, hints: [] };
     const hints: readonly (readonly [string, string])[] =
       prompt !== null
         ? [
+            ...(prompt.earlier === undefined || prompt.earlier.length === 0 ? [] : [['up', 'earlier'] as const]),
             ['enter', 'accept'],
             ['esc', 'cancel'],
           ]
         : (top?.hints ?? commandHints(dashboard));
+    making = null;
     return { ...base, hints };
   }
 
@@ -369,6 +389,44 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     frameTheme = ui.theme;
     frameRows = null;
     for (const listener of listeners) listener();
+  }
+
+  /** Something that only this dashboard knows of, among the events. */
+  function note(level: FleetEvent['level'], kind: string, message: string): void {
+    told += 1;
+    const event: FleetEvent = { id: -told, at: now(), level, kind, subject: null, message };
+    events = [...events.slice(-(eventsKept - 1)), event];
+  }
+
+  function noteConnection(): void {
+    const { state, since, detail } = settings.connection?.get() ?? live;
+    if (state === 'stale' && lostAt === null) {
+      lostAt = since;
+      note('warn', 'connection', `the server is lost${detail === null ? '' : ` (${detail})`}; what is shown is old`);
+    } else if (state === 'live' && lostAt !== null) {
+      note('ok', 'connection', `the server is back after ${age(now() - lostAt)}`);
+      lostAt = null;
+    }
+  }
+
+  /** A minute after a previewed switch: what the model said, and what came. */
+  async function checkPrediction(): Promise<void> {
+    const said = predicted;
+    if (said === null || now() - said.at < checkMs) return;
+    predicted = null;
+    if (snapshot.strategy.name !== said.strategy) return;
+    try {
+      const since = (await app.requests({ limit: 5000 })).filter((request) => request.at >= said.at);
+      const p95Ms = observedP95(since);
+      const came =
+        since.length < leastRequests || p95Ms === null
+          ? `too little traffic to check: ${since.length} requests`
+          : `${milliseconds(p95Ms)} came`;
+      note('info', 'preview', `${said.strategy}: p95 ${milliseconds(said.p95Ms)} was predicted, ${came}`);
+    } catch (error) {
+      note('warn', 'preview', `${said.strategy}: the prediction could not be checked: ${reasonOf(error)}`);
+    }
+    if (paused === null) draw();
   }
 
   /** Takes the newest data. Frozen: the pictures are kept for walking through them. */
@@ -446,6 +504,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
         refreshMs: ui.refreshMs as NonNullable<DashboardPreferences['refreshMs']>,
         sort: ui.sort,
         hiddenColumns: [...ui.hiddenColumns],
+        filters: [...ui.filters],
       });
     } catch (error) {
       dashboard.toast('warn', `preferences are not kept: ${reasonOf(error)}`);
@@ -464,6 +523,10 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       submit(text);
     } else if (key === 'backspace' || key === 'delete') {
       setPrompt([...prompt.text].slice(0, -1).join(''));
+    } else if (key === 'up' || key === 'down') {
+      const earlier = prompt.earlier ?? [];
+      const at = earlier.indexOf(prompt.text) + (key === 'up' ? 1 : -1);
+      if (at < earlier.length) setPrompt(earlier[at] ?? '');
     } else if (key === 'ctrl-u') {
       setPrompt('');
     } else if (key === 'space') {
@@ -517,7 +580,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       return frameRows;
     },
     lines: () => frameLines,
-    view: makeView,
+    view: () => making ?? makeView(),
     subscribe(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);
@@ -550,9 +613,14 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       if (patch.mouse !== undefined) settings.onMouse?.(patch.mouse);
       if (patch.theme !== undefined) chosen = { ...chosen, theme: patch.theme };
       if (patch.glyphs !== undefined) chosen = { ...chosen, glyphs: patch.glyphs.name };
-      const looks = ['theme', 'glyphs', 'refreshMs', 'sort', 'hiddenColumns'] as const;
+      const looks = ['theme', 'glyphs', 'refreshMs', 'sort', 'hiddenColumns', 'filters'] as const;
       if (looks.some((name) => before[name] !== ui[name])) saveLooks();
       if (patch.focus !== undefined || patch.cursors !== undefined) showPreview();
+    },
+    rememberFilter(text) {
+      if (text === '' || ui.filters[0] === text) return;
+      const others = ui.filters.filter((other) => other !== text);
+      dashboard.update({ filters: [text, ...others].slice(0, filtersKept) });
     },
     changed: refresh,
     open(overlay) {
@@ -593,12 +661,14 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
         dashboard.toast('info', `strategy is already ${name}`, cli);
         return;
       }
+      const expected = preview?.strategy === name ? preview.predictedP95Ms : null;
       changingTo = name;
       void dashboard
         .act(
           `switching to ${name}`,
           async () => {
             const answer = await app.setStrategy(name, 'tui');
+            predicted = expected === null ? null : { strategy: name, p95Ms: expected, at: now() };
             dashboard.offerUndo(`strategy ${answer.previous}`, () => dashboard.switchStrategy(answer.previous));
             return `strategy is now ${name} (was ${answer.previous})`;
           },
@@ -617,6 +687,8 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       } catch (error) {
         if (error instanceof AppError && error.code === 'read_only') keyReads = error.message;
         dashboard.toast('error', `${label}: ${reasonOf(error)}`);
+        // The message goes with the next key: what failed can still be read among the events.
+        note('error', 'dashboard', `${label}: ${reasonOf(error)}`);
         return false;
       } finally {
         refresh();
@@ -718,6 +790,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   let seconds = 0;
   const second = setInterval(() => {
     seconds += 1;
+    void checkPrediction();
     // A frozen picture changes only where a message runs out or an undo counts down.
     if (paused !== null) {
       if (toast !== null || undoable !== null) draw();
@@ -733,7 +806,10 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       events = [...events.slice(-(eventsKept - 1)), event];
       schedule();
     }),
-    settings.connection?.subscribe(schedule) ?? (() => undefined),
+    settings.connection?.subscribe(() => {
+      noteConnection();
+      schedule();
+    }) ?? (() => undefined),
   ];
   history.add(snapshot);
   draw();

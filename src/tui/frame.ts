@@ -1,4 +1,4 @@
-import { cellWidth, fitText, plainText } from './format.ts';
+import { cellWidth, clockTime, fitText, plainText } from './format.ts';
 import { layout, type PaneId, type Rect, type SizeClass } from './layout.ts';
 import { block, drawOver, fitLine, type Line, lineWidth, type Style, span, spread } from './line.ts';
 import { headerLines, healthLine } from './panes/header.ts';
@@ -172,9 +172,18 @@ function toastLine(view: View, width: number): Line {
     );
   }
   if (view.toast === null) {
-    return view.connection.state === 'stale' && view.connection.detail !== null
-      ? fitLine([span(` ${plainText(view.connection.detail)}`, 'bad')], width)
-      : fitLine([], width);
+    if (view.connection.state !== 'stale') return fitLine([], width);
+    const why = view.connection.detail === null ? '' : ` (${plainText(view.connection.detail)})`;
+    return fitLine(
+      [
+        span(` Disconnected${why}: `, 'bad'),
+        span(
+          `what is shown is of ${clockTime(view.snapshot.at)}; keys that change something wait for the server`,
+          'dim',
+        ),
+      ],
+      width,
+    );
   }
   const { toast } = view;
   const undo =
@@ -184,13 +193,15 @@ function toastLine(view: View, width: number): Line {
           span(` undo (${Math.ceil((view.undo.until - view.clock) / 1000)} s)`, 'dim'),
         ]
       : [];
-  const left: Line = [
+  const words: Line = [
     span(' '),
     span(toastWords[toast.level], toastStyles[toast.level]),
     span(plainText(toast.text)),
     span(toast.times > 1 ? ` x${toast.times}` : '', 'dim'),
-    ...undo,
   ];
+  // The way back stays to be read where the words must be cut.
+  const most = width - lineWidth(undo);
+  const left: Line = [...(lineWidth(words) > most ? fitLine(words, most) : words), ...undo];
   const cli: Line = toast.cli === null ? [] : [span('  CLI ', 'dim'), span(plainText(toast.cli), 'accent'), span(' ')];
   return lineWidth(left) + lineWidth(cli) <= width ? spread(left, cli, width) : fitLine(left, width);
 }

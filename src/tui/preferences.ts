@@ -13,6 +13,7 @@ const schema = z.object({
     .optional()
     .catch(undefined),
   hiddenColumns: z.array(z.enum(columnIds)).optional().catch(undefined),
+  filters: z.array(z.string().max(500)).max(20).optional().catch(undefined),
 });
 
 /** What a person chose about looks. Nothing in it changes what the program does. */

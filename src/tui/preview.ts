@@ -33,7 +33,7 @@ export type PreviewState = Readonly<{
 }>;
 
 /** Fewer requests than this say nothing about a strategy. */
-const leastRequests = 200;
+export const leastRequests = 200;
 const spanMs = 60_000;
 
 /** The model of the core, on the instances that may get requests now. */
@@ -45,6 +45,15 @@ export const predictByReplay: Predict = (strategy, requests, snapshot) => {
   );
   return result === null ? null : { p95Ms: result.p95Ms, shares: new Map(Object.entries(result.shares)) };
 };
+
+/** Of whole answers, as the upstreams gave them. */
+export function observedP95(requests: readonly FinishedRequest[]): number | null {
+  const times = requests
+    .filter((request) => request.cause === 'complete')
+    .map((request) => request.totalMs - request.queueMs)
+    .sort((a, b) => a - b);
+  return times[Math.floor(times.length * 0.95)] ?? null;
+}
 
 /** The preview of one strategy from the requests that are kept. Gives way to other work between its two models. */
 export async function previewOf(
@@ -60,11 +69,7 @@ export async function previewOf(
     .filter((request) => request.at >= now - spanMs)
     .sort((a, b) => a.at - b.at)
     .slice(-most);
-  const times = requests
-    .filter((request) => request.cause === 'complete')
-    .map((request) => request.totalMs - request.queueMs)
-    .sort((a, b) => a - b);
-  const nowP95Ms = times[Math.floor(times.length * 0.95)] ?? null;
+  const nowP95Ms = observedP95(requests);
   const nothing = {
     strategy,
     requests: requests.length,

@@ -10,6 +10,7 @@ import {
 import { paneIds } from '../../src/tui/layout.ts';
 import { textOf } from '../../src/tui/line.ts';
 import { fuzzyScore } from '../../src/tui/overlays/palette.ts';
+import type { Connection } from '../../src/tui/view.ts';
 import { createFakeApp, type FakeApp } from './fake-app.ts';
 
 const open: Dashboard[] = [];
@@ -654,4 +655,176 @@ test('offers can be browsed, filtered and rented with a confirmation', async () 
   press('y');
   await settle();
   expect(callsOf(app, 'rentOffer').length).toBe(2);
+});
+
+test('a minute after a previewed switch an event compares what was predicted with what came', async () => {
+  const app = createFakeApp();
+  const predict = () => ({ p95Ms: 198, shares: new Map<string, number>() });
+  const { press, screen } = start({ app, predict });
+  press('s', 'down', 'down', 'down');
+  await vi.waitFor(() => expect(screen()).toContain('PREVIEW'));
+  press('enter');
+  await settle();
+  expect(app.state.get().strategy.name).toBe('least_connections');
+  app.tick(59_000);
+  await new Promise((done) => setTimeout(done, 1100));
+  expect(screen()).not.toContain('was predicted');
+  app.tick(2000);
+  await vi.waitFor(() => expect(screen()).toMatch(/least_connections: p95 198ms was predicted, [\d.]+m?s came/), {
+    timeout: 5000,
+  });
+});
+
+test('what failed stays to be read among the events, after its message is gone', async () => {
+  const { app, press, screen } = start();
+  app.fail('drain', new AppError('conflict', 'it is being destroyed'));
+  press('d');
+  await settle();
+  app.tick(2000);
+  press('j', 'j');
+  expect(screen()).toMatch(/ERROR dashboard +drain: it is being destroyed/);
+});
+
+test('the loss of the server and its return are events, the second with the time between', async () => {
+  const app = createFakeApp();
+  let connection: Connection = { state: 'live', since: app.now(), retryAt: null, detail: null };
+  let tell = () => {};
+  const source: ConnectionSource = {
+    get: () => connection,
+    subscribe: (listener) => {
+      tell = listener;
+      return () => undefined;
+    },
+  };
+  const { dashboard, screen } = start({ app, connection: source });
+  connection = { state: 'stale', since: app.now(), retryAt: app.now() + 500, detail: 'ECONNREFUSED' };
+  tell();
+  tell();
+  dashboard.changed();
+  expect(screen()).toMatch(/WARN +connection +the server is lost \(ECONNREFUSED\); what is shown is old/);
+  expect(screen()).toMatch(/Disconnected \(ECONNREFUSED\): what is shown is of \d\d:\d\d:\d\d/);
+  app.tick(14_000);
+  connection = { state: 'live', since: app.now(), retryAt: null, detail: null };
+  tell();
+  dashboard.changed();
+  expect(screen()).toMatch(/OK +connection +the server is back after 14s/);
+  expect(screen().match(/the server is lost/g)).toHaveLength(1);
+});
+
+test('filters that were used come back with up, also in the next session', () => {
+  let kept: unknown = {};
+  const preferences = { read: () => kept, write: (value: unknown) => (kept = value) };
+  const first = start({ preferences });
+  first.press('/', ...'prov:vast'.split(''), 'enter', 'escape');
+  first.press('/', ...'state:ok'.split(''), 'enter', 'escape');
+  expect(kept).toMatchObject({ filters: ['state:ok', 'prov:vast'] });
+  const { dashboard, press, screen } = start({ preferences });
+  press('/');
+  expect(screen()).toContain('up earlier');
+  press('up');
+  expect(dashboard.ui.filter).toBe('state:ok');
+  press('up', 'up');
+  expect(dashboard.view().prompt?.text).toBe('prov:vast');
+  press('down', 'down');
+  expect(dashboard.view().prompt?.text).toBe('');
+  press('escape');
+  expect(dashboard.ui.filter).toBe('');
+});
+
+test('Y copies the command line of what was just done, else of what is shown', async () => {
+  const copied: string[] = [];
+  const { app, dashboard, press } = start({ copy: (text) => copied.push(text) > 0 });
+  const id = dashboard.view().selected?.id ?? '';
+  press('Y', 'P', 'Y', 's', 'down', 'Y', 'V', 'Y', 'E', 'Y', 'i', 'd');
+  await settle();
+  press('Y');
+  expect(copied).toEqual([
+    `gpuproxy fleet ${id}`,
+    'gpuproxy list',
+    'gpuproxy lb-strategy equal_weighted',
+    'gpuproxy reservations',
+    'gpuproxy events',
+    `gpuproxy drain ${id}`,
+  ]);
+  press(':', ...'weighted round'.split(''), 'ctrl-y');
+  expect(copied.at(-1)).toBe('gpuproxy lb-strategy weighted_round_robin');
+  expect(callsOf(app, 'setStrategy')).toEqual([]);
+});
+
+test('the palette sorts, chooses a theme and finds an instance by a part of its id', () => {
+  const { app, dashboard, press, screen } = start();
+  press(':', ...'sort by p95'.split(''), 'enter');
+  expect(dashboard.ui.sort).toEqual({ column: 'p95', reverse: false });
+  press(':', ...'theme light'.split(''), 'enter');
+  expect(dashboard.ui.theme).toBe('light');
+  const id = app.state.get().upstreams[7]?.id ?? '';
+  press(':', ...id.slice(-5).split(''));
+  expect(screen()).toContain(`Details of ${id}`);
+  press('enter');
+  expect(screen()).toContain(`INSTANCES > ${id}`);
+  expect(dashboard.ui.selectedId).toBe(id);
+});
+
+test('the footer names only what works here and now', () => {
+  const { screen, dashboard } = start({ app: createFakeApp({ instances: 0 }) });
+  const footer = () => screen().split('\n').at(-1) ?? '';
+  expect(footer()).toContain('r reserve');
+  for (const words of ['details', 'drain', 'destroy', 'mark']) expect(footer()).not.toContain(words);
+  dashboard.update({ focus: 'reservations' });
+  dashboard.changed();
+  expect(footer()).not.toContain('release');
+  const reader = start({ readonly: true });
+  reader.press('enter');
+  expect(reader.screen().split('\n').at(-1)).not.toMatch(/drain|destroy|weight/);
+});
+
+test('each strategy has its use case beside it, the one under the cursor in full', () => {
+  const { dashboard, press, screen } = start();
+  for (const words of [
+    /round_robin +equal load/,
+    /equal_weighted +long jobs/,
+    /mixed GPUs/,
+    /real time/,
+    /latency-critical/,
+  ]) {
+    expect(screen()).toMatch(words);
+  }
+  press('s', 'down');
+  expect(screen()).toContain('fewest total, ever: long-running jobs');
+  dashboard.resize(80, 24);
+  for (const words of [
+    'equal, predictable load; testing',
+    'long-running jobs; fairness over time',
+    'mixed GPUs; performance vs cost',
+    'real time; variable durations',
+    'latency-critical inference',
+  ]) {
+    expect(screen()).toContain(words);
+  }
+});
+
+test('a dialog shows its choices and what must be typed at every size', () => {
+  for (const [columns, rows] of [
+    [160, 45],
+    [80, 24],
+    [60, 15],
+    [52, 12],
+    [40, 10],
+  ] as const) {
+    const { app, press, screen } = start({ columns, rows });
+    press('x');
+    expect(screen(), `${columns}x${rows}`).toContain('Drain first, then destroy');
+    expect(screen(), `${columns}x${rows}`).toContain('Cancel');
+    expect(screen(), `${columns}x${rows}`).toMatch(/Type the last 4/);
+    app.tick(400);
+    press('escape', '*', 'x');
+    expect(screen(), `${columns}x${rows}`).toMatch(/Type 12/);
+  }
+});
+
+test('a message that is too long leaves the way back to be read', async () => {
+  const { press, screen } = start({ columns: 60, rows: 15 });
+  press('4');
+  await settle();
+  expect(screen()).toMatch(/OK strategy is now .*~ {2}u undo \(10 s\)/);
 });

@@ -23,7 +23,7 @@ const program = `
   import { runDashboard } from './src/tui/run-dashboard.tsx';
   const app = createFakeApp({ now: Date.now, at: Date.now() });
   const timer = setInterval(() => app.tick(), 250);
-  if (process.env.CRASH) setTimeout(() => { throw new Error('crash on purpose'); }, 800);
+  process.on('SIGUSR2', () => { throw new Error('crash on purpose'); });
   const code = await runDashboard({ app, stdin: process.stdin, stdout: process.stdout, env: process.env, label: 'pid ' + process.pid });
   clearInterval(timer);
   console.log('ended with ' + code);
@@ -83,9 +83,9 @@ describe.skipIf(!hasTmux)('in a real terminal', () => {
     );
   });
 
-  const start = async (variables = '') => {
+  const start = async () => {
     // With CI set the dashboard prints one frame, and the shell in tmux has the variables of this process.
-    send(`CI= ${variables} node ${folder}/try.mjs`, 'Enter');
+    send(`CI= node ${folder}/try.mjs`, 'Enter');
     await shows(/INSTANCE +PROVIDER/);
     expect(flag('alternate_on')).toBe('1');
     return Number(/pid (\d+)/.exec(screen())?.[1]);
@@ -118,7 +118,7 @@ describe.skipIf(!hasTmux)('in a real terminal', () => {
   });
 
   test('a crash leaves the terminal as it was, with the error to read', async () => {
-    await start('CRASH=1');
+    process.kill(await start(), 'SIGUSR2');
     await restored(/crash on purpose/);
   });
 

@@ -38,7 +38,7 @@ export function createConfirmation(dashboard: Dashboard, options: ConfirmationOp
       width: Math.min(options.width ?? 78, columns - 2),
       height: Math.min(rows - 2, content(dashboard.view(), Math.min(options.width ?? 78, columns - 2) - 4).length + 2),
     }),
-    lines: content,
+    lines: (view, width, height) => content(view, width, height),
     key(key) {
       if (dashboard.now() - openedAt < graceMs) return true;
       refused = null;
@@ -78,8 +78,13 @@ export function createConfirmation(dashboard: Dashboard, options: ConfirmationOp
     choice.run?.();
   }
 
-  function content(view: View, width: number): readonly Line[] {
-    const lines: Line[] = [...options.body(view, width), []];
+  /** What can be chosen and what must be typed is always seen: where it is low, the text above gives way. */
+  function content(view: View, width: number, height = Number.POSITIVE_INFINITY): readonly Line[] {
+    const all = [...options.body(view, width), []];
+    const room = height - options.choices.length - 2;
+    const dense = all.length > room ? all.filter((line) => line.length > 0) : all;
+    const lines: Line[] =
+      dense.length > room ? [...dense.slice(0, Math.max(0, room - 1)), ...(dense.slice(-1) as Line[])] : [...dense];
     for (const [index, choice] of options.choices.entries()) {
       const here = index === cursor;
       const line: Line = [
@@ -89,7 +94,7 @@ export function createConfirmation(dashboard: Dashboard, options: ConfirmationOp
       ];
       lines.push(here ? [span(textOf(fitLine(line, width)), 'selected')] : line);
     }
-    lines.push([]);
+    if (lines.length + 1 < height) lines.push([]);
     if (refused !== null) lines.push([span(refused, 'bad')]);
     else if (options.typed !== null) {
       lines.push([

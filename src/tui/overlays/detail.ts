@@ -3,7 +3,7 @@ import { ttfbBoundsMs } from '../../core/load-table.ts';
 import type { Decision, FinishedRequest } from '../../core/report.ts';
 import type { UpstreamView } from '../../fleet/app.ts';
 import { gpuLabel, stateStyle } from '../columns.ts';
-import { commandForKey } from '../commands.ts';
+import { commandForKey, keyName } from '../commands.ts';
 import { type Dashboard, type Overlay, reasonOf } from '../dashboard.ts';
 import {
   age,
@@ -17,6 +17,7 @@ import {
   percent,
   rate,
   sparkline,
+  wrap,
 } from '../format.ts';
 import { block, fitLine, type Line, outside, type Span, span } from '../line.ts';
 import { eventRow } from '../panes/events.ts';
@@ -120,17 +121,25 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
     get title() {
       return `INSTANCES > ${id}`;
     },
-    hints: [
-      ['esc', 'back'],
-      ['tab', 'next tab'],
-      ['[ ]', 'previous, next'],
-      ['g', 'pool ghost'],
-      ['l', 'logs'],
-      ['d', 'drain'],
-      ['x', 'destroy'],
-      ['w', 'weight'],
-      ['Y', 'copy as CLI'],
-    ],
+    get hints() {
+      const key = (id: string): string =>
+        keyName(dashboard.commands.find((command) => command.id === id)?.keys[0] ?? '');
+      return [
+        ['esc', 'back'],
+        ['tab', 'next tab'],
+        ['[ ]', 'previous, next'],
+        ['g', 'pool ghost'],
+        ['l', 'logs'],
+        ...(dashboard.readonly
+          ? []
+          : ([
+              [key('drain'), 'drain'],
+              [key('destroy'), 'destroy'],
+              [key('weight'), 'weight'],
+            ] as const)),
+        [key('copy-cli'), 'copy as CLI'],
+      ] as const;
+    },
     size: () => 'page',
     lines(view, width, height) {
       const row = view.snapshot.upstreams.find((one) => one.id === id);
@@ -194,7 +203,7 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
   }
 
   function overview(row: UpstreamView, view: View, width: number, height: number): readonly Line[] {
-    const lines: Line[] = [...identityLines(row, view), ...stateLines(row, view)];
+    const lines: Line[] = [...identityLines(row, view), ...stateLines(row, view, width)];
     const wide = width >= 96;
     const left = wide ? Math.floor(width * 0.58) : width;
     const right = wide ? width - left - 3 : width;
@@ -275,7 +284,7 @@ function identityLines(row: UpstreamView, view: View): Line[] {
   ];
 }
 
-function stateLines(row: UpstreamView, view: View): Line[] {
+function stateLines(row: UpstreamView, view: View, width: number): Line[] {
   const { lifecycle, admin, health } = row;
   const lifecycleNote =
     lifecycle.phase === 'ended'
@@ -318,8 +327,10 @@ function stateLines(row: UpstreamView, view: View): Line[] {
       span(fitText(health.state, 11), health.state === 'up' ? 'good' : health.state === 'ejected' ? 'bad' : 'warn'),
       outside(healthNote, 'dim'),
       span(row.eligible ? '   eligible' : '   NOT eligible', row.eligible ? 'good' : 'bad'),
-      outside(row.reason === '' ? '' : `: ${row.reason}`, 'dim'),
     ],
+    ...(row.reason === ''
+      ? []
+      : wrap(row.reason, width - 16).map((text): Line => [span(fitText('', 15)), outside(text, 'warn')])),
   ];
 }
 
@@ -421,7 +432,7 @@ function figureLines(row: UpstreamView, view: View, width: number): Line[] {
 
 function waiting<T>(loaded: Loaded<readonly T[]>, what: string): Line[] | null {
   if (loaded.state === 'loading') return [[span('  loading', 'busy')]];
-  if (loaded.state === 'failed') return [[outside(`  ${what}: ${loaded.why}`, 'warn')]];
+  if (loaded.state === 'failed') return [[outside(`  ${loaded.why}`, 'warn')]];
   return loaded.value.length === 0 ? [[span(`  no ${what}`, 'dim')]] : null;
 }
 

@@ -2,6 +2,7 @@ import { type Command, keyName } from '../commands.ts';
 import type { Dashboard, Overlay } from '../dashboard.ts';
 import { fitText } from '../format.ts';
 import { fitLine, type Line, span, textOf } from '../line.ts';
+import { createDetailPage } from './detail.ts';
 import { createTextField } from './text-field.ts';
 
 /** How well `query` fits `text`: letters in order, better when they are together and begin words; null when it does not. */
@@ -33,17 +34,39 @@ export function createPalette(dashboard: Dashboard): Overlay {
   const found = (): readonly Command[] => {
     const usable = dashboard.commands.filter((command) => command.id !== 'palette');
     if (field.text.trim() === '') return usable;
-    return usable
+    const fitting = usable
       .map((command) => ({ command, score: fuzzyScore(field.text, `${command.title} ${command.id}`) }))
       .filter((entry) => entry.score !== null)
       .sort((a, b) => (b.score ?? 0) - (a.score ?? 0))
       .map((entry) => entry.command);
+    return [...fitting, ...instancesNamed(field.text.trim())];
   };
+
+  /** An id, or a part of it, leads to the page of the instance. */
+  const instancesNamed = (text: string): readonly Command[] =>
+    text.length < 2
+      ? []
+      : dashboard
+          .view()
+          .snapshot.upstreams.filter((row) => row.id.toLowerCase().includes(text.toLowerCase()))
+          .slice(0, 8)
+          .map((row) => ({
+            id: `instance-${row.id}`,
+            title: `Details of ${row.id}`,
+            keys: [],
+            scope: 'instances',
+            run: (d) => {
+              d.update({ focus: 'instances', selectedId: row.id });
+              d.open(createDetailPage(d, row.id));
+            },
+            cli: () => `gpuproxy fleet ${row.id}`,
+          }));
 
   return {
     title: 'COMMANDS',
     hints: [
       ['enter', 'run'],
+      ['ctrl-y', 'copy as CLI'],
       ['up down', 'choose'],
       ['esc', 'close'],
     ],
@@ -77,7 +100,11 @@ export function createPalette(dashboard: Dashboard): Overlay {
     key(key) {
       if (key === 'down' || key === 'ctrl-n' || key === 'tab') cursor += 1;
       else if (key === 'up' || key === 'ctrl-p' || key === 'shift-tab') cursor = Math.max(0, cursor - 1);
-      else if (key === 'pagedown') cursor += 10;
+      else if (key === 'ctrl-y') {
+        const cli = found()[cursor]?.cli?.(dashboard) ?? null;
+        if (cli === null) dashboard.toast('info', 'no command line does this');
+        else dashboard.copy(cli, 'command');
+      } else if (key === 'pagedown') cursor += 10;
       else if (key === 'pageup') cursor = Math.max(0, cursor - 10);
       else if (key === 'enter') {
         const chosen = found()[cursor];

@@ -13,7 +13,7 @@ export function createProviderPage(dashboard: Dashboard, name: ProviderName): Ov
       ['R', 'ask again'],
       ['esc', 'close'],
     ],
-    size: (columns, rows) => ({ width: Math.min(76, columns - 2), height: Math.min(18, rows - 2) }),
+    size: (columns, rows) => ({ width: Math.min(76, columns - 2), height: Math.min(14, rows - 2) }),
     lines(view, width, height) {
       const provider = view.snapshot.providers.find((each) => each.name === name);
       if (provider === undefined) return [[span(`${name} is not configured any more.`, 'warn')]];

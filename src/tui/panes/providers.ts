@@ -36,7 +36,7 @@ export const providersPane: Pane = {
         span(fitText('AVAIL', 6, 'right'), 'head'),
         span(fitText('$/H', 12, 'right'), 'head'),
         span(fitText('MINE', 5, 'right'), 'head'),
-        span(' API', 'head'),
+        span(' API      AGE', 'head'),
       ],
     ];
     const needed = providers.length + 2;

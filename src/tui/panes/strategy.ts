@@ -1,4 +1,4 @@
-import { strategyNames } from '../../core/domain.ts';
+import { type StrategyName, strategyNames } from '../../core/domain.ts';
 import { fitText, milliseconds, percent } from '../format.ts';
 import { fitLine, type Line, type Span, span, textOf } from '../line.ts';
 import { strategyNotes } from '../strategy-notes.ts';
@@ -24,22 +24,33 @@ export const strategyPane: Pane = {
         span(String(index + 1), 'key'),
         span(` ${name === active ? view.glyphs.on : view.glyphs.off} `, name === active ? 'good' : 'dim'),
         span(fitText(name, 21), name === active ? 'strong' : 'text'),
-        span(
-          name === view.strategyChangingTo ? 'applying' : strategyNotes[name].rule,
-          name === view.strategyChangingTo ? 'busy' : 'dim',
-        ),
+        ...(name === view.strategyChangingTo ? [span('applying', 'busy')] : purpose(name, width)),
       ];
       return here ? [span(textOf(fitLine(spans, width)), 'selected')] : spans;
     });
     const shown = focused ? strategyNames[view.cursors.strategy] : active;
     if (shown == null) return lines;
     if (height >= lines.length + 1) {
-      lines.push([span('  for ', 'dim'), span(strategyNotes[shown].use, 'accent')]);
+      const { rule, use } = strategyNotes[shown];
+      lines.push(
+        width < roomyWidth
+          ? [span(`  ${rule}: `, 'accent'), span(use, 'dim')]
+          : [span('  picks ', 'dim'), span(rule, 'accent'), span(` for ${use}`, 'dim')],
+      );
     }
     if (height >= lines.length + 2) lines.push(...previewLines(view).slice(0, height - lines.length));
     return lines;
   },
 };
+
+/** From here on the rule and the whole use case stand beside each name. */
+const roomyWidth = 76;
+
+/** What a strategy is for, as far as there is room beside its name. */
+function purpose(name: StrategyName, width: number): Span[] {
+  const { rule, use, brief } = strategyNotes[name];
+  return width < roomyWidth ? [span(brief, 'dim')] : [span(fitText(rule, 20), 'text'), span(use, 'dim')];
+}
 
 function previewLines(view: View): Line[] {
   const preview = view.preview;
