@@ -70,6 +70,8 @@ export type DataPlaneReport = Readonly<{
   }>;
   /** Why lines of the access log cannot be written at the moment; absent when they can. */
   accessLogFault?: string;
+  /** SHA-256, hex, of the keys that clients came with since the last report. */
+  keysUsed?: readonly string[];
   /** How late the thread's timers ran at worst since its last report, milliseconds. */
   loopLagMs?: number;
 }>;

@@ -384,6 +384,8 @@ export interface Keys {
     requestsPerMinute: number | null;
     maxConcurrent: number | null;
   }>[];
+  /** Keys, by these hashes, came with requests of the data plane. */
+  used?(hashes: readonly string[]): void;
   /** Called after a key was created or revoked. */
   onChange(listener: () => void): () => void;
 }

@@ -20,6 +20,13 @@ export function createKeys(ledger: Ledger, now: () => number): Keys {
   const changed = () => {
     for (const listener of listeners) listener();
   };
+  const touch = (item: Known) => {
+    const at = now();
+    item.row = { ...item.row, lastUsedAt: at };
+    if (at - item.lastUseWrittenAt < lastUseWriteMs) return;
+    item.lastUseWrittenAt = at;
+    ledger.keys.setLastUsed(item.row.id, at);
+  };
   const add = (key: string, input: Parameters<Keys['create']>[0]): KeyView => {
     const digest = sha256(key);
     const row: StoredKey = {
@@ -74,13 +81,11 @@ export function createKeys(ledger: Ledger, now: () => number): Keys {
       // No early exit: the time says nothing about which key came close.
       for (const item of known) if (timingSafeEqual(item.digest, digest)) found = item;
       if (found === null || !live(found.row)) return null;
-      const at = now();
-      found.row = { ...found.row, lastUsedAt: at };
-      if (at - found.lastUseWrittenAt >= lastUseWriteMs) {
-        found.lastUseWrittenAt = at;
-        ledger.keys.setLastUsed(found.row.id, at);
-      }
+      touch(found);
       return view(found.row);
+    },
+    used(hashes) {
+      for (const item of known) if (hashes.includes(item.row.hash) && live(item.row)) touch(item);
     },
     proxyHashes: () => known.filter(({ row }) => live(row) && row.scope !== 'read').map(({ row }) => row.hash),
     proxyTerms: () =>

@@ -1,4 +1,4 @@
-import { hash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import type { IncomingMessage, RequestListener, Server, ServerResponse } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
@@ -12,8 +12,9 @@ import type { DataPlaneReport } from '../core/report.ts';
 import { createServer } from '../node-http.ts';
 import { AccessLog } from './access-log.ts';
 import { Exchange } from './exchange.ts';
+import { Guard, type ProxyAuth, type Refused } from './guard.ts';
 import { readRequestHeaders } from './headers.ts';
-import { KeyLimits, type KeyTerms } from './key-limits.ts';
+import { KeyLimits, type KeyTerms, tooManyOpen } from './key-limits.ts';
 import { modelOfPath, modelsAnswer } from './models.ts';
 import { OpenRequests } from './open-requests.ts';
 import type { Plane } from './plane.ts';
@@ -24,7 +25,6 @@ import { Upstreams } from './upstreams.ts';
 import { WaitQueue } from './wait-queue.ts';
 
 /** Who may send requests: everybody, or holders of a key whose SHA-256 (hex) is listed. */
-export type ProxyAuth = Readonly<{ required: boolean; hashes: readonly string[]; terms?: readonly KeyTerms[] }>;
 
 export type ProxyOptions = Readonly<{
   table: LoadTable;
@@ -132,23 +132,19 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
       exchange.refuse(400, 'bad_target', detail, ['connection', 'close']);
       return exchange;
     }
-    if (guard.required || guard.hasTerms) {
-      const terms = guard.admits(headers.key);
-      if (terms === undefined && guard.required) {
-        const detail =
-          headers.key === null ? 'A key is needed: X-API-Key or Authorization: Bearer.' : 'The key is not known.';
-        exchange.refuse(401, 'unauthorized', detail, ['www-authenticate', 'Bearer realm="gpuproxy"']);
+    const admission = guard.admit(headers.key, address, exchange.startedAt);
+    if ('refused' in admission) {
+      refuseKey(exchange, admission);
+      return exchange;
+    }
+    const { terms } = admission;
+    if (terms !== null && terms.slot !== -1) {
+      const waitMs = plane.keyLimits.admit(terms, exchange.startedAt);
+      if (waitMs !== 0) {
+        refuseUse(exchange, terms, waitMs);
         return exchange;
       }
-      if (terms != null && terms.slot !== -1) {
-        const waitMs = plane.keyLimits.admit(terms, exchange.startedAt);
-        if (waitMs > 0) {
-          const detail = 'The key has as many requests open, or has made as many in a minute, as it may.';
-          exchange.refuse(429, 'rate_limited', detail, ['retry-after', String(Math.ceil(waitMs / 1000))]);
-          return exchange;
-        }
-        exchange.terms = terms;
-      }
+      exchange.terms = terms;
     }
     // Added per request and not to all, because TRACE would echo it to the client.
     headers.forward.push('x-request-id', id);
@@ -283,7 +279,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     const state = `${report.counters.requests} ${report.queued} ${report.counters.upgrades} ${decisions.length} ${isLate} ${tracer?.exported} ${tracer?.dropped} ${report.accessLogFault}`;
     if (state === reported) return;
     reported = state;
-    options.report?.(report);
+    options.report?.({ ...report, keysUsed: guard.takeUsed() });
   };
   const reporter = options.report === undefined ? undefined : setInterval(sendReport, reportMs);
 
@@ -367,40 +363,28 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
   };
 }
 
-/** Knows which keys may come in. Checked keys are remembered, because hashing each time costs more than the rest of it. */
-class Guard {
-  required = false;
-  /** Some keys have limits, or will expire. */
-  hasTerms = false;
-  #hashes: ReadonlyMap<string, KeyTerms | null> = new Map();
-  #checked = new Map<string, KeyTerms | null>();
-
-  constructor(auth: ProxyAuth) {
-    this.set(auth);
+function refuseKey(exchange: Exchange, refusal: Refused): void {
+  if (refusal.refused === 'locked') {
+    const detail = 'Too many wrong keys came from this address.';
+    exchange.refuse(429, 'rate_limited', detail, ['retry-after', String(Math.ceil(refusal.waitMs / 1000))]);
+    return;
   }
+  const isMissing = refusal.refused === 'missing';
+  const detail = isMissing ? 'A key is needed: X-API-Key or Authorization: Bearer.' : 'The key is not known.';
+  exchange.refuse(401, 'unauthorized', detail, ['www-authenticate', 'Bearer realm="gpuproxy"']);
+}
 
-  set(auth: ProxyAuth): void {
-    const hashes = new Map<string, KeyTerms | null>();
-    for (const known of auth.hashes) hashes.set(known, null);
-    for (const terms of auth.terms ?? []) hashes.set(terms.hash, terms);
-    this.required = auth.required;
-    this.hasTerms = (auth.terms ?? []).length > 0;
-    this.#hashes = hashes;
-    this.#checked = new Map();
+function refuseUse(exchange: Exchange, terms: KeyTerms, waitMs: number): void {
+  if (waitMs === tooManyOpen) {
+    const detail = `The key has ${terms.maxConcurrent} requests open, its limit.`;
+    exchange.refuse(429, 'rate_limited', detail, ['retry-after', '1']);
+    return;
   }
-
-  /** The terms of a key, null for one without any, undefined for one that may not come in. */
-  admits(key: string | null): KeyTerms | null | undefined {
-    if (key === null || key.length > 1024) return undefined;
-    let terms = this.#checked.get(key);
-    if (terms === undefined) {
-      // Comparing hashes leaks nothing about a key by its timing: nobody can choose a key towards a given hash.
-      terms = this.#hashes.get(hash('sha256', key, 'hex'));
-      if (terms === undefined) return undefined;
-      if (this.#checked.size < 4096) this.#checked.set(key, terms);
-    }
-    return terms?.expiresAt != null && terms.expiresAt <= Date.now() ? undefined : terms;
-  }
+  const seconds = Math.max(1, Math.ceil(waitMs / 1000));
+  exchange.refuse(429, 'rate_limited', `The key may make ${terms.requestsPerMinute} requests a minute.`, [
+    ...['retry-after', String(seconds)],
+    ...['ratelimit-policy', `"key";q=${terms.requestsPerMinute};w=60`, 'ratelimit', `"key";r=0;t=${seconds}`],
+  ]);
 }
 
 function openLog({ accessLog }: ProxySettings): AccessLog | null {

@@ -2,7 +2,7 @@ import { createServer } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { healthSettingsOf } from '../config.ts';
 import type { Keys, LocalApp } from '../fleet/app.ts';
-import type { ProxyAuth } from './create-proxy.ts';
+import type { ProxyAuth } from './guard.ts';
 import { KeyLimits, type KeyTerms, limitedKeys } from './key-limits.ts';
 import { type ProxySettings, type ProxyVariables, proxySettingsFrom } from './settings.ts';
 import type { FromWorker, ToWorker, WorkerStart } from './worker-messages.ts';
@@ -22,7 +22,7 @@ export type DataPlaneVariables = ProxyVariables &
 
 export type DataPlaneOptions = Readonly<{
   app: LocalApp['dataPlane'];
-  keys: Pick<Keys, 'proxyHashes' | 'onChange'> & Partial<Pick<Keys, 'proxyTerms'>>;
+  keys: Pick<Keys, 'proxyHashes' | 'onChange'> & Partial<Pick<Keys, 'proxyTerms' | 'used'>>;
   config: DataPlaneVariables;
   /** PEM texts; null: plain HTTP. */
   tls: ProxySettings['tls'];
@@ -119,8 +119,10 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<Running
     let listening = false;
     const listens = new Promise<number>((resolve, reject) => {
       worker.on('message', (message: FromWorker) => {
-        if (message.type === 'report') app.report(message.report);
-        else if (message.type === 'listening') {
+        if (message.type === 'report') {
+          keys.used?.(message.report.keysUsed ?? []);
+          app.report(message.report);
+        } else if (message.type === 'listening') {
           listening = true;
           resolve(message.port);
         } else if (message.type === 'failed') reject(new ListenError(message.code, host, port, message.message));

@@ -10,6 +10,9 @@ export type KeyTerms = Readonly<{
   maxConcurrent: number | null;
 }>;
 
+/** The answer of `admit` when as many requests of the key are open as may be. */
+export const tooManyOpen = -1;
+
 const maxThreads = 64;
 /** Keys with limits that can be counted at once. */
 export const limitedKeys = 1024;
@@ -37,13 +40,16 @@ export class KeyLimits {
     this.#thread = thread;
   }
 
-  /** 0 when the request may come in: `release` it when it has ended. Else the milliseconds after which to try again. */
+  /**
+   * 0 when the request may come in: `release` it when it has ended. Else `tooManyOpen`, or the milliseconds until the
+   * minute has room.
+   */
   admit(terms: KeyTerms, nowMs: number): number {
     const { slot, maxConcurrent, requestsPerMinute } = terms;
     const open = Atomics.add(this.#open, slot, 1) + 1;
     if (maxConcurrent !== null && open > maxConcurrent) {
       Atomics.sub(this.#open, slot, 1);
-      return 1_000;
+      return tooManyOpen;
     }
     if (requestsPerMinute !== null) {
       const waitMs = this.#pace(slot, requestsPerMinute, nowMs);

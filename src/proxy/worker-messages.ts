@@ -1,7 +1,7 @@
 import type { BalancerSettings } from '../core/balancer.ts';
 import type { DirectoryEntry } from '../core/directory.ts';
 import type { DataPlaneReport } from '../core/report.ts';
-import type { ProxyAuth } from './create-proxy.ts';
+import type { ProxyAuth } from './guard.ts';
 import type { ProxySettings } from './settings.ts';
 
 /** What a data-plane worker is started with. */

@@ -70,6 +70,24 @@ test('the data plane learns the hashes of admin and proxy keys that are live', (
   ]);
 });
 
+test('a use at the data plane is a last use, kept over a restart', () => {
+  const keys = open();
+  const hash = (key: string) => createHash('sha256').update(key).digest('hex');
+  const used = keys.create({ name: 'used', scope: 'proxy' });
+  const revoked = keys.create({ name: 'revoked', scope: 'proxy' });
+  keys.create({ name: 'idle', scope: 'proxy' });
+  keys.revoke(revoked.view.id);
+  now += 5_000;
+  keys.used?.([hash(used.key), hash(revoked.key), hash('a key of nobody')]);
+  const lastUses = () => keys.list().map((view) => view.lastUsedAt);
+  expect(lastUses()).toEqual([now, null, null]);
+  expect(
+    open()
+      .list()
+      .map((view) => view.lastUsedAt),
+  ).toEqual([now, null, null]);
+});
+
 test('a key that the user chose is put in once, and again after it was revoked', () => {
   const keys = open();
   const first = keys.ensure('my own long key', { name: 'GPUPROXY_API_KEY', scope: 'admin' });

@@ -38,9 +38,11 @@ function fleet() {
   let listeners: ((entries: readonly DirectoryEntry[]) => void)[] = [];
   let keyListeners: (() => void)[] = [];
   let hashes: string[] = [];
+  const usedHashes = new Set<string>();
   const reports: DataPlaneReport[] = [];
   return {
     reports,
+    usedHashes,
     app: {
       table,
       directory: () => entries,
@@ -54,6 +56,9 @@ function fleet() {
     },
     keys: {
       proxyHashes: () => hashes,
+      used: (used: readonly string[]) => {
+        for (const one of used) usedHashes.add(one);
+      },
       onChange: (listener: () => void) => {
         keyListeners.push(listener);
         return () => {
@@ -154,6 +159,23 @@ test('keys that are made and revoked while it runs count at once in every thread
     );
     return status === 200;
   });
+});
+
+test('a known key that a client sends counts as used, also where none is asked for', async () => {
+  const backend = await startBackend(echo);
+  cleanups.push(backend.close);
+  const { app, keys, join, allow, usedHashes } = fleet();
+  join('a', backend.origin);
+  allow('sesame-open');
+  const plane = await startDataPlane({ app, keys, config: variables, tls: null, threads: 1 });
+  cleanups.push(plane.close);
+  for (const key of ['sk-dummy', 'sesame-open']) {
+    const answer = await fetch(`http://127.0.0.1:${plane.port}/`, { headers: { authorization: `Bearer ${key}` } });
+    expect(answer.status).toBe(200);
+    await answer.text();
+  }
+  await until(() => usedHashes.size > 0);
+  expect([...usedHashes]).toEqual([createHash('sha256').update('sesame-open').digest('hex')]);
 });
 
 test('a port in use is a clear error, with one thread and with several', async () => {

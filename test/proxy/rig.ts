@@ -7,7 +7,8 @@ import type { DirectoryEntry } from '../../src/core/directory.ts';
 import type { Ending, StrategyName } from '../../src/core/domain.ts';
 import { LoadTable, type RowRef } from '../../src/core/load-table.ts';
 import type { DataPlaneReport, FinishedRequest } from '../../src/core/report.ts';
-import { createProxy, type ProxyAuth, type RunningProxy } from '../../src/proxy/create-proxy.ts';
+import { createProxy, type RunningProxy } from '../../src/proxy/create-proxy.ts';
+import type { ProxyAuth } from '../../src/proxy/guard.ts';
 import type { ProxySettings } from '../../src/proxy/settings.ts';
 
 /** A real upstream server on a free port. */

@@ -115,7 +115,10 @@ test('a key may have limits: what is beyond them is 429, what has ended counts n
   const statuses = [];
   for (let i = 0; i < 4; i++) statuses.push((await ask('three-a-minute')).status);
   expect(statuses).toEqual([200, 200, 200, 429]);
-  expect(Number((await ask('three-a-minute')).headers.get('retry-after'))).toBeGreaterThan(10);
+  const late = (await ask('three-a-minute')).headers;
+  expect(Number(late.get('retry-after'))).toBeGreaterThan(10);
+  expect(late.get('ratelimit-policy')).toBe('"key";q=3;w=60');
+  expect(late.get('ratelimit')).toBe(`"key";r=0;t=${late.get('retry-after')}`);
   expect((await ask('expired')).status).toBe(401);
 });
 
