@@ -38,6 +38,9 @@ function violations(sources: readonly Source[]): string[] {
       const specifier = match[1] ?? '';
       if (!specifier.startsWith('.')) {
         if (part === 'core') found.push(`${path}: core imports the package ${specifier}`);
+        // By name it brings all of its languages into the bundle, 440 kB that every command would load.
+        if (specifier === 'zod' && /import (type )?\{[^}]*\} from 'zod'/.test(text))
+          found.push(`${path}: zod is imported by name, not as a namespace`);
         continue;
       }
       const target = relative(root, resolve(root, dirname(path), specifier)).split(sep)[0] ?? '';
@@ -71,6 +74,7 @@ describe('the import direction', () => {
     ['core imports the package', { path: 'core/a.ts', text: "import fs from 'node:fs';" }],
     ['clock or randomness', { path: 'core/a.ts', text: 'const t = Date.now();' }],
     ['nobody declared', { path: 'extras/a.ts', text: '' }],
+    ['not as a namespace', { path: 'rest/a.ts', text: "import { z } from 'zod';" }],
     ['imports main.ts', { path: 'cli/a.ts', text: "await import('../main.ts')" }],
     ['sim imports fleet', { path: 'sim/a.ts', text: "import type { App } from '../fleet/app.ts';" }],
   ])('finds a planted violation: %s', (words, planted) => {

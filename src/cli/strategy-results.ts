@@ -132,7 +132,7 @@ async function replayed(session: Session, strategies: readonly StrategyName[]): 
     if (result === null) {
       throw new CliError(exitCodes.nothing, 'too_few_requests', 'too few requests to replay', {
         why: `${requests.length} are kept, ${upstreams.length} instances take requests; ${leastReplayed} complete ones are needed`,
-        hint: 'send traffic first, or leave out --live for the model fleet',
+        hint: 'send traffic first; "gpuproxy simulate" compares the strategies on a model fleet',
       });
     }
     return resultOf(strategy, result);

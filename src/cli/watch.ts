@@ -65,7 +65,7 @@ export async function show(
       if (until !== null && progress) {
         if (progress.hopeless !== null) {
           throw new CliError(exitCodes.failed, 'never_reached', `will not be ${until.state}: ${progress.hopeless}`, {
-            hint: '"gpuproxy fleet" and "gpuproxy events --since 0 --once" tell more',
+            hint: '"gpuproxy fleet" shows what is there, "gpuproxy events --since 0" what happened',
           });
         }
         if (started - begun > until.timeoutMs) {

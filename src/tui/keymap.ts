@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { type Command, commands } from './commands.ts';
 import type { Key } from './keys.ts';
 
