@@ -221,6 +221,8 @@ export class Exchange implements Waiting {
   /** Ends it from our side: at a drain deadline, or because the upstream was taken away. */
   cut(cause: 'drained' | 'total_timeout'): void {
     if (this.done) return;
+    // An answer that is whole and waits for the end of the turn is not cut.
+    this.plane.late.flush();
     this.cause = cause;
     this.plane.queue.remove(this);
     this.attempt?.cancel('drained');
@@ -370,7 +372,7 @@ export class Exchange implements Waiting {
       this.attempt?.complete();
       if (small === null) res.end(chunk);
       else if (headOut) res.end(small, 'latin1');
-      else res.endWith(small);
+      else this.plane.late.end(res, small);
       return true;
     }
     const { socket } = res;
@@ -387,7 +389,10 @@ export class Exchange implements Waiting {
    */
   #writeChunk(socket: Socket, chunk: Buffer, small: string | null, headOut: boolean): boolean {
     const size = chunk.length.toString(16);
-    if (headOut && small !== null) return socket.write(`${size}\r\n${small}\r\n`, 'latin1');
+    if (headOut && small !== null) {
+      this.plane.late.hold(socket);
+      return socket.write(`${size}\r\n${small}\r\n`, 'latin1');
+    }
     socket.cork();
     if (!headOut) this.res.flushHeaders();
     let more: boolean;
