@@ -13,8 +13,9 @@ const offer = schemas.offer
     location: true,
     available: true,
     prepaid_hours: true,
+    storage: true,
   })
-  .partial({ prepaid_hours: true });
+  .partial({ prepaid_hours: true, storage: true });
 
 const reservation = schemas.reservation.pick({
   reservation_id: true,
@@ -49,7 +50,11 @@ const answers = {
     ),
   }),
   available: schemas.providersAnswer.extend({
-    providers: z.array(schemas.provider.pick({ provider: true, available: true })),
+    providers: z.array(
+      schemas.provider
+        .pick({ provider: true, available: true, more: true, status: true, refreshed_at: true, last_error: true })
+        .partial({ more: true, status: true, refreshed_at: true, last_error: true }),
+    ),
   }),
   offers: schemas.offersAnswer.extend({ instances: z.array(offer) }).partial({ more: true }),
   plan: schemas.planAnswer.extend({ instances: z.array(offer) }),

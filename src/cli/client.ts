@@ -216,7 +216,7 @@ function connectionError(url: string, error: unknown, limitMs: number | null): C
     new CliError(
       exitCodes.unreachable,
       word,
-      `could not reach ${url}${code.startsWith('GPUPROXY_') ? '' : ` (${code})`}`,
+      `could not reach ${url}${code.startsWith('GPUPROXY_') || cause.includes(code) ? '' : ` (${code})`}`,
       { why: cause, hint },
     );
   switch (code) {

@@ -17,6 +17,8 @@ export async function callInstance(
   } catch (error) {
     if (!(error instanceof CliError) || error.status !== 404) throw error;
     const known = await instanceIds(session);
+    // The server knows it, so it is something else that was not found.
+    if (known.includes(id)) throw error;
     const near = nearest(id, known);
     throw new CliError(
       exitCodes.failed,

@@ -135,10 +135,18 @@ export type Offer = Answers['offers']['instances'][number];
 
 /** What one instance of an offer costs, USD: per hour, and at once where time is prepaid. */
 export function costOf(
-  { price_per_hour: price, prepaid_hours: prepaidHours }: Pick<Offer, 'price_per_hour' | 'prepaid_hours'>,
+  {
+    price_per_hour: price,
+    prepaid_hours: prepaidHours,
+    storage,
+  }: Pick<Offer, 'price_per_hour' | 'prepaid_hours' | 'storage'>,
   config: ConfigOptions,
 ): { perHour: number; prepaid: number } {
-  const perHour = config.maxBid ?? price;
+  const perGb = storage?.usd_per_gb_hour ?? 0;
+  const pricedGb = storage?.priced_gb ?? 0;
+  const diskGb = config.diskGb ?? pricedGb;
+  // A bid is for the GPUs alone: the disk comes on top.
+  const perHour = config.maxBid === undefined ? price + perGb * (diskGb - pricedGb) : config.maxBid + perGb * diskGb;
   return { perHour, prepaid: prepaidHours == null ? 0 : perHour * (config.hours ?? prepaidHours) };
 }
 
@@ -163,6 +171,11 @@ export const offerColumns: readonly Column<Offer>[] = [
   { title: 'GPU', width: 10, value: (offer) => gpuText(offer.gpu_name, offer.gpu_count), cut: true },
   { title: 'VRAM', width: 4, value: (offer) => vramText(offer.vram_gb), plain: (offer) => offer.vram_gb },
   { title: 'PRICE', width: 5, value: (offer) => usd(offer.price_per_hour), plain: (offer) => offer.price_per_hour },
+  {
+    title: 'PREPAID',
+    value: (offer) => (offer.prepaid_hours == null ? '-' : `${offer.prepaid_hours} h`),
+    plain: (offer) => offer.prepaid_hours ?? null,
+  },
   { title: 'AVAIL', value: (offer) => String(offer.available) },
   { title: 'LOCATION', value: (offer) => offer.location ?? '-', cut: true },
 ];

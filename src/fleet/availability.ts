@@ -180,7 +180,6 @@ export function createAvailability(parts: {
         message: `${state.provider.name}: ${failure.message}`,
       });
     }
-    state.failures += 1;
     state.market = {
       ...state.market,
       failing: true,
@@ -199,6 +198,8 @@ export function createAvailability(parts: {
       } catch (error) {
         if (abort.signal.aborted) return;
         failed(state, failureOf(error));
+        // Those who ask in between do not make the background wait longer.
+        state.failures += 1;
       }
       changed();
       // The credit is beside the point of a refresh: without it the offers are as good.
@@ -306,7 +307,10 @@ export function createAvailability(parts: {
     const straggler = async (state: State): Promise<Part> => {
       await first.promise;
       await sleep(state.market.failing ? stragglerMs / 4 : stragglerMs, undefined, { signal: done.signal });
-      return lastGood(state, filter, 'timeout', 'no answer yet');
+      const { failing, lastError } = state.market;
+      return failing && lastError !== null
+        ? lastGood(state, filter, lastError.code, lastError.message)
+        : lastGood(state, filter, 'timeout', 'no answer yet');
     };
     try {
       const answers = await Promise.all(

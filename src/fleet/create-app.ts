@@ -408,10 +408,11 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
   // --- commands ---
   const recordOf = (id: string): FleetRecord => {
     const record = records.get(id);
-    if (record === undefined || record.lifecycle.phase === 'ended') {
-      throw new AppError('not_found', `no instance is called ${id}`);
-    }
-    return record;
+    if (record !== undefined && record.lifecycle.phase !== 'ended') return record;
+    const rental = ledger.rentals.byInstance(id);
+    if (rental?.state !== 'ended') throw new AppError('not_found', `no instance is called ${id}`);
+    const ago = rental.endedAt === null ? '' : ` at ${new Date(rental.endedAt).toISOString()}`;
+    throw new AppError('conflict', `${id} has ended${ago}${rental.reason === null ? '' : `: ${rental.reason}`}`);
   };
   const providerOf = (name: ProviderName): Provider => {
     const provider = providers.get(name);

@@ -529,7 +529,8 @@ function faultOf(cause: unknown): { code: ProviderErrorCode; text: string; sent:
   if (!(cause instanceof Error)) return null;
   const code = 'code' in cause && typeof cause.code === 'string' ? cause.code : null;
   if (code === null || code === 'UND_ERR_INVALID_ARG') return null;
-  const text = cause.message === '' || cause.message === code ? code : `${cause.message} (${code})`;
+  // The message of a system or library error names the reason already, most of them with the code in it.
+  const text = cause.message === '' ? code : cause.message;
   if (/^(HPE_|UND_ERR_HEADERS_OVERFLOW|UND_ERR_RES_)/.test(code)) return { code: 'bad_answer', text, sent: true };
   const before =
     ('syscall' in cause && (cause.syscall === 'connect' || cause.syscall === 'getaddrinfo')) ||

@@ -252,7 +252,7 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
           ? ['No provider is configured.']
           : providers.map((provider) =>
               plainText(
-                `${provider.name}: ${provider.status}, ${provider.available} available${provider.minUsdPerHour === null ? '' : ` from ${money(provider.minUsdPerHour)} per hour`}${provider.creditUsd === null ? '' : `, credit ${money(provider.creditUsd)}`}${provider.lastError === null || provider.status === 'ok' ? '' : `; ${provider.lastError.message}`}.`,
+                `${provider.name}: ${provider.status}, ${provider.available}${provider.more ? ' or more' : ''} available${provider.minUsdPerHour === null ? '' : ` from ${money(provider.minUsdPerHour)} per hour`}${provider.creditUsd === null ? '' : `, credit ${money(provider.creditUsd)}`}${provider.lastError === null || provider.status === 'ok' ? '' : `; ${provider.lastError.message}`}.`,
               ),
             );
       },

@@ -47,6 +47,28 @@ test('an instance that vanishes at the provider ends with the reason, and leaves
   expect(app.events.recent().some((event) => event.kind === 'rental' && event.message.includes('ended'))).toBe(true);
 });
 
+test('whoever asks something of an instance that has ended is told that it has, and why', async () => {
+  await using stage = await createStage();
+  const app = await stage.start();
+  const { reserved } = await app.reserve({ count: 1, filter: {}, config: {} });
+  const id = reserved[0]?.instanceId ?? '';
+  await app.destroy(id, { now: true });
+  await until('ended', () => app.state.get().upstreams[0]?.state === 'ENDED');
+  for (const work of [app.logs(id), app.drain(id), app.setWeight(id, 2), app.extend(id, 1)]) {
+    const error = await work.then(
+      () => null,
+      (refused: AppError) => refused,
+    );
+    expect(error).toMatchObject({ code: 'conflict', message: expect.stringMatching(/has ended at \S+Z: by command/) });
+  }
+  expect(await codeOf(app.logs('vast-1'))).toBe('not_found');
+  // Also when it is no longer in the picture.
+  await app[Symbol.asyncDispose]();
+  const next = await stage.start({ timing: { endedShownMs: 0 } });
+  await until('forgotten', () => next.state.get().upstreams.length === 0);
+  expect(await codeOf(next.logs(id))).toBe('conflict');
+});
+
 test('an instance that stops at the provider leaves rotation and is not billed meanwhile', async () => {
   await using stage = await createStage();
   const app = await stage.start();

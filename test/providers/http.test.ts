@@ -106,6 +106,22 @@ describe.concurrent('one call', () => {
     await client.close();
   });
 
+  it('names the reason of a failed connection once', async () => {
+    const server = await startScripted(() => ({}));
+    await server[Symbol.asyncDispose]();
+    const client = createJsonClient({
+      provider: 'vast.ai',
+      auth: {},
+      secret: '',
+      pace: 0,
+      patience: 1,
+      baseUrl: server.url,
+    });
+    const { message } = await errorOf(get(client));
+    expect(message.match(/ECONNREFUSED/g)).toHaveLength(1);
+    await client.close();
+  });
+
   it('knows that a refused connection sent nothing, and that a reset may have arrived', async () => {
     const server = await startScripted((_, response) => void response.socket?.resetAndDestroy());
     const options = { provider: 'vast.ai', auth: {}, secret: '', pace: 0, patience: 1 } as const;

@@ -11,7 +11,7 @@ import {
 } from '../command.ts';
 import { callInstance } from '../fleet-call.ts';
 import { gpuText, vramText } from '../offer-options.ts';
-import { type Column, counted, usd } from '../output.ts';
+import { type Column, counted, duration, usd } from '../output.ts';
 import { readiness } from '../readiness.ts';
 import { openSession, type Session } from '../session.ts';
 import { show } from '../watch.ts';
@@ -72,10 +72,16 @@ const columns: readonly Column<Upstream>[] = [
     value: (row) => (row.provider === 'static' ? '-' : usd(row.price_per_hour)),
     plain: (row) => row.price_per_hour,
   },
+  { title: 'LEFT', value: (row) => timeLeft(row) ?? '-', plain: (row) => row.expires_at },
   { title: 'ACTIVE', value: (row) => String(row.load.active_connections) },
   { title: 'AVG RT', value: (row) => row.load.avg_response_time },
   { title: 'REASON', value: (row) => row.reason, cut: true },
 ];
+
+/** Of prepaid time; null where billing is by use, or nothing is left that could run out. */
+function timeLeft({ expires_at: end, lifecycle }: Upstream): string | null {
+  return end === null || lifecycle.phase === 'ended' ? null : duration(Date.parse(end) - Date.now());
+}
 
 function fleetText(session: Session, { upstreams, foreign }: Answers['fleet']): string {
   if (session.quiet) return upstreams.map((each) => `${each.instance_id}\n`).join('');
@@ -107,7 +113,8 @@ function oneText(session: Session, row: Upstream): string {
     ['location', row.location ?? '-'],
     ['models', row.models?.join(', ') ?? '-'],
     ['price', `${usd(row.price_per_hour)} per hour, ${usd(row.spent_usd)} spent`],
-    ['prepaid until', row.expires_at ?? '-'],
+    ['prepaid until', row.expires_at === null ? '-' : `${row.expires_at} (${timeLeft(row) ?? '0 s'} left)`],
+    ['interruptible', row.interruptible ? 'yes, as long as its bid wins' : 'no'],
     ['weight', `${row.weight.toFixed(2)} (${row.weight_source})`],
     ['requests', `${load.active_connections} active, ${load.total_connections} in total`],
     ['response time', `${load.avg_response_time} average, ${load.last_response_time} last`],

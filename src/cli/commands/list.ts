@@ -9,6 +9,7 @@ import {
   wholeFrom,
   withFilters,
 } from '../offer-options.ts';
+import { duration } from '../output.ts';
 import { openSession } from '../session.ts';
 import { show } from '../watch.ts';
 
@@ -44,7 +45,8 @@ export function build(command: Command): void {
         const answer = await session.call('GET', '/gpu/instances', { query });
         const { instances: offers, errors, more = [] } = await session.read('offers', answer);
         for (const { provider: name, message, stale_ms: age } of errors) {
-          session.note(`warning: ${name}: ${message}${age === null ? '' : ' (older offers shown)'}`);
+          const shown = age === null ? 'none of its offers are known' : `its offers are ${duration(age)} old`;
+          session.note(`warning: ${name}: ${message}; ${shown}`);
         }
         if (more.length > 0) {
           session.note(`note: ${more.join(' and ')} may have more of them; a filter finds what is left out here`);

@@ -3,7 +3,7 @@ import type { Answers } from '../answers.ts';
 import { repeatOf, suggest, withConnection, withExamples, withWatch } from '../command.ts';
 import { usageError } from '../exit.ts';
 import { nearest } from '../nearest.ts';
-import type { Column } from '../output.ts';
+import { type Column, duration } from '../output.ts';
 import { openSession, type Session } from '../session.ts';
 import { show } from '../watch.ts';
 
@@ -70,15 +70,26 @@ function serverText(session: Session, { strategy, count, loads }: Answers['loads
 }
 
 function providerText(session: Session, { providers, total_available: total }: Answers['available']): string {
-  const rows = providers
-    // Servers that one already has are not for rent.
-    .filter(({ provider }) => provider !== 'static')
-    .map(({ provider, available }) => [provider as string, available] as const);
-  if (session.plain) return rows.map(([name, count]) => session.line(name, String(count))).join('');
-  const width = Math.max(...['Total', ...rows.map(([name]) => name)].map((name) => name.length)) + 2;
-  const lines = [...rows, ['Total', total] as const].map(
-    ([name, count], i) =>
-      `  ${`${name}:`.padEnd(width)}${count} ${i < rows.length ? 'available ' : ''}instance${count === 1 ? '' : 's'}`,
-  );
+  // Servers that one already has are not for rent.
+  const rows = providers.filter(({ provider }) => provider !== 'static');
+  if (session.plain) return rows.map((row) => session.line(row.provider, String(row.available))).join('');
+  for (const row of rows) {
+    if (row.status !== 'error') continue;
+    const age = row.refreshed_at == null ? null : duration(Date.now() - Date.parse(row.refreshed_at));
+    const shown = age === null ? 'what it has is not known' : `its number is ${age} old`;
+    session.note(`warning: ${row.provider}: ${row.last_error?.message ?? 'no answer'}; ${shown}`);
+  }
+  const width = Math.max(...['Total', ...rows.map((row) => row.provider)].map((name) => name.length)) + 2;
+  const line = (name: string, count: number, more: boolean, word: string) =>
+    `  ${`${name}:`.padEnd(width)}${count}${more ? '+' : ''} ${word}instance${count === 1 && !more ? '' : 's'}`;
+  const lines = [
+    ...rows.map((row) => line(row.provider, row.available, row.more === true, 'available ')),
+    line(
+      'Total',
+      total,
+      rows.some((row) => row.more === true),
+      '',
+    ),
+  ];
   return `Provider Load:\n${lines.join('\n')}\n`;
 }

@@ -10,7 +10,11 @@ type Provider = Answers['providers']['providers'][number];
 const columns: readonly Column<Provider>[] = [
   { title: 'PROVIDER', width: 8, value: (row) => row.provider },
   { title: 'STATE', value: (row) => row.status },
-  { title: 'AVAILABLE', value: (row) => String(row.available) },
+  {
+    title: 'AVAILABLE',
+    value: (row) => `${row.available}${row.more ? '+' : ''}`,
+    plain: (row) => row.available,
+  },
   {
     title: 'PRICE',
     value: (row) => (row.min_price === null ? '-' : `${usd(row.min_price)} to ${usd(row.max_price)}`),

@@ -129,7 +129,7 @@ export const fleetOperations = [
     params: schemas.idParams,
     query: schemas.logsQuery,
     answers: { 200: { description: 'Lines, oldest first', schema: schemas.logsAnswer } },
-    problems: ['not_found', 'unsupported', 'provider_failed', 'provider_timeout', 'unavailable'],
+    problems: ['not_found', 'conflict', 'unsupported', 'provider_failed', 'provider_timeout', 'unavailable'],
     async handle({ params, query, signal }, { app }) {
       const lines = await app.logs(params.id, { tail: query.tail ?? 100 }, signal);
       return { status: 200, body: { instance_id: params.id, lines } };

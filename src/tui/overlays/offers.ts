@@ -148,6 +148,9 @@ export function createOffersPage(dashboard: Dashboard, provider: ProviderName | 
         const old = error.staleMs === null ? '' : `; shown data are ${age(error.staleMs)} old`;
         lines.push([outside(` ${error.provider}: ${error.message}${old}`, 'warn')]);
       }
+      if (answer !== null && answer.more.length > 0) {
+        lines.push([outside(` ${answer.more.join(' and ')} may have more than could be read`, 'dim')]);
+      }
       if (failed !== null) lines.push([outside(` ${failed}  (R asks again)`, 'bad')]);
       else if (answer === null) lines.push([span(' asking the providers', 'busy')]);
       else if (list.length === 0) {

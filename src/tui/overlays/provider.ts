@@ -64,7 +64,12 @@ function apiLines(provider: ProviderView, view: View, width: number): Line[] {
 function stockLines(provider: ProviderView): Line[] {
   const { minUsdPerHour: min, maxUsdPerHour: max, creditUsd, usdPerHour } = provider;
   return [
-    row('rentable', span(count(provider.available), 'strong'), span(` instances in ${count(provider.offers)} offers`)),
+    row(
+      'rentable',
+      span(`${count(provider.available)}${provider.more ? '+' : ''}`, 'strong'),
+      span(` instances in ${count(provider.offers)} offers`),
+      span(provider.more ? '; more may be there than its rate limits let be read' : '', 'dim'),
+    ),
     row('price', span(min === null ? '-' : `${money(min)} to ${money(max ?? min)} an hour`)),
     row('ours', span(count(provider.rented), 'strong'), span(` instances for ${money(usdPerHour)}/h`)),
     row(

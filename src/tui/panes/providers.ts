@@ -8,6 +8,15 @@ import { type Pane, scrollTo } from './pane.ts';
 export const totalAvailable = (view: View): number =>
   view.snapshot.providers.reduce((sum, provider) => sum + provider.available, 0);
 
+/** `256+` when there may be more than could be read of the markets. */
+const stock = (available: number, more: boolean, width = 7): string =>
+  `${count(available, width - 1)}${more ? '+' : ''}`;
+export const totalStock = (view: View): string =>
+  stock(
+    totalAvailable(view),
+    view.snapshot.providers.some(({ more }) => more),
+  );
+
 /** What the marketplaces have, at what price, and how their APIs do. */
 export const providersPane: Pane = {
   id: 'providers',
@@ -15,9 +24,9 @@ export const providersPane: Pane = {
   letter: 'P',
   length: (view) => view.snapshot.providers.length,
   above: () => 1,
-  heading: (view) => ({ left: '', right: `${count(totalAvailable(view))} available` }),
+  heading: (view) => ({ left: '', right: `${totalStock(view)} available` }),
   tab: (view) => ({
-    text: count(totalAvailable(view)),
+    text: totalStock(view),
     alarm: view.snapshot.providers.some((provider) => provider.status === 'error'),
   }),
   body: (view, width, height, focused) => {
@@ -54,7 +63,7 @@ export const providersPane: Pane = {
       lines.push([
         span('  '),
         span(fitText('Total', 8), 'dim'),
-        span(fitText(count(totalAvailable(view)), 6, 'right'), 'strong'),
+        span(fitText(totalStock(view), 6, 'right'), 'strong'),
         span(fitText('', 12)),
         span(fitText(count(mine), 5, 'right')),
         span(` ${money(spend)}/h`, 'dim'),
@@ -68,6 +77,16 @@ export const providersPane: Pane = {
   },
 };
 
+/** As short as `OK 182ms`, so that the age of the last good data has its place. The reason in full stands below. */
+const troubles: Readonly<Record<string, string>> = {
+  auth: 'BAD KEY',
+  rate_limited: 'LIMITED',
+  timeout: 'TIMEOUT',
+  unreachable: 'NO LINK',
+  bad_answer: 'GARBLED',
+  rejected: 'REFUSED',
+};
+
 function providerRow(provider: ProviderView, view: View, here: boolean): Span[] {
   const range =
     provider.minUsdPerHour === null
@@ -79,11 +98,14 @@ function providerRow(provider: ProviderView, view: View, here: boolean): Span[] 
       ? span(`OK ${fitText(milliseconds(provider.latencyMs), 5, 'right')}`, 'good')
       : provider.status === 'loading'
         ? span('loading', 'busy')
-        : outside((provider.lastError?.code ?? 'error').toUpperCase().replaceAll('_', ' '), 'bad');
+        : span(fitText(troubles[provider.lastError?.code ?? ''] ?? 'ERROR', 8), 'bad');
   return [
     span(here ? `${view.glyphs.cursor} ` : '  ', 'key'),
     span(fitText(provider.name, 8), 'strong'),
-    span(fitText(provider.refreshedAt === null ? '-' : count(provider.available), 6, 'right'), 'strong'),
+    span(
+      fitText(provider.refreshedAt === null ? '-' : stock(provider.available, provider.more, 6), 6, 'right'),
+      'strong',
+    ),
     span(fitText(range, 12, 'right')),
     span(fitText(count(provider.rented), 5, 'right')),
     span(' '),
