@@ -308,9 +308,8 @@ export function createAvailability(parts: {
       await first.promise;
       await sleep(state.market.failing ? stragglerMs / 4 : stragglerMs, undefined, { signal: done.signal });
       const { failing, lastError } = state.market;
-      return failing && lastError !== null
-        ? lastGood(state, filter, lastError.code, lastError.message)
-        : lastGood(state, filter, 'timeout', 'no answer yet');
+      const before = failing && lastError !== null ? `; last time: ${lastError.message}` : '';
+      return lastGood(state, filter, 'timeout', `no answer yet${before}`);
     };
     try {
       const answers = await Promise.all(

@@ -123,9 +123,13 @@ it('shows the last good data of a provider that fails, with their age, and the o
   expect(new Set(answer.instances.map((one: { provider: string }) => one.provider))).toEqual(
     new Set(['vast.ai', 'io.net']),
   );
-  expect(list.stderr).toMatch(/warning: vast\.ai: HTTP 503: .*; its offers are \d+ (s|m) old\n/);
+  expect(list.stderr).toMatch(/warning: vast\.ai: .*HTTP 503: .*; its offers are \d+ (s|m) old\n/);
   const [error] = answer.errors;
-  expect(error).toMatchObject({ provider: 'vast.ai', code: 'server_error', stale_ms: expect.any(Number) });
+  expect(error).toMatchObject({
+    provider: 'vast.ai',
+    code: expect.stringMatching(/^(server_error|timeout)$/),
+    stale_ms: expect.any(Number),
+  });
   const { providers } = await json('providers');
   expect(providers).toMatchObject([
     { provider: 'vast.ai', status: 'error', refreshed_at: expect.any(String), last_error: { code: 'server_error' } },
