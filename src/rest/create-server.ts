@@ -11,7 +11,7 @@ import { docsPage } from './docs-page.ts';
 import { createEventStream, type EventStream, eventStreamType } from './event-stream.ts';
 import { createGate } from './gate.ts';
 import { createMetrics } from './metrics.ts';
-import { nearest } from './nearest.ts';
+import { nearestPath } from './nearest.ts';
 import { describeApi } from './openapi.ts';
 import type { Answer, Context, Operation } from './operation.ts';
 import { operations } from './operations/index.ts';
@@ -89,9 +89,9 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 512, querystringParser: parseQuery },
     serverFactory: (handler) => createListener(handler, tls, limits),
     frameworkErrors: (error, request, reply) => {
-      sendProblem(reply, toProblem(error), request.method);
+      sendProblem(reply, toProblem(error, limits.bodyBytes), request.method);
     },
-    clientErrorHandler: refuseConnection,
+    clientErrorHandler: (error, socket) => refuseConnection(error, socket, limits),
   });
   server.server.maxConnections = limits.connections;
 
@@ -161,7 +161,7 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
     const path = request.url.split('?', 1)[0]!.replace(/(.)\/$/, '$1');
     const methods = known.find((entry) => entry.pattern.test(path))?.methods;
     if (methods === undefined) {
-      const guess = nearest(
+      const guess = nearestPath(
         path,
         known.map((entry) => entry.path),
       );
@@ -175,7 +175,7 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
     });
   });
   server.setErrorHandler((error, request, reply) => {
-    const problem = toProblem(error);
+    const problem = toProblem(error, limits.bodyBytes);
     // A client that left aborted its own work: that is no failure, and nobody is left to be told.
     if (problem.code === 'internal' && !(reply.raw.destroyed && (error as Error).name === 'AbortError')) {
       logger?.error({ err: error, requestId: request.id, route: request.routeOptions.url }, 'control plane bug');
@@ -363,13 +363,19 @@ function sendProblem(reply: FastifyReply, problem: ProblemError, method: string)
 }
 
 /** Refusals of Node's own parser: no request object exists, so the answer is written by hand. */
-function refuseConnection(this: unknown, error: Error & { code?: string }, socket: Socket): void {
+function refuseConnection(error: Error & { code?: string }, socket: Socket, limits: RestLimits): void {
   if (error.code === 'ECONNRESET' || socket.destroyed) return;
   const problem =
     error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-      ? new ProblemError('request_timeout', 'The request did not arrive in time.')
+      ? new ProblemError(
+          'request_timeout',
+          `The headers did not arrive within ${limits.headersMs / 1000} s, or the request within ${limits.requestMs / 1000} s.`,
+        )
       : error.code === 'HPE_HEADER_OVERFLOW'
-        ? new ProblemError('headers_too_large', 'The request line and headers are larger than this server takes.')
+        ? new ProblemError(
+            'headers_too_large',
+            `The request line and headers are larger than ${limits.headerBytes} bytes, the limit.`,
+          )
         : new ProblemError('bad_request', 'This is not HTTP as this server understands it.');
   const body = JSON.stringify(problem.toBody());
   if (socket.writable) {

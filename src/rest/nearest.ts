@@ -12,6 +12,20 @@ export function nearest(word: string, known: readonly string[]): string | null {
   return best;
 }
 
+/** The known path that was probably meant: the prefix may be missing, and what stands for a parameter is no mistake. */
+export function nearestPath(path: string, known: readonly string[]): string | null {
+  const below = (text: string) => text.replace(/^\/api(\/v\d+)?(?=\/|$)/, '');
+  const parts = below(path).split('/');
+  const filled = known.map((candidate) =>
+    below(candidate)
+      .split('/')
+      .map((part, index) => (part.startsWith('{') ? (parts[index] ?? part) : part))
+      .join('/'),
+  );
+  const guess = nearest(parts.join('/'), filled);
+  return guess === null ? null : (known[filled.indexOf(guess)] as string);
+}
+
 function editDistance(a: string, b: string): number {
   let previous = Array.from({ length: b.length + 1 }, (_, index) => index);
   for (let i = 1; i <= a.length; i++) {

@@ -119,8 +119,11 @@ const codeOfAppError: Record<AppErrorCode, ProblemCode> = {
   disconnected: 'unavailable',
 };
 
-/** Any error → the problem it is for the client. The only place where that is decided. Bugs become `internal`. */
-export function toProblem(error: unknown): ProblemError {
+/**
+ * Any error → the problem it is for the client. The only place where that is decided. Bugs become `internal`.
+ * `bodyBytes`: the largest body that is taken.
+ */
+export function toProblem(error: unknown, bodyBytes: number): ProblemError {
   if (error instanceof ProblemError) return error;
   if (error instanceof AppError) {
     return new ProblemError(codeOfAppError[error.code], error.message, {
@@ -137,6 +140,9 @@ export function toProblem(error: unknown): ProblemError {
     );
   }
   const code = (error as { code?: unknown } | null)?.code;
+  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
+    return new ProblemError('too_large', `The body is larger than ${bodyBytes} bytes, the limit.`);
+  }
   const ofFramework = typeof code === 'string' ? frameworkProblems[code] : undefined;
   if (ofFramework) return new ProblemError(...ofFramework);
   return new ProblemError('internal', 'Something went wrong in this server; its log has the details.');
@@ -144,7 +150,6 @@ export function toProblem(error: unknown): ProblemError {
 
 /** Fastify's own refusals, which come before any handler. */
 const frameworkProblems: Record<string, readonly [ProblemCode, string]> = {
-  FST_ERR_CTP_BODY_TOO_LARGE: ['too_large', 'The body is larger than this server takes.'],
   FST_ERR_CTP_INVALID_MEDIA_TYPE: [
     'unsupported_media_type',
     'Content-Type: accepts application/json (curl -d needs -H "Content-Type: application/json").',

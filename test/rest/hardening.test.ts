@@ -83,12 +83,16 @@ describe('bodies', () => {
     const body = JSON.stringify({ count: 1, config: { onstart: 'x'.repeat(5000) } });
     const announced = await rest.call('POST', reserve, { body });
     expect(announced.status).toBe(413);
-    expect(announced.body).toMatchObject({ code: 'too_large' });
+    expect(announced.body).toMatchObject({
+      code: 'too_large',
+      detail: 'The body is larger than 4096 bytes, the limit.',
+    });
     const answer = await raw(
       `POST ${reserve} HTTP/1.1\r\nHost: x\r\nX-API-Key: ${rest.adminKey}\r\nContent-Type: application/json\r\n` +
         `Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n1388\r\n${'x'.repeat(5000)}\r\n0\r\n\r\n`,
     );
     expect(answer).toMatch(/^HTTP\/1\.1 413 /);
+    expect(answer).toContain('4096 bytes');
   });
 });
 
@@ -130,6 +134,21 @@ describe('methods and paths', () => {
     const reply = await rest.call('GET', '/api/v1/flet');
     expect(reply.status).toBe(404);
     expect(reply.body).toMatchObject({ code: 'not_found', detail: expect.stringContaining('/api/v1/fleet') });
+    const guesses: [string, string | null][] = [
+      ['/fleet', '/api/v1/fleet'],
+      ['/api/v1/fleet/vast-1/drian', '/api/v1/fleet/{id}/drain'],
+      ['/api/v2/reservations', '/api/v1/reservations'],
+      ['/api/v1/healthz', '/healthz'],
+      ['/metric', '/metrics'],
+      ['/api/v1/nope', null],
+      ['/api/v1', null],
+      ['/', null],
+    ];
+    for (const [path, guess] of guesses) {
+      const { body } = await rest.call('GET', path);
+      const { detail } = body as { detail: string };
+      expect(detail, path).toContain(guess === null ? 'openapi.json lists what there is' : `Did you mean ${guess}?`);
+    }
     expect((await rest.call('GET', '/')).status).toBe(404);
     expect((await rest.call('GET', '/api/v1/fleet/')).status).toBe(200);
   });
@@ -147,6 +166,7 @@ describe('connections', () => {
   test('headers over the limit are 431', async () => {
     const answer = await raw(`GET /healthz HTTP/1.1\r\nHost: x\r\nX-Big: ${'x'.repeat(20_000)}\r\n\r\n`);
     expect(answer).toMatch(/^HTTP\/1\.1 431 /);
+    expect(answer).toContain('larger than 16384 bytes');
     expect(answer).toContain('application/problem+json');
   });
 
