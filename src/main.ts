@@ -16,10 +16,23 @@ if (Number.parseInt(process.versions.node, 10) >= neededMajor) {
     // Listening must not keep a command alive that is done.
     process.channel.unref();
   }
+  keepCompiledCode();
   const { run } = await import('./cli/run.ts');
   process.exitCode = await run(process.argv.slice(2));
 } else {
   await runWithPinnedNode();
+}
+
+/**
+ * What V8 compiled is kept for the next start, which takes a third off it. Node stores it at the end of the process and
+ * checks it against the sources; where nothing can be stored, each start compiles anew.
+ */
+function keepCompiledCode(): void {
+  const { homedir } = process.getBuiltinModule('node:os');
+  const caches = process.env.XDG_CACHE_HOME || `${homedir()}/.cache`;
+  // Threads look for it in their environment.
+  process.env.NODE_COMPILE_CACHE ??= `${caches}/gpuproxy`;
+  process.getBuiltinModule('node:module').enableCompileCache(process.env.NODE_COMPILE_CACHE);
 }
 
 async function runWithPinnedNode(): Promise<void> {

@@ -1,11 +1,11 @@
 import { ConfigError } from '../config.ts';
 import type { FleetEvent } from '../fleet/app.ts';
 import { withoutSecrets, writeCrashLog } from './crash-log.ts';
+import { startDemo } from './demo.ts';
 import { CliError, exitCodes } from './exit.ts';
-import { type ServerOptions, serverConfig } from './server-options.ts';
+import { nothingConfigured, type ServerOptions, serverConfig } from './server-options.ts';
 import { nextSignal } from './signals.ts';
 import { startFailure } from './start-failure.ts';
-import { nothingConfigured, startSystem, tellKey } from './system.ts';
 import { tellSystemd } from './systemd.ts';
 
 /** `gpuproxy serve`: the system headless, until a signal. Resolves with the exit code. */
@@ -22,10 +22,12 @@ export async function run(options: ServerOptions): Promise<number> {
       },
     );
   }
+  const demo = options.demo ? startDemo(options.seed ?? 1) : null;
+  const { startSystem, tellKey } = await import('./system.ts');
   const say = logger();
   await using system = await startSystem({
     config,
-    demo: options.demo ? { seed: options.seed ?? 1 } : null,
+    demo,
     logger: say,
   }).catch((error: unknown) => {
     throw startFailure(error);

@@ -1,6 +1,7 @@
 import { type Command, Option } from 'commander';
 import { type Config, ConfigError, loadConfig, type VariableName, variables } from '../config.ts';
 import { strategyNames } from '../core/domain.ts';
+import { marketplaceNames } from '../providers/names.ts';
 import type { ColorChoice } from './color.ts';
 import { suggest } from './command.ts';
 import { readPreferences } from './preferences-file.ts';
@@ -96,6 +97,11 @@ export function serverConfig(options: Pick<ServerOptions, 'flags'>): Config {
     cwd: process.cwd(),
     stored: storedVariables(),
   });
+}
+
+/** True when nothing says where GPUs should come from. */
+export function nothingConfigured(config: Config): boolean {
+  return config.UPSTREAMS.length === 0 && marketplaceNames.every((m) => config[`${m.env}_API_KEY`] === undefined);
 }
 
 function assignment(word: string, before: Record<string, string> = {}): Record<string, string> {

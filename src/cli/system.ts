@@ -7,16 +7,19 @@ import { type Config, ConfigError, type VariableName, variables } from '../confi
 import type { LocalApp } from '../fleet/app.ts';
 import { createApp } from '../fleet/create-app.ts';
 import { marketplaces } from '../providers/index.ts';
-import { startDataPlane } from '../proxy/data-plane.ts';
-import { createRestServer, type RestServerOptions } from '../rest/create-server.ts';
-import { startSimulatorThread } from '../sim/simulator-thread.ts';
+import type { RestServerOptions } from '../rest/create-server.ts';
 import { defaultDataDir } from './data-dir.ts';
-import { openPreferences } from './preferences.ts';
+import type { Demo } from './demo.ts';
 
 export type SystemOptions = Readonly<{
   config: Config;
   /** Rent from the built-in simulated marketplaces instead of the configured ones. */
-  demo: Readonly<{ seed: number }> | null;
+  demo: Demo | null;
+  /**
+   * Called as soon as there is something to show, before the listeners are open. `pictured` resolves when the first
+   * instances stand in the picture; it does not wait for them where nothing is rented by itself.
+   */
+  onApp?: (app: LocalApp, pictured: Promise<void>) => void;
   /** Told of bugs that cost one answer of the control plane and not the process. */
   logger?: NonNullable<RestServerOptions['logger']>;
 }>;
@@ -68,21 +71,13 @@ const fixedAtStart: readonly VariableName[] = [
   'OTEL_TRACES_SAMPLER_ARG',
 ];
 
-/** True when nothing says where GPUs should come from. */
-export function nothingConfigured(config: Config): boolean {
-  return config.UPSTREAMS.length === 0 && marketplaces.every((m) => config[`${m.env}_API_KEY`] === undefined);
-}
-
 /** Puts the parts together, in the order in which they need each other; what was started is stopped when a later part fails. */
-export async function startSystem({ config, demo, logger }: SystemOptions): Promise<System> {
+export async function startSystem({ config, demo, onApp, logger }: SystemOptions): Promise<System> {
   await using starting = new AsyncDisposableStack();
+  const simulator = demo ? await demo.simulator : null;
+  if (simulator) starting.defer(() => simulator.close());
   const tls = readTls(config);
   checkAccessLog(config);
-
-  const simulator = demo
-    ? await startSimulatorThread({ seed: demo.seed, bootMs: { min: 300, max: 2500 }, churnPerMinute: 6 })
-    : null;
-  if (simulator) starting.defer(() => simulator.close());
 
   let dataDir = config.GPUPROXY_DATA_DIR ?? defaultDataDir();
   if (simulator) {
@@ -119,9 +114,15 @@ export async function startSystem({ config, demo, logger }: SystemOptions): Prom
     banner: simulator ? 'SIMULATED FLEET: no money is spent' : null,
   });
   starting.use(app);
+  if (simulator) void rentDemoFleet(app);
+  const pictured = simulator ? firstInstances(app) : Promise.resolve();
+  onApp?.(app, pictured);
+  // Loading the rest keeps this thread busy: whoever waits for the picture gets it first.
+  await pictured;
 
-  const newKey = admitOperator(app, config);
-
+  const loadingRest = import('../rest/create-server.ts');
+  loadingRest.catch(() => {});
+  const { startDataPlane } = await import('../proxy/data-plane.ts');
   const dataPlane = await startDataPlane({
     app: app.dataPlane,
     keys: app.keys,
@@ -131,7 +132,10 @@ export async function startSystem({ config, demo, logger }: SystemOptions): Prom
   });
   starting.defer(() => dataPlane.close());
 
+  const newKey = await admitOperator(app, config);
+
   let draining = false;
+  const { createRestServer } = await loadingRest;
   const rest = await createRestServer({
     accepting: () => !draining,
     app,
@@ -155,7 +159,6 @@ export async function startSystem({ config, demo, logger }: SystemOptions): Prom
       simulator.startTraffic(traffic).catch(() => {});
     });
     starting.defer(stopWaiting);
-    void rentDemoFleet(app);
   }
 
   const running = starting.move();
@@ -217,12 +220,12 @@ function admitConfiguredKey(app: LocalApp, config: Config): boolean {
 }
 
 /** The key of the person at this machine: the configured one, or one made now and kept where the client commands look. */
-function admitOperator(app: LocalApp, config: Config): NewKey | null {
-  const preferences = openPreferences();
+async function admitOperator(app: LocalApp, config: Config): Promise<NewKey | null> {
   if (admitConfiguredKey(app, config)) return null;
+  const { openPreferences } = await import('./preferences.ts');
   const { key } = app.keys.create({ name: madeKeyName, scope: 'admin' });
   try {
-    preferences.set('apiKey', key);
+    openPreferences().set('apiKey', key);
     return { key, stored: true };
   } catch (error) {
     // A read-only folder, a full disk: no reason not to serve. Without a code it is a bug of ours.
@@ -261,6 +264,18 @@ function checkAccessLog({ ACCESS_LOG: file }: Config): void {
       `ACCESS_LOG: got "${file}", which cannot be opened (${(error as Error).message}); ${accepts}`,
     );
   }
+}
+
+/** The first instances in the picture, or a quarter of a second without any. */
+async function firstInstances(app: LocalApp): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const stop = app.state.subscribe(() => {
+    if (app.state.get().upstreams.length > 0) resolve();
+  });
+  const timer = setTimeout(resolve, 250);
+  await promise;
+  clearTimeout(timer);
+  stop();
 }
 
 /** PEM texts of both listeners; null: plain HTTP. Throws ConfigError. */

@@ -10,7 +10,7 @@ import type { ThemeName } from '../tui/theme.ts';
 import { CliError, exitCodes, usageError } from './exit.ts';
 import { readKeymap } from './keymap-file.ts';
 import { readPreferences } from './preferences-file.ts';
-import { serverConfig, type TuiOptions } from './server-options.ts';
+import type { TuiOptions } from './server-options.ts';
 
 /** Leaves the alternate screen, shows the cursor, ends mouse, focus and paste reports, resets colours. */
 const restoreTerminal =
@@ -68,13 +68,12 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
     ...(theme === undefined ? {} : { theme }),
   };
   // Looks are kept in the conf file under one name; a file that cannot be written costs only the memory of looks.
-  const preferences = async () => {
-    const { openPreferences } = await import('./preferences.ts');
-    const store = openPreferences();
-    return {
-      read: () => store.get('dashboard') ?? {},
-      write: (looks: object) => store.set('dashboard', looks as Record<string, unknown>),
-    };
+  const preferences = {
+    read: () => readPreferences().dashboard ?? {},
+    async write(looks: object) {
+      const { openPreferences } = await import('./preferences.ts');
+      openPreferences().set('dashboard', looks as Record<string, unknown>);
+    },
   };
 
   if (options.replay !== null) {
@@ -86,7 +85,7 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
       return await runDashboard({
         ...common,
         app,
-        preferences: await preferences(),
+        preferences,
         label: basename(options.replay),
         connection: {
           get: () => ({ state: 'replay', since: 0, retryAt: null, detail: app.ended ? 'ended' : `x${speed}` }),
@@ -111,7 +110,7 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
     const { runDashboard } = await loading;
     return await runDashboard({
       ...common,
-      preferences: await preferences(),
+      preferences,
       app,
       label: url,
       connection: app.connection,
@@ -119,24 +118,43 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
   };
   if (options.url !== null) return attach(options.url);
 
+  const { serverConfig, nothingConfigured } = await import('./server-options.ts');
   const config = serverConfig(options);
+  const simulated = options.demo || nothingConfigured(config);
+  const demo = simulated ? (await import('./demo.ts')).startDemo(options.seed ?? 1) : null;
+  const loadingSystem = import('./system.ts');
+  loadingSystem.catch(() => {});
   await opening?.draw(expected(config, options), {
     label: 'local',
     readonly: options.readonly,
     theme: theme ?? readPreferences().dashboard?.theme,
   });
-  // The system, the dashboard and the renderer are loaded while the first frame can already be read.
-  const { startSystem, nothingConfigured, tellKey } = await import('./system.ts');
+  const { startSystem, tellKey } = await loadingSystem;
   const { writeCrashLog } = await import('./crash-log.ts');
-  const demo = options.demo || nothingConfigured(config) ? { seed: options.seed ?? 1 } : null;
   const logger = { error: (fields: { err?: unknown }, message: string) => void writeCrashLog(fields.err, message) };
-  const starting = startSystem({ config, demo, logger });
-  const loading = import('../tui/run-dashboard.tsx').then((module) => {
-    if (opening !== null) module.preloadRenderer();
-    return module;
-  });
-  loading.catch(() => {});
-  const system = await starting.catch(async (error: unknown) => {
+  const failed = new AbortController();
+  const showSystem = async (app: LocalApp, pictured: Promise<void>): Promise<number> => {
+    const { runDashboard } = await import('../tui/run-dashboard.tsx');
+    return runDashboard({
+      ...common,
+      preferences,
+      app,
+      pictured,
+      label: 'local',
+      carriesTraffic: true,
+      signal: failed.signal,
+    });
+  };
+  let shown: Promise<number> | null = null;
+  // Who looks at a screen sees the fleet while the rest of the system starts.
+  const onApp = (app: LocalApp, pictured: Promise<void>) => {
+    if (opening === null) return;
+    shown = showSystem(app, pictured);
+    shown.catch(() => {});
+  };
+  const system = await startSystem({ config, demo, logger, onApp }).catch(async (error: unknown) => {
+    failed.abort();
+    await shown;
     const running = await serverAt(config);
     if (running !== null) return running;
     const { startFailure } = await import('./start-failure.ts');
@@ -155,14 +173,7 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
   }
   let exitCode: number;
   try {
-    const { runDashboard } = await loading;
-    exitCode = await runDashboard({
-      ...common,
-      preferences: await preferences(),
-      app: system.app,
-      label: 'local',
-      carriesTraffic: true,
-    });
+    exitCode = await (shown ?? showSystem(system.app, Promise.resolve()));
     if (demo === null) {
       await drainTelling(system, config.DRAIN_SECONDS * 1000);
     }
@@ -203,12 +214,13 @@ function expected(config: Config, options: TuiOptions): Parameters<Opening['draw
 async function serverAt(config: Config): Promise<string | null> {
   const url = `http://${config.GPUPROXY_HOST}:${config.GPUPROXY_PORT}`;
   try {
-    const answer = await fetch(`${url}/healthz`, { signal: AbortSignal.timeout(1000) });
-    const body = (await answer.text()).slice(0, 200);
-    return answer.status === 200 && body.includes('"status":"ok"') ? url : null;
+    const { request } = await import('undici');
+    const answer = await request(`${url}/healthz`, { signal: AbortSignal.timeout(1000) });
+    const body = (await answer.body.text()).slice(0, 200);
+    return answer.statusCode === 200 && body.includes('"status":"ok"') ? url : null;
   } catch (error) {
     // Nothing there, no HTTP, or no answer in time: not one of ours.
-    if ((error as Error).cause === undefined && (error as Error).name !== 'TimeoutError') throw error;
+    if (!('code' in (error as Error)) && (error as Error).name !== 'TimeoutError') throw error;
     return null;
   }
 }

@@ -89,6 +89,16 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
   const changed = () => {
     dirty = true;
   };
+  let soon: NodeJS.Timeout | null = null;
+  /** What a person waits for is shown before the next tick: an order, a state of an instance, an answer of a market. */
+  const changedVisibly = () => {
+    changed();
+    if (soon !== null) return;
+    soon = setTimeout(() => {
+      soon = null;
+      if (!disposed) flush();
+    }, timing.snapshotSoonMs).unref();
+  };
   const records = createRecords({
     ledger,
     table,
@@ -99,9 +109,16 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     get ceiling() {
       return config.UPSTREAM_MAX_IN_FLIGHT;
     },
-    changed,
+    changed: changedVisibly,
   });
-  const availability = createAvailability({ providers: options.providers, clock, timing, events, random, changed });
+  const availability = createAvailability({
+    providers: options.providers,
+    clock,
+    timing,
+    events,
+    random,
+    changed: changedVisibly,
+  });
   const destroyer = createDestroyer({ providers, records, table, events, clock, timing, step });
   const reconciler = createReconciler({
     providers: options.providers,

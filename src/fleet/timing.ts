@@ -15,6 +15,8 @@ export const systemClock: Clock = { now: () => Date.now(), monotonic: monotonicM
 export type Timing = Readonly<{
   /** Shortest time between two snapshots. */
   snapshotMs: number;
+  /** The same after an order, a new state of an instance or an answer of a market. */
+  snapshotSoonMs: number;
   reconcileMs: number;
   /** Between reconciles while something boots, is unknown or is being destroyed. */
   reconcileBusyMs: number;
@@ -59,6 +61,7 @@ export type Timing = Readonly<{
 
 export const defaultTiming: Timing = {
   snapshotMs: 250,
+  snapshotSoonMs: 40,
   reconcileMs: 30_000,
   reconcileBusyMs: 2000,
   refreshMs: 30_000,

@@ -173,6 +173,9 @@ const toastMs: Readonly<Record<ToastLevel, number>> = {
   error: Number.POSITIVE_INFINITY,
 };
 
+/** Between two frames of which the second brings something new. */
+const earlyMs = 50;
+
 const live: Connection = { state: 'live', since: 0, retryAt: null, detail: null };
 
 /** One line for a person about anything that was thrown. */
@@ -249,6 +252,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   let frameLines: readonly Line[] = [];
   let flushTimer: ReturnType<typeof setTimeout> | null = null;
   let lastFlush = 0;
+  let flushesEarly = false;
   let disposed = false;
   /** False while the terminal says that it has no focus: then once a second is enough. */
   let watched = true;
@@ -451,10 +455,24 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   }
 
   function schedule(): void {
-    if (disposed || flushTimer !== null) return;
-    const every = refreshMs();
+    if (disposed || (flushTimer !== null && flushesEarly)) return;
+    const early = watched && guarded(() => turnsUp(app.state.get())) === true;
+    if (flushTimer !== null) {
+      if (!early) return;
+      clearTimeout(flushTimer);
+    }
+    flushesEarly = early;
+    const every = early ? earlyMs : refreshMs();
     const wait = Math.min(every, Math.max(0, every - (now() - lastFlush)));
     flushTimer = setTimeout(flush, wait);
+  }
+
+  /** An instance that comes or goes and the first answer of a provider are shown at once; what counts up waits its turn. */
+  function turnsUp(next: Snapshot): boolean {
+    return (
+      next.upstreams.length !== snapshot.upstreams.length ||
+      next.providers.some(({ status }, at) => status !== 'loading' && snapshot.providers[at]?.status === 'loading')
+    );
   }
 
   const refreshMs = (): number => (watched ? ui.refreshMs : Math.max(1000, ui.refreshMs));
@@ -496,9 +514,9 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     draw();
   }
 
-  function saveLooks(): void {
+  async function saveLooks(): Promise<void> {
     try {
-      settings.preferences?.write({
+      await settings.preferences?.write({
         ...(chosen.theme === undefined ? {} : { theme: chosen.theme }),
         ...(chosen.glyphs === undefined ? {} : { glyphs: chosen.glyphs }),
         refreshMs: ui.refreshMs as NonNullable<DashboardPreferences['refreshMs']>,
@@ -508,6 +526,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       });
     } catch (error) {
       dashboard.toast('warn', `preferences are not kept: ${reasonOf(error)}`);
+      draw();
     }
   }
 
@@ -614,7 +633,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       if (patch.theme !== undefined) chosen = { ...chosen, theme: patch.theme };
       if (patch.glyphs !== undefined) chosen = { ...chosen, glyphs: patch.glyphs.name };
       const looks = ['theme', 'glyphs', 'refreshMs', 'sort', 'hiddenColumns', 'filters'] as const;
-      if (looks.some((name) => before[name] !== ui[name])) saveLooks();
+      if (looks.some((name) => before[name] !== ui[name])) void saveLooks();
       if (patch.focus !== undefined || patch.cursors !== undefined) showPreview();
     },
     rememberFilter(text) {

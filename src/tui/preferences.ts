@@ -22,7 +22,8 @@ export type DashboardPreferences = z.infer<typeof schema>;
 /** Where preferences are kept; what `read` gives is not trusted. */
 export interface PreferenceStore {
   read(): unknown;
-  write(preferences: DashboardPreferences): void;
+  /** May give a promise; it rejects when nothing was kept. */
+  write(preferences: DashboardPreferences): unknown;
 }
 
 /** Preferences as far as they can be understood; the rest falls back to defaults. */

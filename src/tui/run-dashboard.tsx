@@ -43,6 +43,8 @@ export type RunDashboardOptions = Readonly<{
   onQuit?: () => void;
   /** The screen as it was taken when the program began. */
   opening?: Opening;
+  /** Resolves when the picture is worth keeping the thread busy after it; the renderer is loaded then. */
+  pictured?: Promise<void>;
   /** Takes a line of the session's recording; see `createReplayApp`. */
   record?: (line: string) => void;
   /** Wall clock in ms; that of a recording when one is shown. */
@@ -50,11 +52,6 @@ export type RunDashboardOptions = Readonly<{
   /** Saves an exported view; resolves with the path. */
   save?: (name: string, content: string) => Promise<string>;
 }>;
-
-/** Loads what `runDashboard` draws with, so that it need not wait for it. */
-export function preloadRenderer(): void {
-  import('./screen.ts').catch(() => {});
-}
 
 /** A fleet that has just been started gets this long to show something in a single printed frame. */
 const settleMs = 2500;
@@ -112,8 +109,6 @@ async function settled(app: App): Promise<void> {
 async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
   const { app, env, stdin, stdout } = options;
   const stderr = options.stderr ?? process.stderr;
-  const { mountScreen } = await import('./screen.ts');
-
   let exitCode = 0;
   let failure: { error: unknown } | null = null;
   let leave: (() => void) | null = null;
@@ -198,6 +193,27 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
     painter.show(dashboard.lines(), themes[dashboard.ui.theme]);
   };
 
+  if (options.opening !== undefined) {
+    // The painter needs no renderer: what is there is shown while that is loaded.
+    const stop = dashboard.subscribe(() => painter.show(dashboard.lines(), themes[dashboard.ui.theme]));
+    showAll();
+    await options.pictured;
+    stop();
+  }
+  const { mountScreen } = await import('./screen.ts');
+  let ended = false;
+  const end = (code: number) => () => {
+    ended = true;
+    exitCode = code;
+    leave?.();
+  };
+  const onTerm = end(143);
+  const onHangup = end(129);
+  const onInterrupt = end(130);
+  // Before the opening lets go of its own: a signal for which nobody listens, even for a moment, would be lost.
+  process.on('SIGTERM', onTerm);
+  process.on('SIGHUP', onHangup);
+  process.on('SIGINT', onInterrupt);
   options.opening?.handOver();
   reportsOn();
   process.on('exit', reportsOff);
@@ -211,18 +227,7 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
     },
   });
   leave ??= () => instance.unmount();
-  if (failure !== null) leave();
-
-  const end = (code: number) => () => {
-    exitCode = code;
-    leave?.();
-  };
-  const onTerm = end(143);
-  const onHangup = end(129);
-  const onInterrupt = end(130);
-  process.on('SIGTERM', onTerm);
-  process.on('SIGHUP', onHangup);
-  process.on('SIGINT', onInterrupt);
+  if (failure !== null || ended) leave();
   process.on('SIGTSTP', onStop);
   const onAbort = end(0);
   options.signal?.addEventListener('abort', onAbort, { once: true });
