@@ -156,6 +156,15 @@ export function costText(perHour: number, prepaid: number): string {
   return `${usd(perHour)} per hour in total${atOnce}`;
 }
 
+/** Throws (exit 7) when what would be rented costs more than --max-total. */
+export function checkTotal({ price_per_hour: perHour }: Answers['plan'], most: number | null): void {
+  if (most === null || perHour <= most) return;
+  throw new CliError(exitCodes.refused, 'over_max_total', 'nothing was rented: it costs more than --max-total', {
+    why: `it would cost ${usd(perHour)} per hour in total, ${usd(most)} are allowed`,
+    hint: 'lower the count or --max-price, or raise --max-total',
+  });
+}
+
 /** A plan without an offer: there is nothing to ask about, and nothing may be rented unasked. */
 export function nothingToRent(reasons: readonly string[]): CliError {
   return new CliError(exitCodes.nothing, 'no_offers', 'nothing was rented: no offers match the filters', {

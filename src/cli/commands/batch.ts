@@ -6,12 +6,14 @@ import { confirmation, settle } from '../confirm.ts';
 import { CliError, exitCodes, usageError } from '../exit.ts';
 import {
   type ConfigOptions,
+  checkTotal,
   configBody,
   costText,
   type FilterOptions,
   filtersBody,
   nothingToRent,
   offerColumns,
+  positive,
   wholeFrom,
   withFilters,
   withInstanceConfig,
@@ -23,7 +25,7 @@ import { openSession, type Session } from '../session.ts';
 
 type BatchOptions = FilterOptions &
   ConfigOptions &
-  Readonly<{ vastai: number; ionet: number; yes?: boolean; idempotencyKey?: string }> &
+  Readonly<{ vastai: number; ionet: number; yes?: boolean; idempotencyKey?: string; maxTotal?: number }> &
   PlanOptions;
 
 export function build(command: Command): void {
@@ -36,6 +38,11 @@ export function build(command: Command): void {
   command
     .optionsGroup('Options:')
     .option('-y, --yes', 'rent without asking')
+    .option(
+      '--max-total <usd>',
+      'rent without asking if all of it costs at most so much per hour, else nothing',
+      positive('--max-total'),
+    )
     .option('--idempotency-key <text>', 'a repeat with the same key rents nothing new (default: a random one)');
   withPlan(command);
   withConnection(command);
@@ -50,13 +57,13 @@ export function build(command: Command): void {
     const session = openSession(command);
     const filters = filtersBody(options);
     const need = confirmation(session, {
-      confirmed: options.yes === true || options.plan !== undefined,
+      confirmed: options.yes === true || options.plan !== undefined || options.maxTotal !== undefined,
       unasked: true,
     });
     const body = { vastai_count: options.vastai, ionet_count: options.ionet, filters, config: configBody(options) };
     const wanted = options.vastai + options.ionet;
-    let most: number | null = null;
-    if (options.dryRun === true || options.plan !== undefined || need !== 'none') {
+    let most = options.maxTotal ?? null;
+    if (options.dryRun === true || options.plan !== undefined || most !== null || need !== 'none') {
       const plan = await session.read('plan', await session.call('POST', '/gpu/instances/batch/plan', { body }));
       const price = costText(plan.price_per_hour, plan.prepaid_usd);
       const planned = planOf(
@@ -79,7 +86,9 @@ export function build(command: Command): void {
           would: `spend ${price}`,
         });
       }
-      most = agreed(plan.price_per_hour);
+      checkTotal(plan, most);
+      if (most === null || options.plan !== undefined)
+        most = Math.min(agreed(plan.price_per_hour), most ?? Number.POSITIVE_INFINITY);
     }
     const answer = await callPaid(
       session,

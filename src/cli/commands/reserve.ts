@@ -6,6 +6,7 @@ import { confirmation, settle } from '../confirm.ts';
 import { CliError, exitCodes } from '../exit.ts';
 import {
   type ConfigOptions,
+  checkTotal,
   configBody,
   costText,
   type FilterOptions,
@@ -13,6 +14,7 @@ import {
   gpuText,
   nothingToRent,
   offerColumns,
+  positive,
   vramText,
   wholeFrom,
   withFilters,
@@ -26,7 +28,7 @@ import { openSession, type Session } from '../session.ts';
 type ReserveOptions = FilterOptions &
   ConfigOptions &
   PlanOptions &
-  Readonly<{ yes?: boolean; allOrNothing?: boolean; idempotencyKey?: string }>;
+  Readonly<{ yes?: boolean; allOrNothing?: boolean; idempotencyKey?: string; maxTotal?: number }>;
 
 export function build(command: Command): void {
   command.argument('<count>', 'GPUs, 1 to 16', wholeFrom('count', 1, 16));
@@ -35,6 +37,11 @@ export function build(command: Command): void {
   command
     .optionsGroup('Options:')
     .option('-y, --yes', 'rent without asking')
+    .option(
+      '--max-total <usd>',
+      'rent without asking if all of it costs at most so much per hour, else nothing',
+      positive('--max-total'),
+    )
     .option('--all-or-nothing', 'keep nothing unless all can be had')
     .option('--idempotency-key <text>', 'a repeat with the same key rents nothing new (default: a random one)');
   withPlan(command);
@@ -44,7 +51,7 @@ export function build(command: Command): void {
     ['gpuproxy reserve 8 --min-vram 24 --max-price 2.0', 'with filters'],
     ['gpuproxy reserve 8 --gpu-count 4 --all-or-nothing', 'two instances of 4 GPUs, or none'],
     ['gpuproxy reserve 2 --dry-run', 'what would be rented, its price, and the id of that plan'],
-    ['gpuproxy reserve 1 --yes --json', 'for programs'],
+    ['gpuproxy reserve 2 --max-total 1.50 --json', 'for programs: two for at most $1.50 per hour together'],
   ]);
   command.action(async (count: number, options: ReserveOptions) => {
     const session = openSession(command);
@@ -55,11 +62,11 @@ export function build(command: Command): void {
       ...(options.allOrNothing === true ? { all_or_nothing: true } : {}),
     };
     const need = confirmation(session, {
-      confirmed: options.yes === true || options.plan !== undefined,
+      confirmed: options.yes === true || options.plan !== undefined || options.maxTotal !== undefined,
       unasked: true,
     });
-    let most: number | null = null;
-    if (options.dryRun === true || options.plan !== undefined || need !== 'none') {
+    let most = options.maxTotal ?? null;
+    if (options.dryRun === true || options.plan !== undefined || most !== null || need !== 'none') {
       const answer = await session.call('POST', '/gpu/instances/plan', { body });
       const plan = await session.read('plan', answer);
       const planned = planOf(
@@ -82,7 +89,9 @@ export function build(command: Command): void {
           would: `spend ${priceText(plan)}`,
         });
       }
-      most = agreed(plan.price_per_hour);
+      checkTotal(plan, most);
+      if (most === null || options.plan !== undefined)
+        most = Math.min(agreed(plan.price_per_hour), most ?? Number.POSITIVE_INFINITY);
     }
     const answer = await callPaid(
       session,
