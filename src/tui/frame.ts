@@ -177,10 +177,7 @@ function toastLine(view: View, width: number): Line {
     return fitLine(
       [
         span(` Disconnected${why}: `, 'bad'),
-        span(
-          `what is shown is of ${clockTime(view.snapshot.at)}; keys that change something wait for the server`,
-          'dim',
-        ),
+        span(`what is shown is of ${clockTime(view.snapshot.at)}; changes wait for it`, 'dim'),
       ],
       width,
     );

@@ -30,13 +30,9 @@ export const strategyPane: Pane = {
     });
     const shown = focused ? strategyNames[view.cursors.strategy] : active;
     if (shown == null) return lines;
-    if (height >= lines.length + 1) {
+    if (width < roomyWidth && height >= lines.length + 1) {
       const { rule, use } = strategyNotes[shown];
-      lines.push(
-        width < roomyWidth
-          ? [span(`  ${rule}: `, 'accent'), span(use, 'dim')]
-          : [span('  picks ', 'dim'), span(rule, 'accent'), span(` for ${use}`, 'dim')],
-      );
+      lines.push([span(`  ${rule}: `, 'accent'), span(use, 'dim')]);
     }
     if (height >= lines.length + 2) lines.push(...previewLines(view).slice(0, height - lines.length));
     return lines;
