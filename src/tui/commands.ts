@@ -328,7 +328,7 @@ export const commands: readonly Command[] = [
   { id: 'suspend', title: 'Suspend to the shell', keys: ['ctrl-z'], scope: 'global', run: (d) => d.suspend() },
   {
     id: 'back',
-    title: 'Back: live, all events, no filter, no marks',
+    title: 'Back: live, no zoom, no filter, no marks, then the instances',
     keys: ['escape'],
     scope: 'global',
     run: (d) => {

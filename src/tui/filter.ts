@@ -35,6 +35,9 @@ const fields: Readonly<Record<string, (row: UpstreamView) => string | number | n
   spent: (row) => row.spentUsd,
 };
 
+/** What a word of a query may name before `:` or a comparison. */
+export const filterFields: readonly string[] = Object.keys(fields);
+
 type Test = (row: UpstreamView) => boolean;
 
 /**
