@@ -270,11 +270,9 @@ export function createReserver(parts: ReserveParts): Reserver {
   const limitOf = (offer: Offer, group: Group, maxTotalUsdPerHour: number | null): number | null => {
     const { config, filter } = group;
     if (config.maxBidUsdPerHour !== undefined) return null;
-    // A greater disk than the offer was priced with costs more, as it should.
-    const unasked =
-      (config.diskGb ?? parts.defaults.diskGb) > parts.defaults.diskGb
-        ? null
-        : offer.usdPerHour * (1 + unaskedRise) + 0.005;
+    // What a greater disk adds is not always told.
+    const priced = offer.storage !== null || (config.diskGb ?? parts.defaults.diskGb) <= parts.defaults.diskGb;
+    const unasked = priced ? usdPerHourOf(offer, config) * (1 + unaskedRise) + 0.005 : null;
     const asked = filter.maxUsdPerHour ?? null;
     if (asked === null || unasked === null) return asked ?? unasked;
     // Under a bound of the whole nothing may cost more than what the whole was checked with.

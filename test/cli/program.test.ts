@@ -5,7 +5,15 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { route } from '../../src/cli/arguments.ts';
 import { createCommand } from '../../src/cli/command.ts';
 import { commands } from '../../src/cli/index.ts';
-import { guideLoads, guideProviders, guideReserved, problem, startGuideServer } from './guide-server.ts';
+import {
+  guideLoads,
+  guideProviders,
+  guideReserved,
+  problem,
+  type Reply,
+  startGuideServer,
+  upstreamBody,
+} from './guide-server.ts';
 import { createProgram, type Program, type RunOptions, until } from './program.ts';
 
 let program: Program;
@@ -268,25 +276,84 @@ describe('configuration', () => {
 });
 
 describe('a reservation', () => {
-  it('that is interrupted waits for the answer, gives back what was rented, and says so', async () => {
+  it('that is interrupted is stopped at the server by its key, and what was rented is given back and told', async () => {
+    let answer: ((reply: Reply) => void) | undefined;
+    server.on(reserve, () => new Promise<Reply>((resolve) => (answer = resolve)));
+    server.on('POST /api/v1/reservations/cancel', ({ body }) => {
+      expect(body).toEqual({ idempotency_key: 'my-key-1' });
+      answer?.(problem(409, 'incomplete', 'res-1 cancelled: 2 rented instances are given back'));
+      return { body: { reservation_id: 'res-1', kept: [], released: ['vast-1', 'vast-2'], pending: ['ionet-1'] } };
+    });
+    const { code, stdout, stderr } = await at('reserve 4 --idempotency-key my-key-1', {
+      onStart: (child) => void until(() => answer !== undefined, 'the request').then(() => child.kill('SIGINT')),
+    });
+    expect([code, stdout]).toEqual([130, '']);
+    expect(stderr).toContain(
+      'cancelled: 3 rented instances given back, 1 of them not confirmed yet: the server repeats it until the provider does',
+    );
+    expect(server.seen.map(({ path }) => path)).toEqual([
+      '/api/v1/gpu/instances/reserve',
+      '/api/v1/reservations/cancel',
+    ]);
+  });
+
+  it('that is interrupted before the server knows of it is stopped once it does', async () => {
     let answer: (() => void) | undefined;
+    let cancels = 0;
     server.on(reserve, async () => {
       await new Promise<void>((resolve) => {
         answer = resolve;
       });
       return { status: 201, body: guideReserved };
     });
-    server.on('DELETE /api/v1/reservations/res-1', { body: { reservation_id: 'res-1', released: ['a'], failed: [] } });
-    const { code, stdout, stderr } = await at('reserve 4', {
-      onStart: (child) => {
-        child.stderr?.on('data', () => answer?.());
-        void until(() => answer !== undefined, 'the request').then(() => child.kill('SIGINT'));
+    server.on('POST /api/v1/reservations/cancel', () => {
+      cancels += 1;
+      if (cancels > 1) return { body: { reservation_id: 'res-1', kept: [], released: ['vast-1'], pending: [] } };
+      answer?.();
+      return problem(404, 'not_found', 'no request with this Idempotency-Key has rented anything');
+    });
+    const { code, stderr } = await at('reserve 4', {
+      onStart: (child) => void until(() => answer !== undefined, 'the request').then(() => child.kill('SIGINT')),
+    });
+    expect([code, cancels]).toEqual([130, 2]);
+    expect(stderr).toContain('cancelled: 1 rented instance given back');
+  });
+
+  it('that takes long says how far it is, a line every ten seconds where stderr is no terminal', async () => {
+    const renting = {
+      reservation_id: 'res-1',
+      created_at: '2026-01-12T10:30:00.000Z',
+      by: 'me',
+      requested: 4,
+      state: 'renting',
+      instances: ['vast-1', 'vast-2'],
+      ended: [],
+      price_per_hour: 0.79,
+      errors: [],
+    };
+    const told = Promise.withResolvers<void>();
+    server.on('GET /api/v1/reservations', { body: { reservations: [renting], count: 1 } });
+    server.on('GET /api/v1/fleet', {
+      body: {
+        upstreams: [
+          upstreamBody('vast-1', { reservation_id: 'res-1', contract_id: '1', gpu_count: 1 }),
+          upstreamBody('vast-2', { reservation_id: 'res-1', contract_id: null, gpu_count: 1 }),
+          upstreamBody('vast-3', { reservation_id: 'res-0', contract_id: '3', gpu_count: 1 }),
+        ],
+        count: 3,
+        foreign: [],
       },
     });
-    expect([code, stdout]).toEqual([130, '']);
-    expect(stderr).toContain('cancelled: what was rented was given back');
-    expect(server.seen.map(({ method }) => method)).toEqual(['POST', 'DELETE']);
-  });
+    server.on(reserve, async () => {
+      await told.promise;
+      return { status: 201, body: guideReserved };
+    });
+    const { code, stderr } = await at('reserve 4', {
+      onStart: (child) => child.stderr?.on('data', () => told.resolve()),
+    });
+    expect(code).toBe(0);
+    expect(stderr).toMatch(/^reserve: 1\/4 GPUs rented \(\d+ s\)\n/);
+  }, 60_000);
 
   it('that is interrupted twice leaves at once and says how to look', async () => {
     let asked = false;

@@ -14,7 +14,7 @@ let remote: RemoteApp;
 
 beforeAll(async () => {
   stage = await createStage({ seed: 5 });
-  local = await stage.start();
+  local = await stage.start({ timing: { rentTimeoutMs: 20_000 } });
   local.keys.ensure(key, { name: 'operator', scope: 'admin' });
   rest = await createRestServer({ app: local, host: '127.0.0.1', port: 0 });
   remote = await connectApp({ url: rest.url, key });
@@ -79,6 +79,32 @@ describe('a server elsewhere as an App', () => {
     const released = await remote.releaseReservation(first.reservation, { now: true });
     expect(released.failed).toEqual([]);
     expect(stage.simulator.instances()).toEqual([]);
+  });
+
+  test('a rental is followed by its key and stopped', async () => {
+    const wish = { vast: 1, ionet: 1, filter: { maxUsdPerHour: 4 }, config: {} };
+    expect(await remote.planBatch(wish)).toMatchObject({ count: 2, requested: 2, errors: [] });
+    const slow = stage.simulator.faults.add({ kind: 'latency', ms: 3000, route: 'rent' });
+    const before = stage.simulator.ledger().length;
+    const work = remote.reserve(
+      { count: 8, filter: {}, config: {}, maxTotalUsdPerHour: 100 },
+      { idempotencyKey: 'remote-2' },
+    );
+    const refused = work.catch((error: AppError) => error.code);
+    const following = await eventually(() => remote.reservationOf('remote-2'), 'paid calls under way');
+    expect(following).toMatchObject({ state: 'renting', requested: 8, ended: [] });
+    const result = await remote.cancel('remote-2');
+    expect(await refused).toBe('incomplete');
+    expect(result).toMatchObject({ reservation: following?.id, kept: [] });
+    await eventually(() => stage.simulator.instances().length === 0, 'nothing rented');
+    expect(stage.simulator.ledger().length - before).toBeLessThan(8);
+    expect(await remote.reservationOf('remote-3')).toBeNull();
+    stage.simulator.faults.remove(slow.id);
+    const [offer] = (await remote.offers({ provider: 'vast.ai' })).offers;
+    const rent = () =>
+      remote.rentOffer('vast.ai', offer?.id ?? '', {}, { idempotencyKey: 'remote-4', maxUsdPerHour: 100 });
+    expect(await rent()).toEqual(await rent());
+    expect((await remote.cancel('remote-4')).released).toEqual([`vast-${offer?.id}`]);
   });
 
   test('refusals come as AppErrors with the code of the server', async () => {

@@ -131,7 +131,7 @@ describe('the client commands against the whole system', () => {
     expect(code).toBe(0);
     expect(stdout).toMatch(/^Would reserve 3 GPUs \(requested: 3\) for \$\d/);
     expect((await run('batch', '--vastai', '2', '--ionet', '1', '--dry-run')).stdout).toMatch(
-      /^Would rent 3 instances/,
+      /^Would rent 3 instances \(requested: 3\) for \$\d[^\n]*\nOFFER [\s\S]*io\.net/,
     );
     expect((await json('fleet')).upstreams.length).toBe(before.upstreams.length);
   });

@@ -11,7 +11,7 @@ let rest: Rest;
 
 beforeAll(async () => {
   stage = await createStage({ seed: 3, offers: { vast: 60, ionet: 20 } });
-  app = await stage.start({ flags: { MAX_USD_PER_HOUR: 100 } });
+  app = await stage.start({ flags: { MAX_USD_PER_HOUR: 100 }, timing: { rentTimeoutMs: 20_000 } });
   rest = await startRest(app);
   await eventually(() => app.state.get().providers.every((provider) => provider.status === 'ok'), 'both providers');
 });
@@ -145,6 +145,86 @@ describe('the control plane over a real fleet and the simulated marketplaces', (
         .map((instance) => String(instance.contract))
         .sort(),
     ).toEqual([...body.vastai_instances, ...body.ionet_instances].sort());
+  });
+
+  test('what rents one offer, or a batch, is paid once with an Idempotency-Key as well', async () => {
+    const before = stage.simulator.ledger().length;
+    const { instances } = (await rest.call('GET', '/api/v1/gpu/instances?provider=vast')).body as {
+      instances: { id: string; price_per_hour: number }[];
+    };
+    const [offer, other] = instances;
+    const headers = { 'idempotency-key': 'one-offer' };
+    const rent = (id: string | undefined, body: object) =>
+      rest.call('POST', `/api/v1/gpu/instances/vastai/${id}`, { body, headers });
+    const first = await rent(offer?.id, { max_price: (offer?.price_per_hour ?? 0) * 1.02 });
+    expect(first.status).toBe(201);
+    const again = await rent(offer?.id, {});
+    expect([again.status, again.headers['idempotency-replayed']]).toEqual([201, 'true']);
+    expect(again.body).toEqual(first.body);
+    expect((await rent(other?.id, {})).status).toBe(422);
+    const dear = await rest.call('POST', `/api/v1/gpu/instances/vastai/${other?.id}`, { body: { max_price: 0.001 } });
+    expect(dear).toMatchObject({ status: 409, body: { code: 'conflict' } });
+
+    const body = { vastai_count: 1, ionet_count: 1, filters: { max_price: 4 } };
+    const plan = await rest.call('POST', '/api/v1/gpu/instances/batch/plan', { body });
+    expect(plan.body).toMatchObject({ count: 2, requested: 2, instances: [{}, {}], errors: [] });
+    const batch = () =>
+      rest.call('POST', '/api/v1/gpu/instances/batch', { body, headers: { 'idempotency-key': 'two' } });
+    const made = await batch();
+    const repeated = await batch();
+    expect(repeated.headers['idempotency-replayed']).toBe('true');
+    expect(repeated.body).toEqual(made.body);
+    expect(stage.simulator.ledger().length - before).toBe(3);
+    for (const key of ['one-offer', 'two']) {
+      const reply = await rest.call('POST', '/api/v1/reservations/cancel', { body: { idempotency_key: key } });
+      expect([200, 202]).toContain(reply.status);
+    }
+    await eventually(() => contracts() === 2, 'only the batch of before');
+  });
+
+  test('a client that leaves in the middle leaves no halves: it is finished, found by its key, and can be cancelled', async () => {
+    const before = stage.simulator.ledger().length;
+    const slow = stage.simulator.faults.add({ kind: 'latency', ms: 3000, route: 'rent' });
+    const client = new AbortController();
+    const ask = (key: string, signal?: AbortSignal) =>
+      fetch(`${rest.url}/api/v1/gpu/instances/reserve`, {
+        method: 'POST',
+        headers: { 'x-api-key': rest.adminKey, 'content-type': 'application/json', 'idempotency-key': key },
+        body: JSON.stringify({ count: 6 }),
+        ...(signal ? { signal } : {}),
+      });
+    const left = ask('leaving', client.signal).catch((error: Error) => error.name);
+    await eventually(() => app.reservationOf('leaving'), 'paid calls under way');
+    client.abort();
+    expect(await left).toBe('AbortError');
+    const found = async () => {
+      const { body } = await rest.call('GET', '/api/v1/reservations?idempotency_key=leaving');
+      return (body as { reservations: { state: string; instances: string[] }[] }).reservations[0];
+    };
+    await eventually(async () => (await found())?.state === 'active', 'the whole of it');
+    expect((await found())?.instances).toHaveLength(6);
+    expect(stage.simulator.ledger().length - before).toBe(6);
+    expect((await ask('leaving')).headers.get('idempotency-replayed')).toBe('true');
+
+    const stopped = ask('stopping');
+    await eventually(() => app.reservationOf('stopping'), 'other paid calls under way');
+    const cancelled = await rest.call('POST', '/api/v1/reservations/cancel', {
+      body: { idempotency_key: 'stopping', keep: true },
+    });
+    const { kept } = cancelled.body as { kept: string[] };
+    expect(cancelled.status).toBe(200);
+    expect(kept.length).toBeGreaterThan(0);
+    expect(kept.length).toBeLessThan(6);
+    const answer = (await (await stopped).json()) as Reserved & { errors: string[] };
+    expect(answer.reserved.map((item) => item.instance_id).sort()).toEqual(kept.toSorted());
+    expect(answer.errors).toContain('cancelled: nothing more was rented');
+    stage.simulator.faults.remove(slow.id);
+    for (const key of ['leaving', 'stopping']) {
+      await rest.call('POST', '/api/v1/reservations/cancel', { body: { idempotency_key: key } });
+    }
+    await eventually(() => contracts() === 2, 'only the batch of before');
+    const unknown = await rest.call('POST', '/api/v1/reservations/cancel', { body: { idempotency_key: 'never' } });
+    expect(unknown.status).toBe(404);
   });
 
   test('state, events, metrics, cost, decisions and keys speak of the same fleet', async () => {

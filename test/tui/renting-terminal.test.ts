@@ -24,7 +24,7 @@ describe.skipIf(!hasTmux)('renting in a real terminal, from marketplaces that ta
   beforeAll(async () => {
     program = await createProgram();
     stage = await createStage({ seed: 12 });
-    stage.simulator.faults.add({ kind: 'latency', ms: 1500, route: 'rent' });
+    stage.simulator.faults.add({ kind: 'latency', ms: 5000, route: 'rent' });
     tmux('new-session', '-d', '-x', '110', '-y', '32', `env PS1='$ ' LANG=C.UTF-8 bash --norc --noprofile`);
     await eventually(() => /^\$/.test(screen()), 'the shell');
     const environment = Object.entries({

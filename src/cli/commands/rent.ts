@@ -62,7 +62,8 @@ export function build(command: Command): void {
           would: `spend ${price}`,
         });
       }
-      most = agreed(found.price_per_hour);
+      // What a greater disk adds, the server works out.
+      if (options.diskGb === undefined && options.maxBid === undefined) most = agreed(found.price_per_hour);
     }
     const answer = await callPaid(
       session,
