@@ -4,6 +4,8 @@ import { route } from './arguments.ts';
 import { type Client, createClient } from './client.ts';
 import { createCommand, type Suggestions, suggestionsFor } from './command.ts';
 import { findConnection } from './connection.ts';
+import { writeCrashLog } from './crash-log.ts';
+import { CliError } from './exit.ts';
 import { commandNamed, commands } from './index.ts';
 
 /** Nobody waits longer than this for a Tab. */
@@ -17,7 +19,11 @@ type Suggestion = readonly [word: string, meaning: string];
  */
 export async function complete(words: readonly string[]): Promise<string> {
   const current = words.at(-1) ?? '';
-  const found = await suggestions(words.slice(0, -1), current).catch(() => []);
+  const found = await suggestions(words.slice(0, -1), current).catch((error: unknown) => {
+    // No server, no key: there is nothing to offer. A bug leaves its details where every bug does.
+    if (!(error instanceof CliError)) writeCrashLog(error, 'completion');
+    return [];
+  });
   return found
     .filter(([word]) => word.startsWith(current) && !/[\s\u0000-\u001f]/.test(word))
     .map(([word, meaning]) => (meaning === '' ? `${word}\n` : `${word}\t${meaning.replace(/[\t\n]+/g, ' ')}\n`))

@@ -4,7 +4,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createSecureContext } from 'node:tls';
 import { type Config, ConfigError, type VariableName, variables } from '../config.ts';
-import type { LocalApp } from '../fleet/app.ts';
+import { AppError, type LocalApp } from '../fleet/app.ts';
 import { createApp } from '../fleet/create-app.ts';
 import { marketplaces } from '../providers/index.ts';
 import type { RestServerOptions } from '../rest/create-server.ts';
@@ -114,7 +114,7 @@ export async function startSystem({ config, demo, onApp, logger }: SystemOptions
     banner: simulator ? 'SIMULATED FLEET: no money is spent' : null,
   });
   starting.use(app);
-  if (simulator) void rentDemoFleet(app);
+  if (simulator) void rentDemoFleet(app, logger);
   const pictured = simulator ? firstInstances(app) : Promise.resolve();
   onApp?.(app, pictured);
   // Loading the rest keeps this thread busy: whoever waits for the picture gets it first.
@@ -155,8 +155,10 @@ export async function startSystem({ config, demo, onApp, logger }: SystemOptions
     const stopWaiting = app.state.subscribe(() => {
       if (!app.state.get().upstreams.some((upstream) => upstream.eligible)) return;
       stopWaiting();
-      // Rejects only when the simulator has ended, and then there is nothing to send traffic to.
-      simulator.startTraffic(traffic).catch(() => {});
+      simulator.startTraffic(traffic).catch((error: unknown) => {
+        // When the simulator has ended there is nothing to send traffic to.
+        if (!running.disposed) logger?.error({ err: error }, 'the demo sends no traffic');
+      });
     });
     starting.defer(stopWaiting);
   }
@@ -240,7 +242,7 @@ function trafficKey(app: LocalApp): string {
 }
 
 /** A few instances of different speed and price, through the ordinary reservation, so that the screen lives. */
-async function rentDemoFleet(app: LocalApp): Promise<void> {
+async function rentDemoFleet(app: LocalApp, logger: SystemOptions['logger']): Promise<void> {
   const wishes = [
     { count: 2, filter: { gpuModel: 'RTX 4090', gpuCount: 1, provider: 'vast.ai' as const } },
     { count: 1, filter: { gpuModel: 'A100', gpuCount: 1, provider: 'vast.ai' as const } },
@@ -248,8 +250,16 @@ async function rentDemoFleet(app: LocalApp): Promise<void> {
     { count: 1, filter: { gpuModel: 'H100', gpuCount: 1, provider: 'io.net' as const } },
     { count: 1, filter: { gpuModel: 'L40S', gpuCount: 1, provider: 'io.net' as const } },
   ];
-  // A wish that the seed's market cannot meet is no error: the reservation says so in the event list.
-  await Promise.allSettled(wishes.map((wish) => app.reserve({ ...wish, config: {} }, { by: 'demo' })));
+  await Promise.all(
+    wishes.map(async (wish) => {
+      try {
+        await app.reserve({ ...wish, config: {} }, { by: 'demo' });
+      } catch (error) {
+        // A wish that the seed's market cannot meet is no error: the reservation says so in the event list.
+        if (!(error instanceof AppError)) logger?.error({ err: error }, 'the demo could not rent');
+      }
+    }),
+  );
 }
 
 /** Throws ConfigError when the access log is a file that cannot be written. */
