@@ -85,6 +85,7 @@ const answers = {
   keyCreated: schemas.keyCreatedAnswer,
   requests: schemas.requestsAnswer,
   event: schemas.event,
+  version: schemas.versionAnswer,
 } as const;
 
 export type AnswerName = keyof typeof answers;

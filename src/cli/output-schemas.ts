@@ -36,7 +36,12 @@ const simulate = z.union([
 const version = z.object({
   version: text,
   node: text,
-  server: z.object({ url: text, status: z.enum(['running', 'not reachable']) }),
+  server: z.object({
+    url: text,
+    status: z.enum(['running', 'not reachable']),
+    version: text.nullable(),
+    node: text.nullable(),
+  }),
 });
 const config = z.record(text, z.object({ value: text, origin: text }));
 const plan = z.looseObject({

@@ -10,6 +10,7 @@ import { marketplaces } from '../providers/index.ts';
 import type { RestServerOptions } from '../rest/create-server.ts';
 import { defaultDataDir } from './data-dir.ts';
 import type { Demo } from './demo.ts';
+import { programVersion } from './version.ts';
 
 export type SystemOptions = Readonly<{
   config: Config;
@@ -138,6 +139,7 @@ export async function startSystem({ config, demo, onApp, logger }: SystemOptions
   const { createRestServer } = await loadingRest;
   const rest = await createRestServer({
     accepting: () => !draining,
+    version: programVersion(),
     app,
     host: config.GPUPROXY_HOST,
     port: config.GPUPROXY_PORT,

@@ -228,8 +228,9 @@ async function serverAt(config: Config): Promise<string | null> {
 function dashboardEnvironment(options: TuiOptions): NodeJS.ProcessEnv {
   const env = { ...process.env };
   if (options.ascii) env.GPUPROXY_GLYPHS = 'ascii';
-  if (options.color === 'never') env.NO_COLOR = '1';
-  if (options.color === 'always') {
+  const wanted = options.color === 'auto' ? env.GPUPROXY_COLOR : options.color;
+  if (wanted === 'never') env.NO_COLOR = '1';
+  if (wanted === 'always') {
     env.FORCE_COLOR ??= '1';
     delete env.NO_COLOR;
   }
@@ -304,6 +305,8 @@ async function drainTelling(
   const { inFlight } = system.app.state.get().traffic;
   if (inFlight === 0) return;
   process.stderr.write(`finishing ${inFlight} open requests (at most ${deadlineMs / 1000} s, ctrl-c stops at once)\n`);
+  // A closed terminal says so more than once.
+  process.on('SIGHUP', () => {});
   const stop = Promise.withResolvers<void>();
   process.once('SIGINT', stop.resolve);
   process.once('SIGTERM', stop.resolve);

@@ -28,6 +28,8 @@ export type RestServerOptions = Readonly<{
   proxyUrl?: string | null;
   /** False while the data plane drains: readiness then says no. */
   accepting?: () => boolean;
+  /** Of the program. */
+  version?: string;
   /** pino fits. Gets bugs and their stacks, never a key or a body. */
   logger?: Readonly<{ error(fields: object, message: string): void }>;
   limits?: Partial<RestLimits>;
@@ -71,12 +73,12 @@ export type RestServer = Readonly<{
 
 /** Starts the control plane. Rejects when the address is in use or may not be bound. */
 export async function createRestServer(options: RestServerOptions): Promise<RestServer> {
-  const { app, host, tls = null, proxyUrl = null, logger, accepting = () => true } = options;
+  const { app, host, tls = null, proxyUrl = null, logger, version = 'unknown', accepting = () => true } = options;
   const limits = { ...defaultRestLimits, ...options.limits };
   const gate = createGate(app.keys, monotonicMs);
   const streams = new Map<EventStream, KeyView | undefined>();
   const metrics = createMetrics(app, () => streams.size);
-  const context: Context = { app, now: Date.now, metrics, accepting };
+  const context: Context = { app, now: Date.now, metrics, version, accepting };
 
   const server = Fastify({
     logger: false,

@@ -11,6 +11,8 @@ export type Context = Readonly<{
   /** Wall clock, milliseconds since the Unix epoch. */
   now: () => number;
   metrics: Metrics;
+  /** Of the program. Told to those who may read, so that who may not learns nothing of it. */
+  version: string;
   /** False once the server drains: it lives, and takes nothing new. */
   accepting: () => boolean;
 }>;

@@ -548,6 +548,7 @@ export const keyCreatedAnswer = key
   .extend({ key: z.string().meta({ description: 'Shown this once' }) })
   .meta({ id: 'KeyCreated' });
 
+export const versionAnswer = z.strictObject({ version: z.string(), node: z.string() }).meta({ id: 'Version' });
 export const healthAnswer = z.strictObject({ status: z.literal('ok') }).meta({ id: 'Health' });
 export const readyAnswer = z.strictObject({ status: z.literal('ready'), eligible: count }).meta({ id: 'Ready' });
 

@@ -52,6 +52,15 @@ describe('the client commands against the whole system', () => {
     expect((await run('lb-strategy', '-key', 'not-the-key')).code).toBe(4);
   });
 
+  it('know the version of the server, and without its key only that it runs', async () => {
+    const { version, node, server } = await json('version');
+    expect(server).toMatchObject({ url, status: 'running', version, node });
+    const stranger = JSON.parse((await run('version', '--json', '-key', 'not-the-key')).stdout);
+    expect(stranger.server).toEqual({ url, status: 'running', version: null, node: null });
+    const nobody = await program.run(['version', '--json', '-u', 'http://127.0.0.1:9']);
+    expect([nobody.code, JSON.parse(nobody.stdout).server.status]).toEqual([0, 'not reachable']);
+  });
+
   it('print with --json what "schema" says', async () => {
     const ajv = new Ajv2020({ strict: false, allErrors: true, validateFormats: false });
     const names = (await program.run(['schema'])).stdout.trimEnd().split('\n');

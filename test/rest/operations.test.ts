@@ -407,6 +407,12 @@ describe('providers, reservations, cost, decisions, requests, state', () => {
 });
 
 describe('probes', () => {
+  test('versions are told to who may read, and to nobody else', async () => {
+    const { body } = await rest.call('GET', '/api/v1/version');
+    expect(body).toEqual({ version: 'unknown', node: process.versions.node });
+    expect((await rest.call('GET', '/api/v1/version', { key: null })).status).toBe(401);
+  });
+
   test('liveness and readiness need no key', async () => {
     expect((await rest.call('GET', '/healthz', { key: null })).body).toEqual({ status: 'ok' });
     expect((await rest.call('GET', '/readyz', { key: null })).body).toEqual({ status: 'ready', eligible: 1 });

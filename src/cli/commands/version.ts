@@ -1,29 +1,51 @@
 import type { Command } from 'commander';
 import { withConnection, withExamples } from '../command.ts';
 import { CliError } from '../exit.ts';
-import { openSession } from '../session.ts';
+import { openSession, type Session } from '../session.ts';
 import { programVersion } from '../version.ts';
 
 export function build(command: Command): void {
   withConnection(command);
   withExamples(command, [
     ['gpuproxy --version', 'one line'],
-    ['gpuproxy version', 'with that of Node, and whether a server answers'],
+    ['gpuproxy version', 'with those of Node and of the server'],
   ]);
   command.action(async () => {
     const session = openSession(command);
     const { url } = session.client.connection;
-    // The liveness path is public, so this works without a key.
-    const server = await session.client.call('GET', '//healthz', { timeoutMs: 2000 }).then(
-      () => 'running',
-      (error: unknown) => {
-        if (error instanceof CliError) return 'not reachable';
-        throw error;
-      },
-    );
-    if (session.json)
-      session.printJson({ version: programVersion(), node: process.versions.node, server: { url, status: server } });
-    else
-      session.print(`gpuproxy ${programVersion()}\nnode     ${process.versions.node}\nserver   ${url} (${server})\n`);
+    const own = { version: programVersion(), node: process.versions.node };
+    const server = await serverVersion(session);
+    if (session.json) session.printJson({ ...own, server: { url, ...server } });
+    else {
+      const told = server.version === null ? '' : ` ${server.version}, Node ${server.node},`;
+      session.print(
+        session.plain
+          ? session.line('gpuproxy', own.version, own.node) + session.line(url, server.version ?? '', server.node ?? '')
+          : `gpuproxy ${own.version}\nnode     ${own.node}\nserver  ${told} ${url} (${server.status})\n`,
+      );
+    }
   });
+}
+
+type ServerVersion = Readonly<{
+  status: 'running' | 'not reachable';
+  /** null: not reachable, too old to tell, or it does not tell this key. */
+  version: string | null;
+  node: string | null;
+}>;
+
+async function serverVersion(session: Session): Promise<ServerVersion> {
+  try {
+    // The liveness path is public, so whether it runs is told without a key.
+    await session.call('GET', '//healthz', { timeoutMs: 2000 });
+  } catch (error) {
+    if (!(error instanceof CliError)) throw error;
+    return { status: 'not reachable', version: null, node: null };
+  }
+  try {
+    return { status: 'running', ...(await session.read('version', await session.client.call('GET', '/version'))) };
+  } catch (error) {
+    if (!(error instanceof CliError)) throw error;
+    return { status: 'running', version: null, node: null };
+  }
 }

@@ -36,6 +36,16 @@ export const probeOperations = [
   }),
   operation({
     method: 'GET',
+    path: '/version',
+    id: 'getVersion',
+    tag: 'probes',
+    summary: 'Versions of the server and of its Node',
+    access: 'read',
+    answers: { 200: { description: 'The versions', schema: schemas.versionAnswer } },
+    handle: (_, { version }) => ({ status: 200, body: { version, node: process.versions.node } }),
+  }),
+  operation({
+    method: 'GET',
     path: '/metrics',
     root: true,
     id: 'getMetrics',
