@@ -1,9 +1,10 @@
 #!/usr/bin/env node
 // A reader that closes early (`| head`) is a normal end, not a crash; it must be known before anything is written.
+// A terminal that was closed is one too, but SIGHUP tells of it, and what must be finished still is.
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit();
-    throw error;
+    if (error.code !== 'EIO') throw error;
   });
 }
 

@@ -248,6 +248,8 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
     stopRecording?.();
     dashboard.dispose();
     instance.cleanup();
+    // The renderer let go of it: a question that is asked next must keep the process alive.
+    stdin.ref();
   }
   const failed = failure as { error: unknown } | null;
   if (failed === null) return exitCode;

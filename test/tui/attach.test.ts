@@ -1,0 +1,83 @@
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { createProgram, type Program } from '../cli/program.ts';
+import { eventually } from '../helpers/eventually.ts';
+
+const hasTmux = spawnSync('tmux', ['-V']).status === 0;
+const socket = `gpuproxy-attach-${process.pid}`;
+const tmux = (...args: string[]): string =>
+  execFileSync('tmux', ['-L', socket, '-f', '/dev/null', ...args], { encoding: 'utf8' });
+const screen = () => tmux('capture-pane', '-p');
+const shows = (text: RegExp) => eventually(() => text.test(screen()), `${text} on the screen`);
+
+describe.skipIf(!hasTmux)('a dashboard in a real terminal', () => {
+  let program: Program;
+  let server: ChildProcess;
+  let port = '';
+
+  beforeAll(async () => {
+    program = await createProgram();
+    server = spawn(process.execPath, [program.main, 'serve', '--demo', '--port', '0', '--proxy-port', '0'], {
+      env: program.environment({ GPUPROXY_API_KEY: 'an-admin-key-for-tests' }),
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    let log = '';
+    server.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      log += text;
+    });
+    await eventually(() => /control plane +http/.test(log), 'the server');
+    port = /control plane +http:\/\/[0-9.]+:(\d+)/.exec(log)?.[1] ?? '';
+  }, 60_000);
+  afterAll(async () => {
+    spawnSync('tmux', ['-L', socket, 'kill-server']);
+    server?.kill('SIGKILL');
+    program?.remove();
+  });
+
+  /** A terminal of its own in which the dashboard runs. */
+  function open(name: string, args: string, environment: Record<string, string> = {}): void {
+    const variables = Object.entries(program.environment({ CI: '', LANG: 'C.UTF-8', ...environment }))
+      .map(([key, value]) => `export ${key}='${value ?? ''}'`)
+      .join('\n');
+    const script = join(program.folder, `${name}.sh`);
+    writeFileSync(
+      script,
+      `${variables}\n'${process.execPath}' '${program.main}' tui ${args}\necho ended with $?\nread line\n`,
+    );
+    tmux('new-session', '-d', '-s', name, '-x', '120', '-y', '35', `sh ${script}`);
+  }
+
+  test('when the port is served already offers to follow that gpuproxy, and does', async () => {
+    const data = join(program.folder, 'data-of-another');
+    open('attach', `--demo --port ${port} --proxy-port 0 --data-dir ${data}`, {
+      GPUPROXY_API_KEY: 'an-admin-key-for-tests',
+    });
+    await shows(/a gpuproxy already runs at http:\/\/127\.0\.0\.1:\d+\s+follow it\? \[y\/N\]/);
+    expect(tmux('display', '-p', '#{alternate_on}').trim()).toBe('0');
+    tmux('send-keys', 'y', 'Enter');
+    await shows(new RegExp(`http://127\\.0\\.0\\.1:${port} [\\s\\S]*INSTANCE +PROVIDER`));
+    tmux('send-keys', '4');
+    await shows(/strategy is now least_connections/);
+    tmux('send-keys', 'q');
+    await shows(/ended with 0/);
+    tmux('kill-session', '-t', 'attach');
+  }, 60_000);
+
+  test('ends in order when its terminal is closed', async () => {
+    const data = join(program.folder, 'data-of-a-closed-one');
+    open('closed', `--demo --port 0 --proxy-port 0 --data-dir ${data}`);
+    await shows(/INSTANCE +PROVIDER/);
+    const running = () =>
+      execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' })
+        .split('\n')
+        .filter((line) => line.includes(`${program.main} tui`) && line.includes(data));
+    expect(running()).toHaveLength(1);
+    tmux('kill-session', '-t', 'closed');
+    await eventually(() => running().length === 0, 'the end of the process');
+    const logs = [join(program.folder, '.local', 'state', 'gpuproxy'), data, join(program.folder, 'data')];
+    const crashes = logs.filter((folder) => existsSync(folder)).flatMap((folder) => readdirSync(folder));
+    expect(crashes.filter((name) => name.startsWith('crash'))).toEqual([]);
+  }, 60_000);
+});
