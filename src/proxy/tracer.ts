@@ -1,5 +1,18 @@
-import { randomBytes } from 'node:crypto';
-import { request } from 'undici';
+import { type Attributes, ROOT_CONTEXT, type Span, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
+import { ExportResultCode, parseTraceParent } from '@opentelemetry/core';
+import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http';
+import { resourceFromAttributes } from '@opentelemetry/resources';
+import {
+  AlwaysOffSampler,
+  AlwaysOnSampler,
+  BatchSpanProcessor,
+  ParentBasedSampler,
+  type Sampler,
+  type SpanExporter,
+  TraceIdRatioBasedSampler,
+  TracerProvider,
+} from '@opentelemetry/sdk-trace';
+import { monotonicMs } from '../clock.ts';
 import type { SamplerName } from '../config.ts';
 import type { Ending } from '../core/domain.ts';
 import type { Attempt } from './attempt.ts';
@@ -20,12 +33,10 @@ const flushMs = 1_000;
 const batchSpans = 512;
 /** Beyond it spans are dropped: a receiver that is away must not fill the memory. */
 const maxSpans = 4_096;
+/** For a batch with all its repetitions. */
 const exportMs = 10_000;
-const maxPauseMs = 30_000;
+const closeMs = 2_000;
 
-const serverKind = 2;
-const clientKind = 3;
-const errorStatus = 2;
 const broken: readonly (Ending | null)[] = [
   'server_error',
   'refused',
@@ -34,221 +45,154 @@ const broken: readonly (Ending | null)[] = [
   'idle_timeout',
 ];
 
-type Attribute = { key: string; value: { stringValue: string } | { intValue: string } | { doubleValue: number } };
-type Span = Readonly<Record<string, unknown>>;
-
 /**
- * Spans of requests, one each with its attempts as children, sent as OTLP/HTTP JSON. A span is written once, when its
- * request has ended and all its times are known; nothing is kept open in between.
+ * Spans of requests, one each with its attempts as children. They begin when they begin, because upstreams are told
+ * their names, and are filled in when the request has ended and all its times are known.
  */
 export class Tracer {
-  readonly #settings: TraceSettings;
+  readonly #provider: TracerProvider;
+  readonly #tracer: ReturnType<TracerProvider['getTracer']>;
   readonly #epochOffsetMs: number;
-  #spans: Span[] = [];
-  #timer: NodeJS.Timeout | null = null;
-  #sending: Promise<void> | null = null;
-  #failures = 0;
-  #closed = false;
+  #waiting = 0;
   exported = 0;
   dropped = 0;
 
   /** `epochOffsetMs`: wall time minus the monotonic time of the data plane. */
-  constructor(settings: TraceSettings, epochOffsetMs: number) {
-    this.#settings = settings;
+  constructor({ endpoint, headers, service, sampler, ratio }: TraceSettings, epochOffsetMs: number) {
     this.#epochOffsetMs = epochOffsetMs;
+    const exporter = new OTLPTraceExporter({ url: `${endpoint}/v1/traces`, headers, timeoutMillis: exportMs });
+    const processor = new BatchSpanProcessor({
+      exporter: this.#counted(exporter),
+      scheduledDelayMillis: flushMs,
+      maxExportBatchSize: batchSpans,
+      maxQueueSize: maxSpans,
+      exportTimeoutMillis: exportMs,
+    });
+    this.#provider = new TracerProvider({
+      resource: resourceFromAttributes({ 'service.name': service, 'process.pid': process.pid }),
+      sampler: samplerOf(sampler, ratio),
+      spanProcessors: [processor],
+    });
+    this.#tracer = this.#provider.getTracer('gpuproxy');
   }
 
   /** The trace of a request by the headers it came with; null when it is not sampled. */
   begin(headers: string[]): RequestTrace | null {
-    let parent: RegExpExecArray | null = null;
+    let parent: ReturnType<typeof parseTraceParent> = null;
     for (let i = 0; i < headers.length; i += 2) {
-      if (headers[i] === 'traceparent') parent = traceparentPattern.exec(headers[i + 1]!);
+      if (headers[i] === 'traceparent') parent = parseTraceParent(headers[i + 1]!);
     }
-    const valid = parent !== null && parent[1] !== noTrace && parent[2] !== noSpan ? parent : null;
-    const traceId = valid?.[1] ?? randomBytes(16).toString('hex');
-    const sampled = valid === null ? null : (Number.parseInt(valid[3]!, 16) & 1) === 1;
-    return this.#samples(traceId, sampled) ? new RequestTrace(this, traceId, valid?.[2] ?? null, headers) : null;
+    const context = parent === null ? ROOT_CONTEXT : trace.setSpanContext(ROOT_CONTEXT, { ...parent, isRemote: true });
+    const options = { kind: SpanKind.SERVER, startTime: this.#wall(monotonicMs()) };
+    const span = this.#tracer.startSpan('request', options, context);
+    return span.isRecording() ? new RequestTrace(this, span, headers) : null;
   }
 
-  #samples(traceId: string, parentSampled: boolean | null): boolean {
-    const { sampler, ratio } = this.#settings;
-    if (sampler.startsWith('parentbased_') && parentSampled !== null) return parentSampled;
-    if (sampler.endsWith('always_on')) return true;
-    if (sampler.endsWith('always_off')) return false;
-    // 52 bits: as many as a number holds exactly. The same trace gets the same answer everywhere.
-    return Number.parseInt(traceId.slice(-13), 16) < ratio * 2 ** 52;
+  beginAttempt(request: Span, dispatchedAt: number): Span {
+    const options = { kind: SpanKind.CLIENT, startTime: this.#wall(dispatchedAt) };
+    return this.#tracer.startSpan('attempt', options, trace.setSpan(ROOT_CONTEXT, request));
   }
 
-  /** Writes the spans of a request that has ended. */
-  finish(trace: RequestTrace, exchange: Exchange): void {
-    const { id, times, cause, status } = exchange;
+  /** Fills in and ends the spans of a request that has ended. */
+  finish({ span, attempts }: RequestTrace, exchange: Exchange): void {
+    const { id, times, cause, status, usage } = exchange;
     const endedAt = exchange.startedAt + times.totalMs;
     const path = pathOf(exchange);
     const failed = status >= 500 || broken.includes(cause as Ending);
-    this.#add({
-      traceId: trace.traceId,
-      spanId: trace.spanId,
-      ...(trace.parentId === null ? {} : { parentSpanId: trace.parentId }),
-      name: exchange.method,
-      kind: serverKind,
-      startTimeUnixNano: this.#nanos(exchange.startedAt),
-      endTimeUnixNano: this.#nanos(endedAt),
-      attributes: attributes({
-        'http.request.method': exchange.method,
-        'url.path': path,
-        'url.scheme': exchange.plane.settings.tls === null ? 'http' : 'https',
-        'network.protocol.version': exchange.req.httpVersion,
-        'client.address': exchange.client,
-        'http.response.status_code': status,
-        'http.response.body.size': exchange.bytesOut,
-        'gen_ai.request.model': exchange.model,
-        'gen_ai.usage.input_tokens': exchange.usage?.promptTokens ?? null,
-        'gen_ai.usage.output_tokens': exchange.usage?.completionTokens ?? null,
-        'gpuproxy.request_id': id,
-        'gpuproxy.cause': cause,
-        'gpuproxy.queue_ms': times.queueMs,
-        'error.type': failed ? (cause === 'complete' ? String(status) : cause) : null,
-      }),
-      status: failed ? { code: errorStatus } : {},
+    this.#end(span, exchange.method, endedAt, failed, {
+      'http.request.method': exchange.method,
+      'url.path': path,
+      'url.scheme': exchange.plane.settings.tls === null ? 'http' : 'https',
+      'network.protocol.version': exchange.req.httpVersion,
+      'client.address': exchange.client ?? undefined,
+      'http.response.status_code': status,
+      'http.response.body.size': exchange.bytesOut,
+      'gen_ai.request.model': exchange.model ?? undefined,
+      'gen_ai.usage.input_tokens': usage?.promptTokens,
+      'gen_ai.usage.output_tokens': usage?.completionTokens,
+      'gpuproxy.request_id': id,
+      'gpuproxy.cause': cause ?? undefined,
+      'gpuproxy.queue_ms': times.queueMs,
+      'error.type': failed ? (cause === 'complete' || cause === null ? String(status) : cause) : undefined,
     });
-    for (const [index, { attempt, spanId }] of trace.attempts.entries()) {
+    for (const [index, { attempt, span: child }] of attempts.entries()) {
       const { entry } = attempt.upstream;
       const origin = new URL(entry.origin);
       const bad = broken.includes(attempt.ending);
-      this.#add({
-        traceId: trace.traceId,
-        spanId,
-        parentSpanId: trace.spanId,
-        name: exchange.method,
-        kind: clientKind,
-        startTimeUnixNano: this.#nanos(attempt.dispatchedAt),
-        endTimeUnixNano: this.#nanos(attempt.endedAt ?? endedAt),
-        attributes: attributes({
-          'http.request.method': exchange.method,
-          'url.full': `${origin.origin}${attempt.upstream.prefix}${path}`,
-          'server.address': origin.hostname,
-          'server.port': Number(origin.port || (origin.protocol === 'https:' ? 443 : 80)),
-          'http.response.status_code': attempt.status,
-          'http.request.resend_count': index === 0 ? null : index,
-          'gpuproxy.upstream': entry.id,
-          'gpuproxy.provider': entry.provider,
-          'gpuproxy.ending': attempt.ending,
-          'error.type': bad ? attempt.ending : null,
-        }),
-        events:
-          attempt.firstByteAt === null
-            ? []
-            : [{ name: 'first byte', timeUnixNano: this.#nanos(attempt.firstByteAt), attributes: [] }],
-        status: bad ? { code: errorStatus } : {},
+      if (attempt.firstByteAt !== null) child.addEvent('first byte', this.#wall(attempt.firstByteAt));
+      this.#end(child, exchange.method, attempt.endedAt ?? endedAt, bad, {
+        'http.request.method': exchange.method,
+        'url.full': `${origin.origin}${attempt.upstream.prefix}${path}`,
+        'server.address': origin.hostname,
+        'server.port': Number(origin.port || (origin.protocol === 'https:' ? 443 : 80)),
+        'http.response.status_code': attempt.status ?? undefined,
+        'http.request.resend_count': index === 0 ? undefined : index,
+        'gpuproxy.upstream': entry.id,
+        'gpuproxy.provider': entry.provider,
+        'gpuproxy.ending': attempt.ending ?? undefined,
+        'error.type': bad ? (attempt.ending ?? undefined) : undefined,
       });
     }
   }
 
   /** Sends what is left, within two seconds. */
   async close(): Promise<void> {
-    this.#closed = true;
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    const end = new Promise<void>((resolve) => setTimeout(resolve, 2_000).unref());
-    await Promise.race([end, (this.#sending ?? Promise.resolve()).then(() => this.#flush())]);
+    const late = new Promise<void>((resolve) => setTimeout(resolve, closeMs).unref());
+    // What could not be sent is counted where it fails.
+    await Promise.race([late, this.#provider.shutdown().catch(() => {})]);
   }
 
-  #add(span: Span): void {
-    if (this.#spans.length >= maxSpans) {
+  #end(span: Span, method: string, endedAt: number, failed: boolean, attributes: Attributes): void {
+    span.updateName(method).setAttributes(attributes);
+    if (failed) span.setStatus({ code: SpanStatusCode.ERROR });
+    // The processor drops what is too much without a word.
+    if (this.#waiting >= maxSpans) {
       this.dropped++;
       return;
     }
-    this.#spans.push(span);
-    this.#schedule(flushMs);
+    this.#waiting++;
+    span.end(this.#wall(endedAt));
   }
 
-  #schedule(ms: number): void {
-    if (this.#timer !== null || this.#sending !== null || this.#closed) return;
-    this.#timer = setTimeout(() => {
-      this.#timer = null;
-      this.#sending = this.#flush().finally(() => {
-        this.#sending = null;
-        if (this.#spans.length > 0) this.#schedule(Math.min(maxPauseMs, flushMs * 2 ** this.#failures));
-      });
-    }, ms);
-    this.#timer.unref();
-  }
-
-  /** One batch after the other until all is sent or the receiver wants a pause. */
-  async #flush(): Promise<void> {
-    while (this.#spans.length > 0) {
-      const batch = this.#spans.slice(0, batchSpans);
-      const outcome = await this.#send(batch);
-      if (outcome === 'later' && !this.#closed) {
-        this.#failures = Math.min(this.#failures + 1, 5);
-        return;
-      }
-      this.#spans.splice(0, batch.length);
-      if (outcome === 'sent') {
-        this.#failures = 0;
-        this.exported += batch.length;
-      } else this.dropped += batch.length;
-    }
-  }
-
-  /** `later`: the receiver cannot now; `refused`: it never will. */
-  async #send(spans: readonly Span[]): Promise<'sent' | 'later' | 'refused'> {
-    const { endpoint, headers, service } = this.#settings;
-    try {
-      const answer = await request(`${endpoint}/v1/traces`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json', ...headers },
-        body: JSON.stringify({
-          resourceSpans: [
-            {
-              resource: { attributes: attributes({ 'service.name': service, 'process.pid': process.pid }) },
-              scopeSpans: [{ scope: { name: 'gpuproxy' }, spans }],
-            },
-          ],
+  #counted(exporter: SpanExporter): SpanExporter {
+    return {
+      export: (spans, done) =>
+        exporter.export(spans, (result) => {
+          this.#waiting -= spans.length;
+          if (result.code === ExportResultCode.SUCCESS) this.exported += spans.length;
+          else this.dropped += spans.length;
+          done(result);
         }),
-        signal: AbortSignal.timeout(exportMs),
-      });
-      await answer.body.dump({ limit: 65_536 });
-      if (answer.statusCode < 300) return 'sent';
-      return [429, 502, 503, 504].includes(answer.statusCode) ? 'later' : 'refused';
-    } catch {
-      return 'later';
-    }
+      shutdown: () => exporter.shutdown(),
+      forceFlush: () => exporter.forceFlush?.() ?? Promise.resolve(),
+    };
   }
 
-  /** Nanoseconds since the epoch: more digits than a number holds, hence text. */
-  #nanos(monotonic: number): string {
-    const ms = this.#epochOffsetMs + monotonic;
-    const whole = Math.floor(ms);
-    return `${whole}${String(Math.floor((ms - whole) * 1e6)).padStart(6, '0')}`;
+  #wall(monotonic: number): number {
+    return this.#epochOffsetMs + monotonic;
   }
 }
 
-const traceparentPattern = /^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})/;
-const noTrace = '0'.repeat(32);
-const noSpan = '0'.repeat(16);
-
-/** A request that is traced: its place in the trace, and what its attempts are called there. */
+/** A request that is traced: its span, and those of its attempts. */
 export class RequestTrace {
   readonly traceId: string;
-  readonly spanId = randomBytes(8).toString('hex');
-  /** Span of the client; null when it sent none. */
-  readonly parentId: string | null;
-  readonly attempts: { attempt: Attempt; spanId: string }[] = [];
+  readonly span: Span;
+  readonly attempts: { attempt: Attempt; span: Span }[] = [];
   readonly #tracer: Tracer;
   readonly #headers: string[];
 
-  constructor(tracer: Tracer, traceId: string, parentId: string | null, headers: string[]) {
+  constructor(tracer: Tracer, span: Span, headers: string[]) {
     this.#tracer = tracer;
-    this.traceId = traceId;
-    this.parentId = parentId;
+    this.span = span;
+    this.traceId = span.spanContext().traceId;
     this.#headers = headers;
   }
 
   /** Names the attempt and puts that name into the headers that go with it, as the parent of what the upstream does. */
   attempted(attempt: Attempt): void {
-    const spanId = randomBytes(8).toString('hex');
-    this.attempts.push({ attempt, spanId });
-    const value = `00-${this.traceId}-${spanId}-01`;
+    const span = this.#tracer.beginAttempt(this.span, attempt.dispatchedAt);
+    this.attempts.push({ attempt, span });
+    const value = `00-${this.traceId}-${span.spanContext().spanId}-01`;
     let found = false;
     for (let i = 0; i < this.#headers.length; i += 2) {
       if (this.#headers[i] !== 'traceparent') continue;
@@ -263,15 +207,16 @@ export class RequestTrace {
   }
 }
 
+function samplerOf(name: SamplerName, ratio: number): Sampler {
+  const root = name.endsWith('always_on')
+    ? new AlwaysOnSampler()
+    : name.endsWith('always_off')
+      ? new AlwaysOffSampler()
+      : new TraceIdRatioBasedSampler(ratio);
+  return name.startsWith('parentbased_') ? new ParentBasedSampler({ root }) : root;
+}
+
 function pathOf({ target }: Exchange): string {
   const query = target.indexOf('?');
   return query === -1 ? target : target.slice(0, query);
-}
-
-function attributes(values: Readonly<Record<string, string | number | null>>): Attribute[] {
-  return Object.entries(values).flatMap(([key, value]): Attribute[] => {
-    if (value === null) return [];
-    if (typeof value === 'string') return [{ key, value: { stringValue: value } }];
-    return [{ key, value: Number.isInteger(value) ? { intValue: String(value) } : { doubleValue: value } }];
-  });
 }
