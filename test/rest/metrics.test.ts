@@ -267,6 +267,32 @@ describe('docs', () => {
     },
   );
 
+  test('docs/control-plane.md names metrics and labels that exist', async () => {
+    const text = readFileSync('docs/control-plane.md', 'utf8');
+    const rows = text.slice(text.indexOf('## Metrics')).matchAll(/^\| \w+ \| (.*) \|$/gm);
+    const named = [...rows].flatMap(([, cell = '']) =>
+      [...cell.matchAll(/`([a-z_]+?)(\*?)(?:\{([a-z_,]+)\})?`/g)].map(([, name = '', star = '', labels = '']) => ({
+        name: name.startsWith('_') ? `gpuproxy${name}` : name,
+        isPrefix: star !== '',
+        labels: labels === '' ? [] : labels.split(','),
+      })),
+    );
+    const metrics = named.filter(({ name }) => /^(gpuproxy|nodejs)_/.test(name));
+    expect(metrics.length).toBeGreaterThan(25);
+    report({ durationHistogram: histogram({}), spansExported: 1 });
+    app.emit({ kind: 'ejected', level: 'warn' });
+    const { types, samples } = await scrape();
+    const names = [...types.keys()];
+    const missing = metrics.filter(({ name, isPrefix }) =>
+      isPrefix ? !names.some((known) => known.startsWith(name)) : !names.includes(name),
+    );
+    expect(missing).toEqual([]);
+    for (const { name, labels } of metrics) {
+      const sample = samples.find((one) => one.name === name || one.name === `${name}_bucket`);
+      if (sample) expect(Object.keys(sample.labels), name).toEqual(expect.arrayContaining(labels));
+    }
+  });
+
   test('the dashboard is JSON whose panels do not overlap', () => {
     const { panels } = JSON.parse(readFileSync('docs/grafana-dashboard.json', 'utf8')) as {
       panels: { id: number; gridPos: { x: number; y: number; w: number; h: number } }[];
