@@ -20,12 +20,13 @@ afterAll(async () => {
   program.remove();
 });
 
-/** A server that answers with its name; `/stream` stays open until the test ends it. */
+/** A server that answers with its name; `/stream` sends events until the test ends it. */
 async function backend(name: string): Promise<{ url: string; open: ServerResponse[] }> {
   const open: ServerResponse[] = [];
   const server = createServer((req, res) => {
     if (req.url === '/stream') {
-      res.write(`${name} begins\n`);
+      res.writeHead(200, { 'content-type': 'text/event-stream' });
+      res.write(`data: ${name} begins\n\n`);
       open.push(res);
     } else res.end(name);
   });
@@ -87,15 +88,17 @@ it('SIGHUP takes up what changed while a stream stays open, and says what waits 
   await eventually(async () => (await body()) === 'old', 'the upstream in rotation');
 
   let streamed = '';
+  let type: string | undefined;
   const ended = new Promise<boolean>((resolve) => {
     request(`${server.proxy}/stream`, (answer) => {
+      type = answer.headers['content-type'];
       answer.setEncoding('utf8').on('data', (text: string) => {
         streamed += text;
       });
       answer.on('close', () => resolve(answer.complete));
     }).end();
   });
-  await eventually(() => streamed === 'old begins\n', 'the stream to begin');
+  await eventually(() => streamed === 'data: old begins\n\n', 'the stream to begin');
 
   // Its upstream leaves, another comes, and what is left takes the strategy, the budget and the key of the new file.
   const second = 'second-admin-key';
@@ -144,11 +147,12 @@ it('SIGHUP takes up what changed while a stream stays open, and says what waits 
       (row) => row.instance_id,
     );
   expect(await fleet()).toEqual(['static-a', 'static-b']);
-  old.open[0]?.write('still here\n');
-  await eventually(() => streamed.endsWith('still here\n'), 'more of the stream');
-  old.open[0]?.end('done\n');
+  old.open[0]?.write('data: still here\n\n');
+  await eventually(() => streamed.endsWith('data: still here\n\n'), 'more of the stream');
+  old.open[0]?.end('data: done\n\n');
   expect(await ended).toBe(true);
-  expect(streamed).toBe('old begins\nstill here\ndone\n');
+  expect(type).toBe('text/event-stream');
+  expect(streamed).toBe('data: old begins\n\ndata: still here\n\ndata: done\n\n');
   await eventually(async () => (await fleet()).join() === 'static-b', 'the old upstream to leave');
 });
 
