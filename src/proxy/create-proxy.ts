@@ -68,8 +68,6 @@ const sweepMs = 100;
 const reportMs = 250;
 const notableLagMs = 20;
 const decisionsPerReport = 250;
-/** How often those who wait look for room that another thread has made. */
-const pollQueueMs = 20;
 
 /** Starts the data plane of one thread. Rejects with the error of `listen` (EADDRINUSE, EACCES …). */
 export async function createProxy(options: ProxyOptions): Promise<RunningProxy> {
@@ -264,9 +262,6 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     queue.expire(now);
     plane.active.visit((exchange) => exchange.sweep(now));
   }, sweepMs);
-  const poller = setInterval(() => {
-    if (queue.size > 0) queue.admit();
-  }, pollQueueMs);
   let reported = '';
   const sendReport = () => {
     const decisions = balancer.trace.take(
@@ -315,7 +310,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
       });
       await closed;
       clearInterval(sweeper);
-      clearInterval(poller);
+      queue.close();
       clearInterval(reporter);
       if (options.report !== undefined) sendReport();
       upstreams.destroy();

@@ -388,7 +388,7 @@ export class Exchange implements Waiting {
    * node gathers three pieces. All chunks of an answer go this way, because `res.write` may hold some back.
    */
   #writeChunk(socket: Socket, chunk: Buffer, small: string | null, headOut: boolean): boolean {
-    const size = chunk.length.toString(16);
+    const size = small === null ? chunk.length.toString(16) : hexadecimal(chunk.length);
     if (headOut && small !== null) {
       this.plane.late.hold(socket);
       return socket.write(`${size}\r\n${small}\r\n`, 'latin1');
@@ -687,6 +687,18 @@ function tellsUsage(head: AnswerHead): boolean {
   return (
     type !== null && !head.encoded && (type.startsWith('application/json') || type.startsWith('text/event-stream'))
   );
+}
+
+/** Sizes of pieces as chunks tell them: to write a number to the base of 16 takes longer than to look it up. */
+const sizes: string[] = [];
+
+function hexadecimal(size: number): string {
+  let text = sizes[size];
+  if (text === undefined) {
+    text = size.toString(16);
+    sizes[size] = text;
+  }
+  return text;
 }
 
 function destroySocket(socket: Socket): void {

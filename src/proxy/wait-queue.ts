@@ -13,6 +13,8 @@ export interface Waiting {
   turnedAway(why: 'none' | 'late'): void;
 }
 
+/** How often those who wait look for room that another thread has made. */
+const pollMs = 20;
 /** How many requests a wake-up looks at when the first ones can only go where there is no room. */
 const maxLook = 64;
 
@@ -23,6 +25,7 @@ export class WaitQueue {
   readonly #now: () => number;
   readonly #waiting = new Set<Waiting>();
   #woken = false;
+  #poller: NodeJS.Timeout | null = null;
 
   constructor(
     balancer: Balancer,
@@ -42,7 +45,17 @@ export class WaitQueue {
   add(waiting: Waiting): boolean {
     if (this.#waiting.size >= this.#settings.queueLimit) return false;
     this.#waiting.add(waiting);
+    this.#poller ??= setInterval(() => {
+      if (this.#waiting.size > 0) this.admit();
+      else this.close();
+    }, pollMs);
     return true;
+  }
+
+  /** Stops looking for room; the next who waits starts it again. */
+  close(): void {
+    if (this.#poller !== null) clearInterval(this.#poller);
+    this.#poller = null;
   }
 
   /** The client left. */
