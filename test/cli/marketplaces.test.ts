@@ -76,6 +76,15 @@ it('shows prepaid time as such, with the time left, and an outbid instance as th
   const wire = await json('fleet', paid);
   expect(Date.parse(wire.expires_at) - Date.now()).toBeGreaterThan(2.8 * 3_600_000);
 
+  // Output of the machines, from both.
+  const fromVast = await run('logs', bid.instance_id, '--tail', '3');
+  expect([fromVast.code, fromVast.stdout.trimEnd().split('\n').length]).toEqual([0, 3]);
+  expect(fromVast.stdout).toContain('Uvicorn running');
+  const fromIonet = await json('logs', paid, '--tail', '4');
+  expect(fromIonet).toEqual({ instance_id: paid, lines: expect.any(Array) });
+  expect(fromIonet.lines).toHaveLength(4);
+  expect(fromIonet.lines[0]).toMatch(/stdout \d+ GET \/health 200/);
+
   simulator.faults.add({ kind: 'outbid', instance: bid.contract_id });
   await eventually(async () => (await json('fleet', bid.instance_id)).state === 'OUTBID', 'OUTBID');
   const row = rowOf((await run('fleet')).stdout, bid.instance_id);

@@ -61,25 +61,27 @@ describe('2,000 offers', () => {
     const filler = Object.fromEntries(Array.from({ length: 60 }, (_, n) => [`field_${n}`, n * 1.5]));
     const rows = Array.from({ length: 2000 }, (_, n) => {
       const usd = 0.1 + n / 1000;
+      const ram = [12282, 24564, 46068, 81559][n % 4] as number;
       const row = {
         id: n + 1,
         num_gpus: 1,
         gpu_name: 'RTX 4090',
-        gpu_ram: 24564,
+        gpu_ram: ram,
         dph_total: usd,
         direct_port_count: 4,
         geolocation: 'Sweden, SE',
         rentable: true,
         ...filler,
       };
-      return { usd, text: JSON.stringify(row) };
+      return { usd, ram, text: JSON.stringify(row) };
     });
     await using server = await serve((path, body) => {
       if (path.includes('gpu_names')) return '{"gpu_names":["RTX 4090"]}';
-      const from = (JSON.parse(body) as { dph_total?: { gte?: number } }).dph_total?.gte ?? 0;
-      const start = rows.findIndex((row) => row.usd >= from);
-      return `{"offers":[${rows
-        .slice(start, start + 64)
+      const asked = JSON.parse(body) as { dph_total?: { gte?: number }; gpu_ram?: { gte?: number; lt?: number } };
+      const { gte = 0, lt = 1e9 } = asked.gpu_ram ?? {};
+      const found = rows.filter(({ usd, ram }) => usd >= (asked.dph_total?.gte ?? 0) && ram >= gte && ram < lt);
+      return `{"offers":[${found
+        .slice(0, 64)
         .map((row) => row.text)
         .join(',')}]}`;
     });
@@ -87,8 +89,14 @@ describe('2,000 offers', () => {
     const turn = await longestTurnMs(4, async () => {
       expect((await vast.offers({ gpuModel: 'RTX 4090', maxUsdPerHour: 1000 })).offers).toHaveLength(2000);
     });
+    const whole = await longestTurnMs(4, async () => {
+      const list = await vast.offers({});
+      expect(list.offers).toHaveLength(2000);
+      expect(list.more).toBe(false);
+    });
     await vast.close?.();
     expect(turn).toBeLessThan(20);
+    expect(whole).toBeLessThan(20);
   }, 30_000);
 
   it('of io.net are put together without blocking the event loop, and come from the cache in under a second', async () => {
