@@ -129,7 +129,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     timing,
     changed,
     underWay: (label) => reserver.underWay(label),
-    tooDear: (record, usdPerHour) => reserver.tooDear(record, usdPerHour),
+    tooDear: (record, instance) => reserver.tooDear(record, instance),
     seen: (record, instance, askedAt) => extender.seen(record, instance, askedAt),
     destroy: (record) => destroyer.resume(record),
   });

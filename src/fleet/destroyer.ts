@@ -3,6 +3,7 @@ import type { LoadTable } from '../core/load-table.ts';
 import type { Provider } from '../providers/provider.ts';
 import type { EventLog } from './events.ts';
 import { failureOf } from './failure.ts';
+import type { Rental } from './ledger/rows.ts';
 import type { FleetRecord, FleetRecords } from './records.ts';
 import type { Clock, Timing } from './timing.ts';
 
@@ -28,6 +29,13 @@ type Job = {
   hurry: (() => void) | null;
   done: Promise<void>;
 };
+
+/** What prepaid time is lost with it. Whether any of it is paid back, the provider's API does not say. */
+function unusedText(rental: Rental, now: number): string {
+  if (!rental.prepaid || rental.expiresAt === null || rental.expiresAt <= now) return '';
+  const usd = ((rental.expiresAt - now) / 3_600_000) * rental.usdPerHour;
+  return `; $${usd.toFixed(2)} of its prepaid time was not used and stays booked: ${rental.provider} does not say what it gives back`;
+}
 
 export function createDestroyer(parts: {
   providers: ReadonlyMap<ProviderName, Provider>;
@@ -95,7 +103,7 @@ export function createDestroyer(parts: {
           level: 'info',
           kind: 'destroy',
           subject: record.id,
-          message: `${record.id} destroyed (${rental.reason ?? 'by command'})`,
+          message: `${record.id} destroyed (${rental.reason ?? 'by command'})${unusedText(rental, clock.now())}`,
         });
         return;
       } catch (error) {

@@ -56,7 +56,7 @@ export function createReconciler(parts: {
   /** Told of every live instance of ours in a list that was asked for at `askedAt`. */
   seen: (record: FleetRecord, instance: ProviderInstance, askedAt: number) => void;
   /** Judges the price of an instance of which it was not known; a reason means that it is given back. */
-  tooDear: (record: FleetRecord, usdPerHour: number) => string | null;
+  tooDear: (record: FleetRecord, instance: ProviderInstance) => string | null;
   /** Hands a row in state `destroying` to the one who destroys. */
   destroy: (record: FleetRecord) => void;
 }): Reconciler {
@@ -155,7 +155,7 @@ export function createReconciler(parts: {
       );
       return;
     }
-    if (tooDear(record, row.usdPerHour) !== null) return;
+    if (tooDear(record, row) !== null) return;
     records.observed(record, row);
     seen(record, row, askedAt);
     if (row.phase === 'failed') failed(record, row);

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Offer, OfferFilter, ProviderName, RentResult, RentSpec } from '../core/domain.ts';
+import type { Offer, OfferFilter, ProviderInstance, ProviderName, RentResult, RentSpec } from '../core/domain.ts';
 import type { LoadTable } from '../core/load-table.ts';
 import { chooseOffers, type ProviderLoad, usdPerHourWith } from '../core/offers.ts';
 import { type Provider, ProviderError } from '../providers/provider.ts';
@@ -46,11 +46,8 @@ export interface Reserver {
   /** The reservation that a request with this key made. */
   byKey(idempotencyKey: string): Reservation | undefined;
   cancel(idempotencyKey: string, keep: boolean): Promise<CancelResult>;
-  /**
-   * Judges what a rental turns out to cost, once. True: it costs more than it may and is given back; the reason is in its
-   * event.
-   */
-  tooDear(record: FleetRecord, usdPerHour: number): string | null;
+  /** Judges what a rental turns out to cost, once; a reason means that it costs more than it may and is given back. */
+  tooDear(record: FleetRecord, instance: ProviderInstance): string | null;
   release(id: string, drainMs: number): Promise<{ released: readonly string[]; failed: readonly string[] }>;
   /** True while a reservation of this process works on the rental. */
   underWay(label: string): boolean;
@@ -395,21 +392,27 @@ export function createReserver(parts: ReserveParts): Reserver {
    */
   const priceHolds = async (saga: Saga, slot: Slot): Promise<boolean> => {
     const { record } = slot;
-    const label = record.rental?.label ?? '';
-    if (record.rental?.priceSeen !== false || stopping) return true;
-    const { found } = await reconciler.seek(record.provider, label);
-    // Not listed yet: the reconcile that sees it first judges its price.
-    if (found === null || record.rental.state !== 'rented') return true;
-    const why = self.tooDear(record, found.usdPerHour);
-    if (why === null) {
+    // At once, and again where the list could not be had or does not have it yet.
+    for (const ms of [0, ...timing.lookForLabelMs]) {
+      if (ms > 0) await sleep(ms, undefined, { signal: shutdown.signal }).catch(() => undefined);
+      const { rental } = record;
+      if (stopping || saga.stopper.wish !== null) return true;
+      if (rental === null || rental.state !== 'rented' || rental.priceSeen) return true;
+      const { found } = await reconciler.seek(record.provider, rental.label);
+      if (found === null || record.rental?.state !== 'rented') continue;
+      const why = self.tooDear(record, found);
+      if (why !== null) {
+        slot.rented = false;
+        slot.group.stale = true;
+        saga.errors.add(`${record.id}: ${why}; given back`);
+        saga.causes.add('gone');
+        return false;
+      }
       records.observed(record, found);
       return true;
     }
-    slot.rented = false;
-    slot.group.stale = true;
-    saga.errors.add(`${record.id}: ${why}; given back`);
-    saga.causes.add('gone');
-    return false;
+    // The reconcile that sees it first judges its price.
+    return true;
   };
 
   const count = (saga: Saga, kind: keyof typeof patience, provider: ProviderName) => {
@@ -1033,8 +1036,9 @@ export function createReserver(parts: ReserveParts): Reserver {
         pending: named(owned().filter((rental) => ['destroying', 'unknown', 'intended'].includes(rental.state))),
       };
     },
-    tooDear(record, usdPerHour) {
+    tooDear(record, instance) {
       const { rental } = record;
+      const { usdPerHour } = instance;
       // Zero is how a provider says "I do not know yet".
       if (rental === null || rental.priceSeen || usdPerHour <= 0) return null;
       const limit = rental.limitUsdPerHour;
@@ -1043,6 +1047,8 @@ export function createReserver(parts: ReserveParts): Reserver {
           ? `costs $${usdPerHour.toFixed(3)}/h, the limit is $${limit.toFixed(3)}/h`
           : overBudget(usdPerHour - rental.usdPerHour);
       records.patch(record, { priceSeen: true });
+      // What it costs until it is gone, or has cost at once, is booked as it is.
+      records.observed(record, instance);
       if (why === null) return null;
       records.destroying(record, `its price had risen: ${why}`);
       events.emit({

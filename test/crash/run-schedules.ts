@@ -83,6 +83,8 @@ const randomFaults: readonly FaultInput[] = [
   { kind: 'rate_limit', route: 'destroy', times: 2 },
   { kind: 'latency', ms: 30, jitterMs: 60 },
   { kind: 'error', status: 503, route: 'search', provider: 'vast', times: 3 },
+  // Prices rise between the listing and the paid call.
+  { kind: 'reprice', factor: 4 },
 ];
 
 export type CrashReport = Readonly<{
@@ -97,6 +99,8 @@ export type CrashReport = Readonly<{
 }>;
 
 const maxUsdPerHour = 12;
+/** Of one instance. */
+const maxPrice = 1.5;
 
 /**
  * Kills and restarts the application over and over on one ledger and one pair of marketplaces. After each restart the
@@ -194,6 +198,9 @@ export async function runSchedules(options: {
       state = await agreement(simulator, child, foreign, books);
       allOrNothing(actions, state, known);
       await repeat(simulator, child, actions, state, known);
+      for (const fault of faults) {
+        if (fault.kind === 'reprice') simulator.faults.add({ ...fault, factor: 1 / fault.factor });
+      }
       options.log?.(
         `${schedule} ${stageName}, ${point.name}${death.killed ? '' : ' (survived)'}: ${simulator.instances().length - foreign.length} alive`,
       );
@@ -237,7 +244,7 @@ function chooseActions(
     actions.push({
       kind: 'reserve',
       count: kind === 'rollBack' ? 4 : 1 + Math.floor(random() * 4),
-      filter: { maxUsdPerHour: 1.5, ...(provider === undefined ? {} : { provider }) },
+      filter: { maxUsdPerHour: maxPrice, ...(provider === undefined ? {} : { provider }) },
       allOrNothing: whole,
       ...(random() < 0.4 ? { idempotencyKey: `key-${schedule}` } : {}),
     });
@@ -334,6 +341,8 @@ function disagreement(simulator: Simulator, state: State, foreign: readonly stri
       return `${view.id} belongs to ${owner.id}, which is ${owner.state}`;
   }
   if (alive.size > 0) return `running and owned by nobody: ${[...alive.keys()].join(', ')}`;
+  const dear = live.find((view) => view.usdPerHour > maxPrice + 0.002);
+  if (dear !== undefined) return `${dear.id} costs $${dear.usdPerHour}/h, which is more than max_price`;
   const usdPerHour = live.reduce((sum, view) => sum + view.usdPerHour, 0);
   if (usdPerHour > maxUsdPerHour + 0.001) return `over the budget: $${usdPerHour}/h`;
   return null;

@@ -77,6 +77,23 @@ test('prepaid time is charged when it is bought, extended for more, and announce
   expect(app.state.get().cost.spentUsd).toBeCloseTo(5 * rate, 2);
 });
 
+test('prepaid time that is given up early stays booked as it was paid, and the event says how much was not used', async () => {
+  await using stage = await createStage();
+  const app = await stage.start();
+  const { reserved } = await app.reserve({ count: 1, filter: { provider: 'io.net' }, config: { durationHours: 4 } });
+  const id = reserved[0]?.instanceId ?? '';
+  const rate = reserved[0]?.usdPerHour ?? 0;
+  await until('its end is known', () => app.state.get().upstreams[0]?.expiresAt);
+  await app.destroy(id, { now: true });
+  const event = await until('said', () =>
+    app.events.recent().find((each) => each.kind === 'destroy' && each.message.includes('destroyed (')),
+  );
+  const unused = Number(/\$([\d.]+) of its prepaid time was not used and stays booked/.exec(event.message)?.[1]);
+  expect(unused).toBeGreaterThan(3.9 * rate - 0.01);
+  expect(unused).toBeLessThan(4.1 * rate + 0.01);
+  expect(app.state.get().cost.spentUsd).toBeCloseTo(4 * rate, 2);
+});
+
 test('what is billed by use cannot be extended', async () => {
   await using stage = await createStage();
   const app = await stage.start();

@@ -360,6 +360,27 @@ describe('a provider', () => {
   });
 });
 
+describe('destroying', () => {
+  test('says how much of prepaid time is lost', () => {
+    const { app, dashboard, press, screen } = start();
+    const prepaid = app.state.get().upstreams.find((row) => row.expiresAt !== null);
+    app.show((now) => ({
+      ...now,
+      upstreams: now.upstreams.map((row) =>
+        row.id === prepaid?.id ? { ...row, usdPerHour: 2, expiresAt: app.now() + 5_400_000 } : row,
+      ),
+    }));
+    dashboard.update({ selectedId: prepaid?.id ?? null });
+    press('x');
+    expect(screen()).toContain('$3.00 of prepaid time is not used and stays booked');
+    app.tick(400);
+    press('escape');
+    dashboard.update({ selectedId: app.state.get().upstreams.find((row) => row.expiresAt === null)?.id ?? null });
+    press('x');
+    expect(screen()).not.toContain('prepaid time');
+  });
+});
+
 describe('reserving', () => {
   test('shows the price, asks for the number, takes the quote again and rents once', async () => {
     const { app, press, screen } = start();

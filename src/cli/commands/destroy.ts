@@ -42,8 +42,14 @@ export function build(command: Command): void {
         upstreams.map((each) => [each.contract_id, each.price_per_hour, each.lifecycle.phase]),
       );
       const text = upstreams
-        .map(({ instance_id: id, gpu_model: gpu, price_per_hour: price, load }) =>
-          session.line(id, gpu, `${usd(price)} per hour`, `${load.active_connections} open requests`),
+        .map((each) =>
+          session.line(
+            each.instance_id,
+            each.gpu_model,
+            `${usd(each.price_per_hour)} per hour`,
+            `${each.load.active_connections} open requests`,
+            ...unused(each.expires_at, each.price_per_hour),
+          ),
         )
         .join('');
       if (options.dryRun === true) {
@@ -73,6 +79,12 @@ export function build(command: Command): void {
       session.note(`${id}: ${meanings[status]}`);
     });
   });
+}
+
+/** What is lost of time that is paid already. */
+function unused(expiresAt: string | null, perHour: number): string[] {
+  const hours = expiresAt === null ? 0 : (Date.parse(expiresAt) - Date.now()) / 3_600_000;
+  return hours <= 0 ? [] : [`${usd(hours * perHour)} of prepaid time is not used and stays booked`];
 }
 
 /** Does --confirm name what is to be destroyed? A list that grew must not be destroyed by a word that was meant for one. */

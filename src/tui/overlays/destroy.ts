@@ -145,6 +145,16 @@ function bodyLines(view: View, gone: ReadonlySet<string>, risky: boolean): Line[
         'dim',
       ),
     ],
+    ...prepaidLines(rows, view.clock),
   );
   return lines;
+}
+
+/** What is lost of time that is paid already. */
+export function prepaidLines(rows: readonly UpstreamView[], now: number): Line[] {
+  const usd = rows.reduce(
+    (sum, row) => sum + (Math.max(0, (row.expiresAt ?? now) - now) / 3_600_000) * row.usdPerHour,
+    0,
+  );
+  return usd < 0.005 ? [] : [[span(`  ${money(usd)} of prepaid time is not used and stays booked`, 'warn')]];
 }

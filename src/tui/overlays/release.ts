@@ -2,7 +2,7 @@ import type { Dashboard, Overlay } from '../dashboard.ts';
 import { money } from '../format.ts';
 import { outside, span } from '../line.ts';
 import { createConfirmation } from './confirmation.ts';
-import { loadWithout } from './destroy.ts';
+import { loadWithout, prepaidLines } from './destroy.ts';
 
 /** Destroys everything of a reservation, after the number of its instances was typed. */
 export function createReleaseDialog(dashboard: Dashboard, id: string): Overlay {
@@ -38,6 +38,7 @@ export function createReleaseDialog(dashboard: Dashboard, id: string): Overlay {
             ? span('  Nothing would be left to answer requests.', 'bad')
             : span(`  ${after.left} instances stay in rotation.`, 'dim'),
         ],
+        ...prepaidLines(rows, view.clock),
       ];
     },
     choices: [
