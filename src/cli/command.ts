@@ -55,6 +55,14 @@ export function withConnection(command: Command): Command {
     .option('--debug', 'log each request to stderr');
 }
 
+/** For commands that ask no server: who writes key and URL before every command may do so here as well. */
+export function withoutConnection(command: Command): Command {
+  return command
+    .addOption(new Option('-k, --key <key>').hideHelp())
+    .addOption(new Option('--key-file <file>').hideHelp())
+    .addOption(new Option('-u, --url <url>').hideHelp());
+}
+
 /** `--watch [seconds]`. The router has put in the seconds where they were left out. */
 export function withWatch(command: Command): Command {
   return command.option('-w, --watch [seconds]', 'repeat, every 2 seconds if no number is given', (word: string) => {

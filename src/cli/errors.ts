@@ -2,6 +2,7 @@ import { CommanderError } from 'commander';
 import { stackOf, withoutSecrets, writeCrashLog } from './crash-log.ts';
 import { CliError, exitCodes, usageError } from './exit.ts';
 import { FieldsListed } from './narrow.ts';
+import { nearest } from './nearest.ts';
 import { CurlPrinted } from './session.ts';
 
 /** Any error as one that can be told; null when it was no error but a normal end. */
@@ -16,7 +17,9 @@ export function toCliError(error: unknown): CliError | null {
     if (error.exitCode === 0) return null;
     const [first = '', ...more] = error.message.replace(/^error: /, '').split('\n');
     const suggestion = /\(Did you mean (.+)\?\)/.exec(more.join(' '))?.[1];
-    return usageError(suggestion === undefined ? first : `${first}; did you mean ${suggestion}?`, {
+    const [, given = '', choices] = /argument '(.*)' is invalid\. Allowed choices are (.+)\.$/.exec(first) ?? [];
+    const meant = suggestion ?? (choices === undefined ? undefined : nearest(given, choices.split(', ')));
+    return usageError(meant === undefined ? first : `${first.replace(/\.$/, '')}; did you mean ${meant}?`, {
       hint: 'add --help to see what the command takes',
     });
   }

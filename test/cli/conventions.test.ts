@@ -490,6 +490,25 @@ describe('doctor', () => {
   });
 });
 
+it.each([
+  ['load --color alway', 'Allowed choices are auto, always, never; did you mean always?'],
+  ['keys create --name a --scope amdin', 'did you mean admin?'],
+  ['fleet --until redy', 'did you mean ready?'],
+])('%s gets the nearest value that is known', async (line, message) => {
+  const { code, stderr } = await at(line);
+  expect(code).toBe(2);
+  expect(stderr).toContain(message);
+});
+
+it('key and URL may stand before a command that asks no server', async () => {
+  for (const line of ['help exit-codes', 'schema load', 'completion bash']) {
+    const { code, stdout } = await program.run(['-key', 'K', '-url', 'http://127.0.0.1:1', ...line.split(' ')]);
+    expect([line, code]).toEqual([line, 0]);
+    expect(stdout).not.toBe('');
+  }
+  expect((await program.run(['help', 'help'])).stdout).not.toContain('--key');
+});
+
 it('help knows subcommands', async () => {
   const [{ stdout }, wrong] = await Promise.all([
     program.run(['help', 'keys', 'create']),

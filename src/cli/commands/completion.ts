@@ -1,10 +1,11 @@
 import type { Command } from 'commander';
-import { suggest, withExamples } from '../command.ts';
+import { suggest, withExamples, withoutConnection } from '../command.ts';
 import { completionScript, shells } from '../completion-scripts.ts';
 import { usageError } from '../exit.ts';
 import { nearest } from '../nearest.ts';
 
 export function build(command: Command): void {
+  withoutConnection(command);
   command.argument('<shell>', shells.join(', '));
   suggest(command, 'shell', shells);
   withExamples(command, [

@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
-import { createCommand, suggest } from '../command.ts';
+import { createCommand, suggest, withoutConnection } from '../command.ts';
 import { exitCodeMeanings, usageError } from '../exit.ts';
 import { commandNamed, commands } from '../index.ts';
 import { nearest } from '../nearest.ts';
 import { overview } from '../overview.ts';
 
 export function build(command: Command): void {
+  withoutConnection(command);
   command.argument('[topic...]', 'a command, or exit-codes');
   suggest(command, 'topic', [...commands.map((each) => each.name), 'exit-codes']);
   command.action(async ([topic, ...words]: readonly string[]) => {

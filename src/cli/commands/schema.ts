@@ -1,9 +1,10 @@
 import type { Command } from 'commander';
-import { withExamples } from '../command.ts';
+import { withExamples, withoutConnection } from '../command.ts';
 import { usageError } from '../exit.ts';
 import { nearest } from '../nearest.ts';
 
 export function build(command: Command): void {
+  withoutConnection(command);
   command.argument('[command...]', 'a command, "error" or --dry-run; without one, all names');
   withExamples(command, [
     ['gpuproxy schema load', 'what "gpuproxy load --json" prints'],
