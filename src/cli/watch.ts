@@ -56,9 +56,7 @@ export async function show(
         if (session.json) session.print(`${JSON.stringify(session.narrowed(result.json))}\n`);
         // Home, text with the rest of each line cleared, then the rest of the screen: no flicker of an empty screen.
         else if (inPlace && watch !== null)
-          session.print(
-            `${first ? '\u001b[2J' : ''}\u001b[H${(await result.text()).replaceAll('\n', '\u001b[K\n')}\u001b[J`,
-          );
+          session.print(`${first ? '\u001b[2J' : ''}\u001b[H${fitted(await result.text())}\u001b[J`);
         else session.print(first || watch === null ? await result.text() : `\n${await result.text()}`);
       }
       if (progress?.reached === true) return;
@@ -88,4 +86,13 @@ export async function show(
     const rest = (watch ?? untilSeconds) * 1000 - (performance.now() - started);
     await new Promise((resolve) => setTimeout(resolve, Math.max(50, rest)));
   }
+}
+
+/** As much as the terminal is high, each line cleared to its end: more would scroll, and leave the rounds before behind. */
+function fitted(text: string): string {
+  const lines = text.split('\n');
+  const room = (process.stdout.rows ?? Number.POSITIVE_INFINITY) - 1;
+  const shown =
+    lines.length - 1 > room ? [...lines.slice(0, room - 1), `… ${lines.length - room} more lines`, ''] : lines;
+  return shown.join('\u001b[K\n');
 }

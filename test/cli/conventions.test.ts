@@ -28,7 +28,7 @@ function onTerminal(line: string, { typed = '', env = {} }: { typed?: string; en
       'script',
       [
         '-qec',
-        `stty rows 20 cols 100; ${process.execPath} ${program.main} ${line} -u ${server.url}; echo rc=$?`,
+        `stty rows 20 cols 100; ${process.execPath} ${program.main} -u ${server.url} ${line}; echo rc=$?`,
         '/dev/null',
       ],
       {
@@ -454,6 +454,21 @@ describe('a terminal', () => {
     expect(inPlace.stdout.startsWith('\u001b[2J\u001b[Hround_robin')).toBe(true);
     expect(inPlace.stdout.split('\u001b[2J')).toHaveLength(2);
   });
+});
+
+it('--watch on a terminal shows as much as it is high', async () => {
+  const rows = Array.from({ length: 40 }, (_, n) => upstreamBody(`vast-${n}`));
+  const seen = join(program.folder, 'seen');
+  let looks = 0;
+  server.on('GET /api/v1/fleet', () => {
+    looks += 1;
+    if (looks === 3) writeFileSync(seen, '');
+    return { body: { upstreams: rows, count: 40, foreign: [] } };
+  });
+  const wait = `while [ ! -e ${seen} ]; do sleep 0.1; done`;
+  const { screen } = await onTerminal(`fleet --watch 0.1 & ${wait}; kill $!; wait $!`);
+  expect(screen).toContain('… 23 more lines');
+  expect(screen).not.toContain('vast-30');
 });
 
 describe('doctor', () => {
