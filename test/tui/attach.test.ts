@@ -9,8 +9,6 @@ const hasTmux = spawnSync('tmux', ['-V']).status === 0;
 const socket = `gpuproxy-attach-${process.pid}`;
 const tmux = (...args: string[]): string =>
   execFileSync('tmux', ['-L', socket, '-f', '/dev/null', ...args], { encoding: 'utf8' });
-const screen = () => tmux('capture-pane', '-p');
-const shows = (text: RegExp) => eventually(() => text.test(screen()), `${text} on the screen`);
 
 describe.skipIf(!hasTmux)('a dashboard in a real terminal', () => {
   let program: Program;
@@ -23,6 +21,8 @@ describe.skipIf(!hasTmux)('a dashboard in a real terminal', () => {
       env: program.environment({ GPUPROXY_API_KEY: 'an-admin-key-for-tests' }),
       stdio: ['ignore', 'ignore', 'pipe'],
     });
+    // Without a session that stays, tmux ends with the last of them.
+    tmux('new-session', '-d', '-s', 'stays', 'cat');
     let log = '';
     server.stderr?.setEncoding('utf8').on('data', (text: string) => {
       log += text;
@@ -37,7 +37,11 @@ describe.skipIf(!hasTmux)('a dashboard in a real terminal', () => {
   });
 
   /** A terminal of its own in which the dashboard runs. */
-  function open(name: string, args: string, environment: Record<string, string> = {}): void {
+  function open(
+    name: string,
+    args: string,
+    environment: Record<string, string> = {},
+  ): (text: RegExp) => Promise<unknown> {
     const variables = Object.entries(program.environment({ CI: '', LANG: 'C.UTF-8', ...environment }))
       .map(([key, value]) => `export ${key}='${value ?? ''}'`)
       .join('\n');
@@ -47,27 +51,28 @@ describe.skipIf(!hasTmux)('a dashboard in a real terminal', () => {
       `${variables}\n'${process.execPath}' '${program.main}' tui ${args}\necho ended with $?\nread line\n`,
     );
     tmux('new-session', '-d', '-s', name, '-x', '120', '-y', '35', `sh ${script}`);
+    return (text) => eventually(() => text.test(tmux('capture-pane', '-p', '-t', name)), `${text} on the screen`);
   }
 
   test('when the port is served already offers to follow that gpuproxy, and does', async () => {
     const data = join(program.folder, 'data-of-another');
-    open('attach', `--demo --port ${port} --proxy-port 0 --data-dir ${data}`, {
+    const shows = open('attach', `--demo --port ${port} --proxy-port 0 --data-dir ${data}`, {
       GPUPROXY_API_KEY: 'an-admin-key-for-tests',
     });
     await shows(/a gpuproxy already runs at http:\/\/127\.0\.0\.1:\d+\s+follow it\? \[y\/N\]/);
-    expect(tmux('display', '-p', '#{alternate_on}').trim()).toBe('0');
-    tmux('send-keys', 'y', 'Enter');
+    expect(tmux('display', '-p', '-t', 'attach', '#{alternate_on}').trim()).toBe('0');
+    tmux('send-keys', '-t', 'attach', 'y', 'Enter');
     await shows(new RegExp(`http://127\\.0\\.0\\.1:${port} [\\s\\S]*INSTANCE +PROVIDER`));
-    tmux('send-keys', '4');
+    tmux('send-keys', '-t', 'attach', '4');
     await shows(/strategy is now least_connections/);
-    tmux('send-keys', 'q');
+    tmux('send-keys', '-t', 'attach', 'q');
     await shows(/ended with 0/);
     tmux('kill-session', '-t', 'attach');
   }, 60_000);
 
   test('ends in order when its terminal is closed', async () => {
     const data = join(program.folder, 'data-of-a-closed-one');
-    open('closed', `--demo --port 0 --proxy-port 0 --data-dir ${data}`);
+    const shows = open('closed', `--demo --port 0 --proxy-port 0 --data-dir ${data}`);
     await shows(/INSTANCE +PROVIDER/);
     const running = () =>
       execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' })

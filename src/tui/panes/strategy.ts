@@ -32,20 +32,25 @@ export const strategyPane: Pane = {
     if (shown == null) return lines;
     if (width < roomyWidth && height >= lines.length + 1) {
       const { rule, use } = strategyNotes[shown];
-      lines.push([span(`  ${rule}: `, 'accent'), span(use, 'dim')]);
+      lines.push([
+        span(`  ${rule}${width < useWidth ? ': ' : ''}`, 'accent'),
+        span(width < useWidth ? use : '', 'dim'),
+      ]);
     }
     if (height >= lines.length + 2) lines.push(...previewLines(view).slice(0, height - lines.length));
     return lines;
   },
 };
 
-/** From here on the rule and the whole use case stand beside each name. */
-const roomyWidth = 76;
+/** From here on the rule and the whole use case stand beside each name; from `useWidth` on the use case alone. */
+const roomyWidth = 86;
+const useWidth = 66;
 
 /** What a strategy is for, as far as there is room beside its name. */
 function purpose(name: StrategyName, width: number): Span[] {
   const { rule, use, brief } = strategyNotes[name];
-  return width < roomyWidth ? [span(brief, 'dim')] : [span(fitText(rule, 20), 'text'), span(use, 'dim')];
+  if (width >= roomyWidth) return [span(fitText(rule, 20), 'text'), span(use, 'dim')];
+  return [span(width >= useWidth ? use : brief, 'dim')];
 }
 
 function previewLines(view: View): Line[] {
