@@ -51,7 +51,9 @@ test('every command line that the dashboard shows is one that the program unders
       dashboard.press([command.keys[0]]);
       // Dialogs: confirm whatever they ask for.
       app.tick(400);
-      const typed = /Type (\S+), |Type the last 4/.exec(dashboard.lines().map(textOf).join('\n'));
+      const shownNow = dashboard.lines().map(textOf).join('\n');
+      for (const [, line = ''] of shownNow.matchAll(/CLI (gpuproxy [^│~]*?) +│/g)) lines.add(line);
+      const typed = /Type (\S+), |Type the last 4/.exec(shownNow);
       const id = dashboard.view().selected?.id ?? '';
       if (typed) dashboard.press([...(typed[1] ?? id.slice(-4)), 'enter']);
       else if (dashboard.view().prompt !== null) dashboard.press(['3', 'enter']);

@@ -10,6 +10,7 @@ import {
 import { paneIds } from '../../src/tui/layout.ts';
 import { textOf } from '../../src/tui/line.ts';
 import { fuzzyScore } from '../../src/tui/overlays/palette.ts';
+import { themes } from '../../src/tui/theme.ts';
 import type { Connection } from '../../src/tui/view.ts';
 import { createFakeApp, type FakeApp } from './fake-app.ts';
 
@@ -841,6 +842,38 @@ test('a dialog shows its choices and what must be typed at every size', () => {
     press('escape', '*', 'x');
     expect(screen(), `${columns}x${rows}`).toMatch(/Type 12/);
   }
+});
+
+test('a dialog shows the command line of the choice under the cursor', () => {
+  const { app, dashboard, press, screen } = start();
+  const id = dashboard.view().selected?.id ?? '';
+  press('x');
+  expect(screen()).toContain(`CLI gpuproxy destroy ${id} `);
+  app.tick(400);
+  press('down');
+  expect(screen()).toContain(`CLI gpuproxy destroy ${id} --now`);
+  press('down');
+  expect(screen()).toContain(`CLI gpuproxy drain ${id}`);
+  press('down');
+  expect(screen()).not.toContain('CLI');
+  press('escape', 'V', 'x');
+  expect(screen()).toContain('CLI gpuproxy reservations release r-0192');
+});
+
+test('every theme gives every style its own look, and bad never looks like good', () => {
+  for (const theme of Object.values(themes)) {
+    const { sgr } = theme;
+    expect(sgr.bad, theme.name).not.toBe(sgr.good);
+    expect(sgr.bad, theme.name).not.toBe(sgr.warn);
+    expect(sgr.selected, theme.name).not.toBe('');
+    // In mono weight and underline speak alone.
+    const colours = Object.values(sgr).filter((code) => /(^|;)(3[0-7]|9[0-7]|38|48)(;|$)/.test(code));
+    if (theme.name === 'mono') expect(colours).toEqual([]);
+    else expect(colours.length).toBeGreaterThan(5);
+  }
+  // Blue and orange, which those who cannot tell red from green can.
+  expect(themes.colorblind.sgr.good).toContain('38;5;75');
+  expect(themes.colorblind.sgr.bad).toContain('38;5;208');
 });
 
 test('a message that is too long leaves the way back to be read', async () => {

@@ -136,6 +136,15 @@ describe.skipIf(!hasTmux)('in a real terminal', () => {
     await restored(/ended with 0/);
   });
 
+  test('a stop signal from outside gives the shell back too', async () => {
+    process.kill(await start(), 'SIGTSTP');
+    await restored(/Stopped/);
+    send('fg', 'Enter');
+    await shows(/was away \d+ s/);
+    send('q');
+    await restored(/ended with 0/);
+  });
+
   test('a resize while it runs shows the frame of the new size', async () => {
     await start();
     for (const [columns, rows, text] of [

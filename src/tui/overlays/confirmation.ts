@@ -1,12 +1,18 @@
 import type { Dashboard, Overlay } from '../dashboard.ts';
-import { fitLine, type Line, span, textOf } from '../line.ts';
+import { fitLine, type Line, outside, span, textOf } from '../line.ts';
 import type { View } from '../view.ts';
 import { createTextField } from './text-field.ts';
 
 /** Keys that were on their way when the dialog opened must not confirm it. */
 const graceMs = 300;
 
-export type Choice = Readonly<{ label: string; note?: string; run: (() => void) | null }>;
+export type Choice = Readonly<{
+  label: string;
+  note?: string;
+  /** The command line that does the same. */
+  cli?: string;
+  run: (() => void) | null;
+}>;
 
 export type ConfirmationOptions = Readonly<{
   title: string;
@@ -24,6 +30,7 @@ export type ConfirmationOptions = Readonly<{
 export function createConfirmation(dashboard: Dashboard, options: ConfirmationOptions): Overlay {
   const openedAt = dashboard.now();
   const field = createTextField('', 40);
+  const hasCli = options.choices.some((choice) => choice.cli !== undefined);
   let cursor = options.first;
   let refused: string | null = null;
 
@@ -49,11 +56,9 @@ export function createConfirmation(dashboard: Dashboard, options: ConfirmationOp
       else if (key === 'escape' || key === 'ctrl-c') dashboard.close(overlay);
       else if (options.typed !== null) field.key(key);
       else if (key === 'y') {
-        // Yes to what the dialog asks, also while Cancel is under the cursor.
-        cursor = Math.max(
-          0,
-          options.choices.findIndex((choice) => choice.run !== null),
-        );
+        // Yes to what the dialog asks, also while Cancel is under the cursor; of several ways it is the chosen one.
+        const ways = options.choices.filter((choice) => choice.run !== null);
+        if (ways.length === 1) cursor = options.choices.indexOf(ways[0] as Choice);
         confirm();
       } else if (key === 'n' || key === 'q') dashboard.close(overlay);
       else if (key === 'j') cursor = (cursor + 1) % options.choices.length;
@@ -80,8 +85,9 @@ export function createConfirmation(dashboard: Dashboard, options: ConfirmationOp
 
   /** What can be chosen and what must be typed is always seen: where it is low, the text above gives way. */
   function content(view: View, width: number, height = Number.POSITIVE_INFINITY): readonly Line[] {
+    const cli = options.choices[cursor]?.cli;
     const all = [...options.body(view, width), []];
-    const room = height - options.choices.length - 2;
+    const room = height - options.choices.length - 2 - (hasCli ? 1 : 0);
     const dense = all.length > room ? all.filter((line) => line.length > 0) : all;
     const lines: Line[] =
       dense.length > room ? [...dense.slice(0, Math.max(0, room - 1)), ...(dense.slice(-1) as Line[])] : [...dense];
@@ -93,6 +99,9 @@ export function createConfirmation(dashboard: Dashboard, options: ConfirmationOp
         span(choice.note === undefined ? '' : `   ${choice.note}`, 'dim'),
       ];
       lines.push(here ? [span(textOf(fitLine(line, width)), 'selected')] : line);
+    }
+    if (hasCli && lines.length + 1 < height) {
+      lines.push(cli === undefined ? [] : [span('  CLI ', 'dim'), outside(cli, 'accent')]);
     }
     if (lines.length + 1 < height) lines.push([]);
     if (refused !== null) lines.push([span(refused, 'bad')]);

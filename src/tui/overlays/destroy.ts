@@ -37,6 +37,11 @@ export function createDestroyDialog(dashboard: Dashboard, ids: readonly string[]
     start.some((row) => row.eligible) &&
     (after.left === 0 || after.lostModels.length > 0 || doubles(after.before, after.after));
 
+  const commandLine = (now: boolean): string =>
+    ids
+      .map((id) => (owned.has(id) ? `gpuproxy upstream remove ${id}` : `gpuproxy destroy ${id}${now ? ' --now' : ''}`))
+      .join(' && ');
+  const drainLine = ids.map((id) => `gpuproxy drain ${id}`).join(' && ');
   const destroy = (now: boolean) => () => {
     void dashboard.act(
       'destroy',
@@ -54,11 +59,7 @@ export function createDestroyDialog(dashboard: Dashboard, ids: readonly string[]
         const word = pending > 0 ? (now ? 'being destroyed' : 'draining, then destroyed') : 'destroyed';
         return `${ids.length === 1 ? ids[0] : `${ids.length} instances`} ${word}`;
       },
-      ids
-        .map((id) =>
-          owned.has(id) ? `gpuproxy upstream remove ${id}` : `gpuproxy destroy ${id}${now ? ' --now' : ''}`,
-        )
-        .join(' && '),
+      commandLine(now),
     );
   };
   const drainOnly = () => {
@@ -68,17 +69,23 @@ export function createDestroyDialog(dashboard: Dashboard, ids: readonly string[]
         await Promise.all(ids.map((id) => dashboard.app.drain(id)));
         return 'draining; still paid for';
       },
-      ids.map((id) => `gpuproxy drain ${id}`).join(' && '),
+      drainLine,
     );
   };
 
   const choices = [
-    { label: 'Drain first, then destroy', note: risky ? '' : 'recommended', run: destroy(false) },
+    {
+      label: 'Drain first, then destroy',
+      note: risky ? '' : 'recommended',
+      cli: commandLine(false),
+      run: destroy(false),
+    },
     {
       label: inFlight > 0 ? `Destroy now and fail ${inFlight} requests in flight` : 'Destroy now',
+      cli: commandLine(true),
       run: destroy(true),
     },
-    { label: 'Drain only, keep paying', run: drainOnly },
+    { label: 'Drain only, keep paying', cli: drainLine, run: drainOnly },
     { label: 'Cancel', run: null },
   ];
   return createConfirmation(dashboard, {

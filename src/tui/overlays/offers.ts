@@ -93,6 +93,7 @@ export function createOffersPage(dashboard: Dashboard, provider: ProviderName | 
         choices: [
           {
             label: `Rent it for ${money(offer.usdPerHour)}/h`,
+            cli: `gpuproxy rent ${offer.provider} ${offer.id}`,
             run: () => {
               const rental: OpenRental = { key: randomUUID(), what: `1 instance of ${gpuLabel(offer)}` };
               void dashboard.act(

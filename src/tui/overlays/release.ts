@@ -10,6 +10,7 @@ export function createReleaseDialog(dashboard: Dashboard, id: string): Overlay {
   const living = dashboard
     .view()
     .snapshot.upstreams.filter((row) => members.includes(row.id) && row.lifecycle.phase !== 'ended');
+  const commandLine = (now: boolean): string => `gpuproxy reservations release ${id}${now ? ' --now' : ''}`;
   const release = (now: boolean) => () => {
     void dashboard.act(
       'release',
@@ -19,7 +20,7 @@ export function createReleaseDialog(dashboard: Dashboard, id: string): Overlay {
           throw new Error(`${answer.failed.join(', ')} could not be destroyed yet; tried again`);
         return `${id}: ${answer.released.length} instances released`;
       },
-      `gpuproxy reservations release ${id}${now ? ' --now' : ''}`,
+      commandLine(now),
     );
   };
   return createConfirmation(dashboard, {
@@ -42,8 +43,8 @@ export function createReleaseDialog(dashboard: Dashboard, id: string): Overlay {
       ];
     },
     choices: [
-      { label: 'Drain first, then destroy', note: 'recommended', run: release(false) },
-      { label: 'Destroy now', run: release(true) },
+      { label: 'Drain first, then destroy', note: 'recommended', cli: commandLine(false), run: release(false) },
+      { label: 'Destroy now', cli: commandLine(true), run: release(true) },
       { label: 'Cancel', run: null },
     ],
     first: 0,
