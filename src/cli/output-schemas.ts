@@ -89,7 +89,7 @@ export const outputSchemas: Readonly<Record<string, z.ZodType>> = {
   'upstream add': schemas.upstream,
   keys: schemas.keysAnswer,
   'keys create': schemas.keyCreatedAnswer,
-  events: schemas.event,
+  events: z.union([schemas.event, z.object({ missed: z.literal(true) })]),
   doctor,
   version,
   'config show': config,

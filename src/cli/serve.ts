@@ -99,7 +99,9 @@ function logger() {
     event: (event: FleetEvent) =>
       write(
         event.level,
-        human && event.subject ? `${event.subject}  ${event.message}` : event.message,
+        human && event.subject && !event.message.startsWith(event.subject)
+          ? `${event.subject}  ${event.message}`
+          : event.message,
         { kind: event.kind, subject: event.subject },
         new Date(event.at),
       ),

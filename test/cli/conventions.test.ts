@@ -456,6 +456,42 @@ describe('a terminal', () => {
   });
 });
 
+describe('events', () => {
+  const event = (id: number, subject: string | null, message: string) =>
+    `id: ${id}\nevent: rental\ndata: ${JSON.stringify({ id, at: '2026-11-20T10:00:00.000Z', level: 'ok', kind: 'rental', subject, message })}\n\n`;
+  const stream = (body: string) =>
+    server.on('GET /api/v1/events', { body, type: 'text/event-stream; charset=utf-8', status: 200 });
+
+  it('are lines for people, rows with --plain, documents with --json, ids with -q', async () => {
+    stream(
+      `event: gap\ndata: {"missed":true}\n\n${event(1, 'vast-1', 'vast-1 rented')}${event(2, 'vast-2', 'is\u001b[2J up')}`,
+    );
+    const [people, plain, json, ids] = await Promise.all(
+      ['', ' --plain', ' --json', ' -q'].map((more) => at(`events --once${more}`, { env: { TZ: 'UTC' } })),
+    );
+    expect(people?.stdout).toBe(
+      '...  older events are no longer kept\n10:00:00  ok     rental  vast-1 rented\n10:00:00  ok     rental  vast-2  is [2J up\n',
+    );
+    expect(plain?.stdout).toBe(
+      '2026-11-20T10:00:00.000Z\tok\trental\tvast-1\tvast-1 rented\n2026-11-20T10:00:00.000Z\tok\trental\tvast-2\tis [2J up\n',
+    );
+    expect(
+      json?.stdout
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line).id),
+    ).toEqual([undefined, 1, 2]);
+    expect(ids?.stdout).toBe('1\n2\n');
+  });
+
+  it('that make no sense are told, not left out', async () => {
+    stream('id: 1\nevent: rental\ndata: {"id":"one"}\n\n');
+    const { code, stderr } = await at('events --once');
+    expect(code).toBe(1);
+    expect(stderr).toContain('answered something else than this program knows');
+  });
+});
+
 it('--watch on a terminal shows as much as it is high', async () => {
   const rows = Array.from({ length: 40 }, (_, n) => upstreamBody(`vast-${n}`));
   const seen = join(program.folder, 'seen');

@@ -51,7 +51,7 @@ export function build(command: Command): void {
 }
 
 async function eventText(session: Session, kind: string, data: string): Promise<string> {
-  if (kind === 'gap') return session.plain ? '' : '...  older events are no longer kept\n';
+  if (kind === 'gap') return session.plain || session.quiet ? '' : '...  older events are no longer kept\n';
   const { readAnswer } = await import('../answers.ts');
   const event = readAnswer('event', parseJson(data), session.client.connection.url);
   if (session.quiet) return `${event.id}\n`;
@@ -63,7 +63,8 @@ async function eventText(session: Session, kind: string, data: string): Promise<
     new Date(event.at).toTimeString().slice(0, 8),
     code === undefined ? word : `\u001b[${code}m${word}\u001b[0m`,
     event.kind,
-    event.subject ?? '',
+    // Most messages begin with what they are about.
+    event.subject === null || message.startsWith(event.subject) ? '' : event.subject,
     message,
   ];
   return `${line.filter((part) => part !== '').join('  ')}\n`;
