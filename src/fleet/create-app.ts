@@ -408,17 +408,12 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     keep: false,
   });
   flush();
+  /** What a provider failed with when it was to list its instances is an event by now; anything else is a bug, and is thrown on. */
+  const toldOf = (error: unknown) => void failureOf(error);
   // The first round at once, in the background: a provider that is down must not keep the rest from starting.
   for (const name of providers.keys()) {
     void reconciler.run(name).catch((error: unknown) => {
-      if (disposed) return;
-      const failure = failureOf(error);
-      events.emit({
-        level: 'error',
-        kind: 'provider',
-        subject: name,
-        message: `${name}: the list of instances could not be had: ${failure.message}`,
-      });
+      if (!disposed) toldOf(error);
     });
   }
 
@@ -621,7 +616,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
         throw new AppError('invalid', `hours: got ${hours}, accepts a whole number from 1 to 8760`);
       }
       await settle(extender.extend(record, providerOf(record.provider), hours));
-      await reconciler.run(record.provider).catch((error: unknown) => failureOf(error));
+      await reconciler.run(record.provider).catch(toldOf);
       return command(() => viewOf(record));
     },
     async logs(id, logsOptions, signal) {
@@ -691,7 +686,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
         subject: record.id,
         message: `${record.id} adopted: contract ${contract} of ${providerName} is ours from now on`,
       });
-      await reconciler.run(providerName).catch((error: unknown) => failureOf(error));
+      await reconciler.run(providerName).catch(toldOf);
       return command(() => viewOf(record));
     },
     async addUpstream(input) {
@@ -731,7 +726,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
       await settle(
         Promise.all([
           availability.refresh(),
-          ...[...providers.keys()].map((name) => reconciler.run(name).catch((error: unknown) => failureOf(error))),
+          ...[...providers.keys()].map((name) => reconciler.run(name).catch(toldOf)),
         ]),
       );
     },

@@ -301,12 +301,40 @@ export function createReconciler(parts: {
     destroy(record);
   };
 
+  /** Told once, however often it is asked again: until it is over nobody knows what has become of the instances. */
+  const unlisted = (state: State, failure: Failure) => {
+    const { name } = state.provider;
+    if (state.failures === 0) {
+      events.emit({
+        level: 'error',
+        kind: 'provider',
+        subject: name,
+        message: `${name}: the list of instances could not be had: ${failure.message}`,
+      });
+    }
+    state.failures += 1;
+  };
+
   const cycle = (state: State): Promise<void> => {
     const work = async () => {
       const askedAt = clock.now();
-      const rows = await list(state);
-      apply(state, rows, askedAt);
+      let rows: readonly ProviderInstance[];
+      try {
+        rows = await list(state);
+      } catch (error) {
+        if (!abort.signal.aborted) unlisted(state, failureOf(error));
+        throw error;
+      }
+      if (state.failures > 0) {
+        events.emit({
+          level: 'ok',
+          kind: 'provider',
+          subject: state.provider.name,
+          message: `${state.provider.name} lists its instances again`,
+        });
+      }
       state.failures = 0;
+      apply(state, rows, askedAt);
     };
     // A round that is under way may have asked too early for this caller: wait for it, then ask again.
     const turn = (state.busy ?? Promise.resolve()).catch(() => undefined).then(work);
@@ -342,9 +370,8 @@ export function createReconciler(parts: {
     state.timer = setTimeout(() => {
       void cycle(state)
         .catch((error: unknown) => {
-          if (abort.signal.aborted) return;
-          failureOf(error);
-          state.failures += 1;
+          // What the provider failed with has been told; anything else is a bug, and is thrown on.
+          if (!abort.signal.aborted) failureOf(error);
         })
         .finally(() => schedule(state));
     }, pause);

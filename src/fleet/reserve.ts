@@ -353,11 +353,14 @@ export function createReserver(parts: ReserveParts): Reserver {
     }
   };
 
+  /** A shutdown ends it early, and so does nothing else: what it throws then says no more than that. */
+  const pause = (ms: number) => sleep(ms, undefined, { signal: shutdown.signal }).catch(() => undefined);
+
   /** Searches the provider's list for a label whose paid call gave no answer. */
   const look = async (saga: Saga, slot: Slot): Promise<'found' | 'absent' | 'unclear'> => {
     let answer: 'absent' | 'unclear' = 'unclear';
     for (const ms of timing.lookForLabelMs) {
-      await sleep(ms, undefined, { signal: shutdown.signal }).catch(() => undefined);
+      await pause(ms);
       if (stopping) return 'unclear';
       const sought = await reconciler.seek(slot.record.provider, slot.record.rental?.label ?? '');
       if (sought.found !== null) {
@@ -394,7 +397,7 @@ export function createReserver(parts: ReserveParts): Reserver {
     const { record } = slot;
     // At once, and again where the list could not be had or does not have it yet.
     for (const ms of [0, ...timing.lookForLabelMs]) {
-      if (ms > 0) await sleep(ms, undefined, { signal: shutdown.signal }).catch(() => undefined);
+      if (ms > 0) await pause(ms);
       const { rental } = record;
       if (stopping || saga.stopper.wish !== null) return true;
       if (rental === null || rental.state !== 'rented' || rental.priceSeen) return true;
@@ -476,7 +479,7 @@ export function createReserver(parts: ReserveParts): Reserver {
           saga.causes.add('failed');
           count(saga, result.reason, offer.provider);
           if (result.reason === 'unavailable' && !stopping) {
-            await sleep(timing.lookForLabelMs[0] ?? 0, undefined, { signal: shutdown.signal }).catch(() => undefined);
+            await pause(timing.lookForLabelMs[0] ?? 0);
           }
           return false;
         case 'unknown': {
@@ -860,7 +863,7 @@ export function createReserver(parts: ReserveParts): Reserver {
     if (entry !== undefined) ledger.idempotency.remove(key);
     const answer = work({ key, bodyHash }, stopper);
     pending.set(key, { bodyHash, answer, stopper });
-    // The caller gets the rejection; this keeps the second waiter's absence from being an unhandled one.
+    // Whoever asked gets the rejection; a promise that is only followed here must not be an unhandled one.
     answer.catch(() => undefined).finally(() => pending.delete(key));
     return track(answer);
   };

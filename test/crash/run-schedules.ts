@@ -83,9 +83,12 @@ const randomFaults: readonly FaultInput[] = [
   { kind: 'rate_limit', route: 'destroy', times: 2 },
   { kind: 'latency', ms: 30, jitterMs: 60 },
   { kind: 'error', status: 503, route: 'search', provider: 'vast', times: 3 },
-  // Prices rise between the listing and the paid call.
-  { kind: 'reprice', factor: 4 },
 ];
+
+/** Prices that rise between the listing and the paid call, above what anybody asked for. */
+const priceRise = { kind: 'reprice', factor: 4 } as const satisfies FaultInput;
+/** After these the next process is the first that can see the price. */
+const priceUnseen = new Set(['after-outcome', 'carried out', 'carried out late']);
 
 export type CrashReport = Readonly<{
   schedules: number;
@@ -176,8 +179,10 @@ export async function runSchedules(options: {
           : random() < 0.6
             ? Array.from({ length: 1 + Math.floor(random() * 2) }, () => pick(randomFaults))
             : [];
-      trace = [JSON.stringify({ point, plan, faults })];
+      const rises = random() < (priceUnseen.has(point.name) ? 0.5 : 0.05);
+      trace = [JSON.stringify({ point, plan, faults, rises })];
       for (const fault of faults) simulator.faults.add(fault);
+      if (rises) simulator.faults.add(priceRise);
       if (wire !== null) simulator.faults.add(wire);
       const known = new Set(state.reservations.map((reservation) => reservation.id));
 
@@ -198,9 +203,7 @@ export async function runSchedules(options: {
       state = await agreement(simulator, child, foreign, books);
       allOrNothing(actions, state, known);
       await repeat(simulator, child, actions, state, known);
-      for (const fault of faults) {
-        if (fault.kind === 'reprice') simulator.faults.add({ ...fault, factor: 1 / fault.factor });
-      }
+      if (rises) simulator.faults.add({ ...priceRise, factor: 1 / priceRise.factor });
       options.log?.(
         `${schedule} ${stageName}, ${point.name}${death.killed ? '' : ' (survived)'}: ${simulator.instances().length - foreign.length} alive`,
       );

@@ -5,7 +5,7 @@ import { monotonicMs } from '../../src/clock.ts';
 import { createBalancer } from '../../src/core/balancer.ts';
 import type { AppError, FleetEvent } from '../../src/fleet/app.ts';
 import { createApp } from '../../src/fleet/create-app.ts';
-import type { Provider } from '../../src/providers/provider.ts';
+import { type Provider, ProviderError } from '../../src/providers/provider.ts';
 import type { Simulator } from '../../src/sim/simulator.ts';
 import { aliveContracts, createStage, testConfig, until } from './fixture.ts';
 
@@ -368,6 +368,62 @@ test('one provider that hangs neither hides nor delays the other', async () => {
   expect(answer.errors[0]?.staleMs).toBeGreaterThan(0);
   stage.simulator.faults.clear();
   await until('vast.ai is back', () => app.state.get().providers.every((view) => view.status === 'ok'));
+});
+
+test('a contract that appears late is adopted, and an intent whose label never appears is closed after the grace period', async () => {
+  await using stage = await createStage();
+  const [vast] = stage.providers;
+  if (vast === undefined) throw new Error('no provider');
+  let lists = 0;
+  let listing: 'fails' | 'leaves it out' | 'shows it' = 'fails';
+  const late: Provider = {
+    ...vast,
+    async list(signal) {
+      const rows = await vast.list(signal);
+      lists += 1;
+      if (listing === 'fails') throw new ProviderError('vast.ai', 'server_error', 'no list');
+      return listing === 'shows it' ? rows : [];
+    },
+  };
+  const wish = { count: 1, filter: {}, config: {} };
+  stage.simulator.faults.add({ kind: 'lose_answer', how: 'reset', times: 1 });
+  const app = await stage.start({ providers: [late], timing: { unknownGraceMs: 60_000 } });
+  expect(await codeOf(app.reserve(wish, { idempotencyKey: 'late' }))).toBe('provider_timeout');
+  await app[Symbol.asyncDispose]();
+  listing = 'leaves it out';
+  const next = await stage.start({ providers: [late], timing: { unknownGraceMs: 60_000 } });
+  const before = lists;
+  await until('it is not in several lists', () => lists > before + 5);
+  expect(next.state.get().upstreams).toMatchObject([{ state: 'RESERVING' }]);
+  listing = 'shows it';
+  await until('adopted', () => next.state.get().upstreams[0]?.eligible);
+  expect(aliveContracts(stage.simulator)).toHaveLength(1);
+  expect(next.events.recent().some((event) => event.message.includes('found by its label at vast.ai: adopted'))).toBe(
+    true,
+  );
+
+  // This one never reaches the provider.
+  stage.simulator.faults.add({ kind: 'hang', when: 'before', route: 'rent', times: 1 });
+  await next[Symbol.asyncDispose]();
+  const last = await stage.start({ providers: [late], timing: { rentTimeoutMs: 100, unknownGraceMs: 400 } });
+  await last.reserve(wish).catch(() => null);
+  await until('closed', () => last.events.recent().some((event) => event.message.includes('was never rented')));
+  await until('settled', () => last.state.get().upstreams.every((view) => view.lifecycle.phase !== 'reserving'));
+});
+
+test('a list of instances that cannot be had is told once, and when it can be again', async () => {
+  await using stage = await createStage();
+  const fault = stage.simulator.faults.add({ kind: 'error', status: 502, route: 'list', provider: 'vast' });
+  const app = await stage.start();
+  const told = (text: string) => app.events.recent().filter((event) => event.message.includes(text)).length;
+  await until('told', () => told('vast.ai: the list of instances could not be had') > 0);
+  const asked = () => stage.simulator.calls().filter((call) => call.route === 'list' && call.status === 502).length;
+  const before = asked();
+  await until('asked again', () => asked() > before + 2);
+  expect(told('vast.ai: the list of instances could not be had')).toBe(1);
+  stage.simulator.faults.remove(fault.id);
+  await until('told that it is over', () => told('vast.ai lists its instances again') === 1);
+  expect(told('io.net')).toBe(0);
 });
 
 test('a question to all waits only a moment for the one that hangs, and shows what was known of it', async () => {
