@@ -144,11 +144,12 @@ export function createProber(parts: {
   };
 }
 
+/** Why a probe failed; that it did is said where the reason is shown. */
 function reasonOf(error: unknown, timeoutMs: number): string {
   const code = (error as { code?: unknown }).code;
   const name = (error as { name?: unknown }).name;
   if (name === 'TimeoutError' || (typeof code === 'string' && code.includes('TIMEOUT'))) {
-    return `no answer to the probe in ${timeoutMs / 1000} s`;
+    return `no answer in ${timeoutMs / 1000} s`;
   }
-  return `probe failed: ${typeof code === 'string' ? code : 'broken answer'}`;
+  return typeof code === 'string' ? code : 'broken answer';
 }

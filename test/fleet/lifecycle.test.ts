@@ -260,6 +260,14 @@ test('probes eject an upstream that stops answering and bring it back, each with
     const kinds = new Set(app.events.recent().map((event) => event.kind));
     expect(kinds).toContain('ejected');
     expect(kinds).toContain('recovered');
+    // One that is gone altogether: the reason is named once.
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+    const refused = await until('down for good', () => {
+      const message = app.events.recent().at(-1)?.message ?? '';
+      return message.includes('ECONNREFUSED') ? message : null;
+    });
+    expect(refused).toMatch(/^static-[ab] ejected: probe failed: ECONNREFUSED$/);
   } finally {
     server.closeAllConnections();
     server.close();
@@ -310,7 +318,7 @@ test('the last strategy survives a restart, LB_STRATEGY wins over it, and the sn
 test('the snapshot keeps its reference while nothing changes and the parts that did not change when something does', async () => {
   await using stage = await createStage();
   const app = await stage.start({ flags: { UPSTREAMS: 'a=http://127.0.0.1:9,b=http://127.0.0.1:9/x' }, providers: [] });
-  await until('probed', () => app.state.get().upstreams.every((view) => view.reason.includes('ECONNREFUSED')));
+  await until('probed', () => app.state.get().upstreams.every((view) => view.reason === 'not ready yet: ECONNREFUSED'));
   const before = app.state.get();
   let calls = 0;
   const stop = app.state.subscribe(() => {

@@ -48,8 +48,10 @@ export function build(command: Command): void {
           const shown = age === null ? 'none of its offers are known' : `its offers are ${duration(age)} old`;
           session.note(`warning: ${name}: ${message}; ${shown}`);
         }
-        if (more.length > 0) {
-          session.note(`note: ${more.join(' and ')} may have more of them; a filter finds what is left out here`);
+        // Of a provider that did not answer that is said already.
+        const unread = more.filter((name) => !errors.some((error) => error.provider === name));
+        if (unread.length > 0) {
+          session.note(`note: ${unread.join(' and ')} may have more of them; a filter finds what is left out here`);
         }
         if (offers.length === 0) {
           session.note('No offer matches. Loosen the filters, or look at "gpuproxy providers".');
