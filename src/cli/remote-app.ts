@@ -31,6 +31,8 @@ export type RemoteAppOptions = Readonly<{
 /** A running server as an App: its snapshots and events are followed for ever, its data stay while it is away. */
 export interface RemoteApp extends App, AsyncDisposable {
   readonly connection: ConnectionSource;
+  /** The key may only look. */
+  readonly readonly: boolean;
 }
 
 const silentMs = 40_000;
@@ -103,9 +105,23 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
     );
   }
 
+  /** Whether the key may change something, asked by what only such a key may read. */
+  const mayChange = async (): Promise<boolean> => {
+    try {
+      await call('GET', '/keys');
+      return true;
+    } catch (error) {
+      if (error instanceof AppError && error.code === 'read_only') return false;
+      throw error;
+    }
+  };
+
   let snapshot: Snapshot;
+  let readonly: boolean;
   try {
-    snapshot = decode(schemas.snapshot, await call('GET', '/state'));
+    const [state, changes] = await Promise.all([call('GET', '/state'), mayChange()]);
+    snapshot = decode(schemas.snapshot, state);
+    readonly = !changes;
   } catch (error) {
     await agent.close();
     if (!(error instanceof AppError)) throw error;
@@ -246,6 +262,7 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
       },
       retry: endPauses,
     },
+    readonly,
     async setStrategy(name) {
       const previous = snapshot.strategy.name;
       const { strategy } = decode(

@@ -114,6 +114,7 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
       app,
       label: url,
       connection: app.connection,
+      readonly: options.readonly || app.readonly,
     });
   };
   if (options.url !== null) return attach(options.url);

@@ -357,17 +357,18 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     const top = overlays.at(-1);
     // Commands look at the view to say whether they can be done now.
     making = { ...base, hints: [] };
-    const hints: readonly (readonly [string, string])[] =
-      prompt !== null
-        ? [
-            ...(prompt.earlier === undefined || prompt.earlier.length === 0 ? [] : [['up', 'earlier'] as const]),
-            ['enter', 'accept'],
-            ['esc', 'cancel'],
-          ]
-        : (top?.hints ?? commandHints(dashboard));
-    making = null;
-    return { ...base, hints };
+    try {
+      return { ...base, hints: prompt === null ? (top?.hints ?? commandHints(dashboard)) : promptHints(prompt) };
+    } finally {
+      making = null;
+    }
   }
+
+  const promptHints = ({ earlier = [] }: Prompt): readonly (readonly [string, string])[] => [
+    ...(earlier.length === 0 ? [] : [['up', 'earlier'] as const]),
+    ['enter', 'accept'],
+    ['esc', 'cancel'],
+  ];
 
   /** What cannot be shown at all ends the dashboard in an orderly way; null then. */
   function guarded<T>(make: () => T): T | null {

@@ -170,6 +170,8 @@ describe('a server elsewhere as an App', () => {
     const { key: readKey } = local.keys.create({ name: 'reader', scope: 'read' });
     await using reader = await connectApp({ url: rest.url, key: readKey });
     expect(reader.state.get().strategy.name).toBe('weighted_round_robin');
+    expect(reader.readonly).toBe(true);
+    expect(remote.readonly).toBe(false);
     const refusal = await reader.setStrategy('round_robin', 'x').catch((error: unknown) => error);
     expect(refusal).toBeInstanceOf(AppError);
     expect(refusal).toMatchObject({ code: 'read_only' });

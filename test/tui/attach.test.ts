@@ -70,6 +70,21 @@ describe.skipIf(!hasTmux)('a dashboard in a real terminal', () => {
     tmux('kill-session', '-t', 'attach');
   }, 60_000);
 
+  test('over a server with a key that may only read says so from the start', async () => {
+    const made = await fetch(`http://127.0.0.1:${port}/api/v1/keys`, {
+      method: 'POST',
+      headers: { 'x-api-key': 'an-admin-key-for-tests', 'content-type': 'application/json' },
+      body: '{"name": "looker", "scope": "read"}',
+    });
+    const { key } = (await made.json()) as { key: string };
+    const shows = open('reads', `--url http://127.0.0.1:${port} -k ${key}`);
+    await shows(/\[READ-ONLY\][\s\S]*INSTANCE +PROVIDER/);
+    tmux('send-keys', '-t', 'reads', '4');
+    await shows(/4: this dashboard is read-only/);
+    tmux('send-keys', '-t', 'reads', 'q');
+    await shows(/ended with 0/);
+  }, 60_000);
+
   test('ends in order when its terminal is closed', async () => {
     const data = join(program.folder, 'data-of-a-closed-one');
     const shows = open('closed', `--demo --port 0 --proxy-port 0 --data-dir ${data}`);
