@@ -44,8 +44,11 @@ const server = createServer({ noDelay: true }, (socket) => {
   socket.on('data', (data: Buffer) => {
     pending += data.toString('latin1');
     for (let end = pending.indexOf('\r\n\r\n'); end !== -1; end = pending.indexOf('\r\n\r\n')) {
+      const length = /\r\ncontent-length: *(\d+)/i.exec(pending.slice(0, end));
+      const total = end + 4 + Number(length?.[1] ?? 0);
+      if (pending.length < total) return;
       const target = pending.slice(0, pending.indexOf('\r\n')).split(' ')[1] ?? '/';
-      pending = pending.slice(end + 4);
+      pending = pending.slice(total);
       if (target.startsWith('/stream')) {
         socket.write(head);
         stream(socket, Number(/ms=(\d+)/.exec(target)?.[1] ?? 50));

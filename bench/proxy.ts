@@ -1,4 +1,4 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { availableParallelism, cpus, loadavg, tmpdir, totalmem } from 'node:os';
@@ -28,7 +28,9 @@ const folder = mkdtempSync(join(tmpdir(), 'gpuproxy-bench-'));
 const children = new Set<ChildProcess>();
 
 type Candidate = Readonly<{ name: string; start: (upstreams: readonly string[]) => Promise<Running> }>;
-type Running = Readonly<{ port: number; pid: number | null; stop: () => Promise<void> }>;
+/** `asks`: how the load is put where a plain GET of any path is not understood; there is then no measuring of streams. */
+type Running = Readonly<{ port: number; pid: number | null; asks?: Ask; stop: () => Promise<void> }>;
+type Ask = Readonly<{ path: string; headers: Readonly<Record<string, string>>; body: string }>;
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.on(signal, () => {
@@ -38,8 +40,17 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   });
 }
 
-function run(command: string, args: readonly string[]): ChildProcess {
-  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+/**
+ * With two cores or more the candidate has the first to itself, and load and upstreams share the second: otherwise a fast
+ * candidate is measured beside a busier load than a slow one.
+ */
+const pinned = availableParallelism() >= 2 && spawnSync('taskset', ['-V']).error === undefined;
+const [candidateCore, loadCore] = ['0', '1'];
+if (pinned) spawnSync('taskset', ['-acp', loadCore, String(process.pid)]);
+
+function run(command: string, args: readonly string[], core: string | null = loadCore): ChildProcess {
+  const [name, all] = pinned ? ['taskset', ['-c', core ?? '0,1', command, ...args]] : [command, args];
+  const child = spawn(name, all, { stdio: ['ignore', 'pipe', 'inherit'] });
   children.add(child);
   child.on('exit', () => children.delete(child));
   return child;
@@ -55,8 +66,8 @@ async function stop(child: ChildProcess): Promise<void> {
 }
 
 /** A Node program that prints its port. */
-async function node(args: readonly string[]): Promise<Running> {
-  const child = run(process.execPath, args);
+async function node(args: readonly string[], core: string | null = candidateCore): Promise<Running> {
+  const child = run(process.execPath, args, core);
   const port = await new Promise<number>((resolve, reject) => {
     let text = '';
     child.stdout?.on('data', (chunk) => {
@@ -87,7 +98,7 @@ async function configured(
   const port = await freePort();
   const file = join(folder, name);
   writeFileSync(file, text(port));
-  const child = run(command, args(file));
+  const child = run(command, args(file), candidateCore);
   const deadline = Date.now() + 10_000;
   for (;;) {
     const open = await new Promise<boolean>((resolve) => {
@@ -117,7 +128,8 @@ const candidates: readonly Candidate[] = [
   },
   {
     name: 'gpuproxy, 2 threads',
-    start: (upstreams) => node([join(here, 'proxy-subject.ts'), upstreams.join(','), '2', join(folder, 'access2.log')]),
+    start: (upstreams) =>
+      node([join(here, 'proxy-subject.ts'), upstreams.join(','), '2', join(folder, 'access2.log')], null),
   },
   {
     name: 'nginx',
@@ -205,7 +217,31 @@ http://127.0.0.1:${port} {
   },
   { name: '@fastify/http-proxy', start: (upstreams) => rival('fastify-http-proxy.js', upstreams) },
   { name: 'http-proxy-3', start: (upstreams) => rival('http-proxy-3.js', upstreams) },
+  { name: '@portkey-ai/gateway', start: portkey },
 ];
+
+/** It forwards chat completions alone, to the upstream that the request names; streamed ones fail in it on this Node. */
+async function portkey(upstreams: readonly string[]): Promise<Running> {
+  const file = join(here, 'rivals', 'node_modules', '@portkey-ai', 'gateway', 'build', 'start-server.js');
+  if (!existsSync(file)) throw new Error('not installed: npm install --prefix bench/rivals');
+  const running = await configured(
+    process.execPath,
+    () => [file, `--port=${portkeyPort}`, '--headless'],
+    'portkey',
+    (port) => {
+      portkeyPort = port;
+      return '';
+    },
+  );
+  const headers = {
+    'content-type': 'application/json',
+    authorization: `Bearer ${benchKey}`,
+    'x-portkey-provider': 'openai',
+    'x-portkey-custom-host': `${upstreams[0]}/small`,
+  };
+  return { ...running, asks: { path: '/v1/chat/completions', headers, body: '{"model":"m","messages":[]}' } };
+}
+let portkeyPort = 0;
 
 function rival(file: string, upstreams: readonly string[]): Promise<Running> {
   if (!existsSync(join(here, 'rivals', 'node_modules')))
@@ -261,14 +297,18 @@ type Small = { rps: number; cpuUs: number; p50: number; p99: number };
 /** wrk with keep-alive connections against `/small`. */
 async function small(target: Running, connections: number): Promise<Small> {
   const before = cpuSeconds(target.pid);
+  const ask = target.asks;
+  const headers = Object.entries(ask?.headers ?? { 'X-API-Key': benchKey });
+  const script = join(folder, 'post.lua');
+  if (ask !== undefined) writeFileSync(script, `wrk.method = "POST"\nwrk.body = '${ask.body}'\n`);
   const child = run('wrk', [
     '-t1',
     `-c${connections}`,
     `-d${seconds}s`,
     '--latency',
-    '-H',
-    `X-API-Key: ${benchKey}`,
-    `http://127.0.0.1:${target.port}/small`,
+    ...(ask === undefined ? [] : ['-s', script]),
+    ...headers.flatMap(([name, value]) => ['-H', `${name}: ${value}`]),
+    `http://127.0.0.1:${target.port}${ask?.path ?? '/small'}`,
   ]);
   let text = '';
   child.stdout?.on('data', (chunk) => {
@@ -289,6 +329,7 @@ async function small(target: Running, connections: number): Promise<Small> {
 
 /** Opens `count` requests and counts what comes back. */
 async function open(port: number, path: string, count: number): Promise<{ sockets: Socket[]; events: () => number }> {
+  const text = `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nX-API-Key: ${benchKey}\r\n\r\n`;
   const sockets: Socket[] = [];
   let bytes = 0;
   const perEvent = 95;
@@ -300,7 +341,7 @@ async function open(port: number, path: string, count: number): Promise<{ socket
     socket.on('data', (chunk: Buffer) => {
       bytes += chunk.length;
     });
-    socket.write(`GET ${path} HTTP/1.1\r\nHost: bench\r\nX-API-Key: ${benchKey}\r\n\r\n`);
+    socket.write(text);
     sockets.push(socket);
     if (i % 100 === 99) await sleep(20);
   }
@@ -325,6 +366,17 @@ async function streams(target: Running, count: number): Promise<number> {
       `  (only ${Math.round((passed / expected) * 100)} % of the events came through: the machine is too busy)`,
     );
   return (cpu / passed) * 1e6;
+}
+
+/** Not the upstream itself, nor who cannot. */
+const streamsWith = ({ pid, asks }: Running) => pid !== null && asks === undefined;
+
+/** Many events in a short time: at the rates that are measured a compiler takes minutes to make up its mind. */
+async function warmStreams(target: Running): Promise<void> {
+  const { sockets } = await open(target.port, '/stream?ms=20', 200);
+  await sleep(4_000);
+  for (const socket of sockets) socket.destroy();
+  await sleep(300);
 }
 
 /** KB of memory per open stream that says nothing. */
@@ -369,20 +421,31 @@ try {
     }
   }
   // Until the compilers are done: the second run of a Node or Go proxy is still slower than the tenth.
-  for (const target of running.values()) for (let i = 0; i < 2; i++) await small(target, 64);
+  for (const target of running.values()) {
+    for (let i = 0; i < 2; i++) await small(target, 64);
+    if (streamsWith(target) && streamCounts.length > 0) await warmStreams(target);
+  }
   for (let round = 0; round < rounds; round++) {
     for (const [name, target] of running) {
       const row = rows.get(name)!;
       row.small.push(await small(target, 64));
       row.light.push(await small(target, 2));
-      if (name !== 'direct')
+      if (streamsWith(target))
         for (const count of streamCounts) row.streams.get(count)!.push(await streams(target, count));
       const last = row.small.at(-1)!;
       console.error(`round ${round + 1} ${name}: ${Math.round(last.rps)}/s, ${last.cpuUs.toFixed(1)} µs/request`);
     }
   }
   if (idleStreams > 0) {
-    for (const [name, target] of running) if (name !== 'direct') rows.get(name)!.idle = await idle(target, idleStreams);
+    for (const { name, start } of candidates) {
+      const used = running.get(name);
+      if (used === undefined || !streamsWith(used)) continue;
+      await used.stop();
+      // One that has carried streams keeps their memory for the next ones.
+      const fresh = await start(upstreams);
+      running.set(name, fresh);
+      rows.get(name)!.idle = await idle(fresh, idleStreams);
+    }
   }
 } finally {
   for (const target of running.values()) await target.stop();
