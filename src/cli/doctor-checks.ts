@@ -11,7 +11,7 @@ import { defaultDataDir } from './data-dir.ts';
 import { CliError, exitCodes } from './exit.ts';
 import { usd } from './output.ts';
 import { preferencesFile } from './preferences-file.ts';
-import { storedVariables } from './server-options.ts';
+import { storedVariables } from './server-config.ts';
 
 export type Check = Readonly<{
   name: string;

@@ -1,10 +1,9 @@
 import { type Command, Option } from 'commander';
-import { type Config, ConfigError, loadConfig, type VariableName, variables } from '../config.ts';
+import type { VariableName } from '../config.ts';
 import { strategyNames } from '../core/domain.ts';
-import { marketplaceNames } from '../providers/names.ts';
 import type { ColorChoice } from './color.ts';
 import { suggest } from './command.ts';
-import { readPreferences } from './preferences-file.ts';
+import { CliError, exitCodes } from './exit.ts';
 
 /** What `serve` is told; `tui` adds to it. Values of `flags` are as typed: the configuration schema checks them. */
 export type ServerOptions = Readonly<{
@@ -80,41 +79,18 @@ export function serverOptions(values: Readonly<Record<string, unknown>>): Server
   return { demo: values.demo === true, seed: values.seed as number | undefined, flags };
 }
 
-/** Values of the conf file under the names of the variables. */
-export function storedVariables(): Partial<Record<VariableName, unknown>> {
-  const { url, apiKey } = readPreferences();
-  return {
-    ...(url === undefined ? {} : { GPUPROXY_URL: url }),
-    ...(apiKey === undefined ? {} : { GPUPROXY_API_KEY: apiKey }),
-  };
-}
-
-/** The whole configuration of a server. Throws ConfigError. */
-export function serverConfig(options: Pick<ServerOptions, 'flags'>): Config {
-  return loadConfig({
-    flags: options.flags,
-    environment: process.env,
-    cwd: process.cwd(),
-    stored: storedVariables(),
-  });
-}
-
-/** True when nothing says where GPUs should come from. */
-export function nothingConfigured(config: Config): boolean {
-  return config.UPSTREAMS.length === 0 && marketplaceNames.every((m) => config[`${m.env}_API_KEY`] === undefined);
-}
-
 function assignment(word: string, before: Record<string, string> = {}): Record<string, string> {
   const at = word.indexOf('=');
-  const name = at < 0 ? word : word.slice(0, at);
-  if (at < 0 || !Object.hasOwn(variables, name)) {
-    throw new ConfigError(`--set: got "${name}", accepts NAME=value with a name of .env.example`);
-  }
-  return { ...before, [name]: word.slice(at + 1) };
+  // Which names there are says the configuration, which is not loaded for this.
+  if (at < 0) throw refused(`--set: got "${word}", accepts NAME=value with a name of .env.example`);
+  return { ...before, [word.slice(0, at)]: word.slice(at + 1) };
 }
 
 function seedNumber(word: string): number {
   const seed = /^-?\d{1,15}$/.test(word) ? Number(word) : Number.NaN;
-  if (Number.isNaN(seed)) throw new ConfigError(`--seed: got "${word}", accepts a whole number`);
+  if (Number.isNaN(seed)) throw refused(`--seed: got "${word}", accepts a whole number`);
   return seed;
 }
+
+const refused = (message: string) =>
+  new CliError(exitCodes.usage, 'configuration', message, { hint: '.env.example lists every variable' });

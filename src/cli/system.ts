@@ -16,11 +16,8 @@ export type SystemOptions = Readonly<{
   config: Config;
   /** Rent from the built-in simulated marketplaces instead of the configured ones. */
   demo: Demo | null;
-  /**
-   * Called as soon as there is something to show, before the listeners are open. `pictured` resolves when the first
-   * instances stand in the picture; it does not wait for them where nothing is rented by itself.
-   */
-  onApp?: (app: LocalApp, pictured: Promise<void>) => void;
+  /** Called as soon as there is something to show, before the listeners are open; they wait until it is shown. */
+  onApp?: (app: LocalApp) => Promise<void> | undefined;
   /** Told of bugs that cost one answer of the control plane and not the process. */
   logger?: NonNullable<RestServerOptions['logger']>;
 }>;
@@ -116,10 +113,10 @@ export async function startSystem({ config, demo, onApp, logger }: SystemOptions
   });
   starting.use(app);
   if (simulator) void rentDemoFleet(app, logger);
-  const pictured = simulator ? firstInstances(app) : Promise.resolve();
-  onApp?.(app, pictured);
-  // Loading the rest keeps this thread busy: whoever waits for the picture gets it first.
-  await pictured;
+  // The questions to the marketplaces leave before drawing keeps this thread busy.
+  for (let turn = 0; turn < 3; turn += 1) await new Promise((done) => setImmediate(done));
+  // So does loading the rest.
+  await onApp?.(app);
 
   const loadingRest = import('../rest/create-server.ts');
   loadingRest.catch(() => {});
@@ -276,18 +273,6 @@ function checkAccessLog({ ACCESS_LOG: file }: Config): void {
       `ACCESS_LOG: got "${file}", which cannot be opened (${(error as Error).message}); ${accepts}`,
     );
   }
-}
-
-/** The first instances in the picture, or a quarter of a second without any. */
-async function firstInstances(app: LocalApp): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const stop = app.state.subscribe(() => {
-    if (app.state.get().upstreams.length > 0) resolve();
-  });
-  const timer = setTimeout(resolve, 250);
-  await promise;
-  clearTimeout(timer);
-  stop();
 }
 
 /** PEM texts of both listeners; null: plain HTTP. Throws ConfigError. */

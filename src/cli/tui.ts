@@ -1,4 +1,4 @@
-import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Config } from '../config.ts';
@@ -119,12 +119,21 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
   };
   if (options.url !== null) return attach(options.url);
 
-  const { serverConfig, nothingConfigured } = await import('./server-options.ts');
+  await using stack = new AsyncDisposableStack();
+  const startDemo = async () => {
+    const demo = (await import('./demo.ts')).startDemo(options.seed ?? 1);
+    stack.defer(demo.stop);
+    return demo;
+  };
+  // The simulator takes longest to start, so it does not wait for the configuration where that cannot matter.
+  let demo = surelySimulated(options, env) ? await startDemo() : null;
+  const { serverConfig, nothingConfigured } = await import('./server-config.ts');
   const config = serverConfig(options);
-  const simulated = options.demo || nothingConfigured(config);
-  const demo = simulated ? (await import('./demo.ts')).startDemo(options.seed ?? 1) : null;
+  demo ??= nothingConfigured(config) ? await startDemo() : null;
   const loadingSystem = import('./system.ts');
   loadingSystem.catch(() => {});
+  const loadingDashboard = import('../tui/run-dashboard.tsx');
+  loadingDashboard.catch(() => {});
   await opening?.draw(expected(config, options), {
     label: 'local',
     readonly: options.readonly,
@@ -134,13 +143,13 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
   const { writeCrashLog } = await import('./crash-log.ts');
   const logger = { error: (fields: { err?: unknown }, message: string) => void writeCrashLog(fields.err, message) };
   const failed = new AbortController();
-  const showSystem = async (app: LocalApp, pictured: Promise<void>): Promise<number> => {
-    const { runDashboard } = await import('../tui/run-dashboard.tsx');
+  const showSystem = async (app: LocalApp, onPicture: () => void): Promise<number> => {
+    const { runDashboard } = await loadingDashboard;
     return runDashboard({
       ...common,
       preferences,
       app,
-      pictured,
+      onPicture,
       label: 'local',
       carriesTraffic: true,
       signal: failed.signal,
@@ -148,10 +157,16 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
   };
   let shown: Promise<number> | null = null;
   // Who looks at a screen sees the fleet while the rest of the system starts.
-  const onApp = (app: LocalApp, pictured: Promise<void>) => {
-    if (opening === null) return;
-    shown = showSystem(app, pictured);
-    shown.catch(() => {});
+  const onApp = (app: LocalApp): Promise<void> | undefined => {
+    if (opening === null) return undefined;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    shown = showSystem(app, resolve);
+    // Its end is waited for below; the system need not wait for the picture of a dashboard that is over.
+    shown.then(
+      () => resolve(),
+      () => resolve(),
+    );
+    return promise;
   };
   const system = await startSystem({ config, demo, logger, onApp }).catch(async (error: unknown) => {
     failed.abort();
@@ -174,7 +189,7 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
   }
   let exitCode: number;
   try {
-    exitCode = await (shown ?? showSystem(system.app, Promise.resolve()));
+    exitCode = await (shown ?? showSystem(system.app, () => {}));
     if (demo === null) {
       await drainTelling(system, config.DRAIN_SECONDS * 1000);
     }
@@ -194,6 +209,12 @@ function drawsAtOnce(options: TuiOptions, env: NodeJS.ProcessEnv): boolean {
   const inCi = env.CI !== undefined && env.CI !== '' && env.CI !== 'false' && !options.interactive;
   const reads = options.screenReader || env.INK_SCREEN_READER === 'true';
   return process.stdin.isTTY === true && process.stdout.isTTY === true && !options.once && !inCi && !reads;
+}
+
+/** Without a file, a variable or a flag that could name a marketplace or an upstream the fleet is simulated. */
+function surelySimulated({ demo, flags }: TuiOptions, env: NodeJS.ProcessEnv): boolean {
+  const names = ['UPSTREAMS', 'VASTAI_API_KEY', 'IONET_API_KEY'] as const;
+  return demo || (!names.some((name) => name in flags || name in env) && !existsSync('.env'));
 }
 
 /** What the configuration says of a system before it has started. */

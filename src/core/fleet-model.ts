@@ -155,13 +155,23 @@ const eventKinds = { join: 0, first: 1, end: 2, fail: 3 } as const;
 type EventKind = (typeof eventKinds)[keyof typeof eventKinds];
 type Event = { at: number; order: number; kind: EventKind; upstream: number; request: number };
 
-/** Runs the requests (in order of arrival) through the policy until the last one has ended. */
-export function runModel(options: {
+/** What an event costs, as a number of rows of the table that are looked at. */
+const rowsOfAnEvent = 200;
+
+export type ModelRun = {
   upstreams: readonly ModelUpstream[];
   requests: readonly ModelRequest[];
   policy: ModelPolicy;
-}): ModelResult {
-  const { upstreams, requests, policy } = options;
+};
+
+/** Runs the requests (in order of arrival) through the policy until the last one has ended. */
+export function runModel(options: ModelRun): ModelResult {
+  const steps = modelSteps(options);
+  for (let step = steps.next(); ; step = steps.next()) if (step.done) return step.value;
+}
+
+/** The same in steps, between which other work can be done; each gives what it took, in rows of the table looked at. */
+function* modelSteps({ upstreams, requests, policy }: ModelRun): Generator<number, ModelResult> {
   const events = createHeap();
   const busy = upstreams.map(() => 0);
   const open = upstreams.map(() => 0);
@@ -173,10 +183,12 @@ export function runModel(options: {
   let lost = 0;
   let peakOpen = 0;
 
-  upstreams.forEach((upstream, index) => {
+  for (const [index, upstream] of upstreams.entries()) {
     if (upstream.joinsAtMs === undefined) policy.joined(index, 0);
     else events.push(upstream.joinsAtMs, eventKinds.join, index, -1);
-  });
+    // A row is found by looking for a free one.
+    yield upstreams.length;
+  }
 
   const begin = (request: number, upstream: number, now: number) => {
     const { speed } = upstreams[upstream] as ModelUpstream;
@@ -236,9 +248,14 @@ export function runModel(options: {
     const { atMs } = requests[request] as ModelRequest;
     for (let event = events.popUntil(atMs); event !== undefined; event = events.popUntil(atMs)) happen(event);
     arrive(request, atMs);
+    // A pick looks at every row; itself and what happened before it cost as much as some rows more.
+    yield upstreams.length + rowsOfAnEvent;
   }
   const never = Number.POSITIVE_INFINITY;
-  for (let event = events.popUntil(never); event !== undefined; event = events.popUntil(never)) happen(event);
+  for (let event = events.popUntil(never); event !== undefined; event = events.popUntil(never)) {
+    happen(event);
+    yield rowsOfAnEvent;
+  }
 
   totals.sort((a, b) => a - b);
   firsts.sort((a, b) => a - b);
@@ -289,6 +306,16 @@ export function replay(
   upstreams: readonly ReplayUpstream[],
   strategy: StrategyName,
 ): Replay | null {
+  const steps = replaySteps(requests, upstreams, strategy);
+  for (let step = steps.next(); ; step = steps.next()) if (step.done) return step.value;
+}
+
+/** The same in steps, as of `modelSteps`. */
+export function* replaySteps(
+  requests: readonly FinishedRequest[],
+  upstreams: readonly ReplayUpstream[],
+  strategy: StrategyName,
+): Generator<number, Replay | null> {
   const known = new Set(upstreams.map((upstream) => upstream.id));
   const seen = requests.filter((r) => r.cause === 'complete' && r.instance !== null && known.has(r.instance));
   if (seen.length < leastReplayed || upstreams.length === 0) return null;
@@ -301,8 +328,9 @@ export function replay(
   const middle = median(seen.map(serviceMs));
   const speeds = new Map<string, number>();
   const slots = new Map<string, number>();
+  const byInstance = Map.groupBy(seen, (r) => r.instance);
   for (const { id } of upstreams) {
-    const own = seen.filter((r) => r.instance === id);
+    const own = byInstance.get(id) ?? [];
     if (own.length < 5) continue;
     speeds.set(id, middle / median(own.map(serviceMs)));
     slots.set(id, mostAtOnce(own));
@@ -322,7 +350,8 @@ export function replay(
       return { atMs: r.at - r.totalMs - start, workMs: serviceMs(r) * speed, firstMs: firstMs * speed };
     })
     .sort((a, b) => a.atMs - b.atMs);
-  const result = runModel({
+  yield seen.length;
+  const result = yield* modelSteps({
     upstreams: model,
     requests: arrivals,
     policy: balancerPolicy(strategy, model, { slowStartMs: 0 }),

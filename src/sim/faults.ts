@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { FaultError } from './fault-error.ts';
 import type { Random } from './random.ts';
 
 /**
@@ -158,11 +159,6 @@ export type FaultInput = z.input<typeof faultSchema>;
 export type StandingFault = Fault & Readonly<{ id: string; hits: number }>;
 
 export type FaultOf<K extends FaultKind> = Extract<Fault, { kind: K }>;
-
-/** A fault that cannot be understood; the message names the field, what came and what is accepted. */
-export class FaultError extends Error {
-  override readonly name = 'FaultError';
-}
 
 export function parseFault(input: unknown): Fault {
   const parsed = faultSchema.safeParse(input);

@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads';
-import { FaultError, type FaultInput, type StandingFault } from './faults.ts';
+import { FaultError } from './fault-error.ts';
+import type { FaultInput, StandingFault } from './faults.ts';
 import type { InstanceView, LedgerEntry, SimulatorOptions } from './simulator.ts';
 import type { TrafficOptions, TrafficStats } from './traffic.ts';
 

@@ -1,7 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as z from 'zod';
-import { FaultBook, FaultError, type FaultInput, type Faults, faultSchema, namesRoute } from './faults.ts';
+import { FaultError } from './fault-error.ts';
+import { FaultBook, type FaultInput, type Faults, faultSchema, namesRoute } from './faults.ts';
 import { namesInstance } from './gpu-server.ts';
 import {
   findRoute,

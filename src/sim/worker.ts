@@ -1,5 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads';
-import { FaultError } from './faults.ts';
+import { FaultError } from './fault-error.ts';
 import { type SimulatorOptions, startSimulator } from './simulator.ts';
 import type { SimulatorCommand, SimulatorMessage } from './simulator-thread.ts';
 import { startTraffic, type Traffic } from './traffic.ts';

@@ -1,5 +1,5 @@
 import type { StrategyName } from '../core/domain.ts';
-import { replay } from '../core/fleet-model.ts';
+import { replaySteps } from '../core/fleet-model.ts';
 import type { FinishedRequest } from '../core/report.ts';
 import type { Snapshot } from '../fleet/app.ts';
 
@@ -16,7 +16,7 @@ export type Predict = (
   strategy: StrategyName,
   requests: readonly FinishedRequest[],
   snapshot: Snapshot,
-) => Prediction | null;
+) => Prediction | null | Promise<Prediction | null>;
 
 export type PreviewState = Readonly<{
   strategy: StrategyName;
@@ -36,15 +36,35 @@ export type PreviewState = Readonly<{
 export const leastRequests = 200;
 const spanMs = 60_000;
 
+/** Rows that a model looks at between two turns of the event loop: a few milliseconds, also on a slow machine. */
+export const sliceRows = 20_000;
+
 /** The model of the core, on the instances that may get requests now. */
-export const predictByReplay: Predict = (strategy, requests, snapshot) => {
-  const result = replay(
-    requests,
-    snapshot.upstreams.filter((row) => row.eligible).map(({ id, weight }) => ({ id, weight })),
-    strategy,
+export const predictByReplay: Predict = async (strategy, requests, snapshot) => {
+  const result = await inSlices(
+    replaySteps(
+      requests,
+      snapshot.upstreams.filter((row) => row.eligible).map(({ id, weight }) => ({ id, weight })),
+      strategy,
+    ),
   );
   return result === null ? null : { p95Ms: result.p95Ms, shares: new Map(Object.entries(result.shares)) };
 };
+
+/** Takes the steps to their end and gives way to other work after every `sliceRows` of what they took. */
+export async function inSlices<T>(
+  steps: Generator<number, T>,
+  giveWay: () => Promise<void> = () => new Promise((done) => setImmediate(done)),
+): Promise<T> {
+  let taken = 0;
+  for (let step = steps.next(); ; step = steps.next()) {
+    if (step.done) return step.value;
+    taken += step.value;
+    if (taken < sliceRows) continue;
+    taken = 0;
+    await giveWay();
+  }
+}
 
 /** Of whole answers, as the upstreams gave them. */
 export function observedP95(requests: readonly FinishedRequest[]): number | null {
@@ -55,7 +75,7 @@ export function observedP95(requests: readonly FinishedRequest[]): number | null
   return times[Math.floor(times.length * 0.95)] ?? null;
 }
 
-/** The preview of one strategy from the requests that are kept. Gives way to other work between its two models. */
+/** The preview of one strategy from the requests that are kept. Gives way to other work while it is made. */
 export async function previewOf(
   strategy: StrategyName,
   kept: readonly FinishedRequest[],
@@ -63,8 +83,8 @@ export async function previewOf(
   now: number,
   predict: Predict,
 ): Promise<PreviewState> {
-  // The time of a model grows with requests times instances: on great fleets and much traffic the newest must do.
-  const most = Math.max(leastRequests + 100, Math.min(1500, Math.floor(300_000 / (snapshot.upstreams.length + 1))));
+  // A model is made anew every few seconds and grows with requests times instances: on great fleets the newest must do.
+  const most = Math.max(leastRequests + 100, Math.floor(2_000_000 / (snapshot.upstreams.length + 1)));
   const requests = kept
     .filter((request) => request.at >= now - spanMs)
     .sort((a, b) => a.at - b.at)
@@ -81,12 +101,11 @@ export async function previewOf(
   if (requests.length < leastRequests) {
     return { ...nothing, why: `not enough traffic: ${requests.length} of ${leastRequests} requests` };
   }
-  const then = predict(strategy, requests, snapshot);
+  const then = await predict(strategy, requests, snapshot);
   if (then === null) return { ...nothing, why: 'the model has nothing to say about this traffic' };
-  await new Promise((done) => setImmediate(done));
   // Requests from before a switch say nothing about the model of the strategy that came with it.
   const switched = snapshot.strategy.since > (requests[0]?.at ?? now);
-  const model = switched ? null : (predict(snapshot.strategy.name, requests, snapshot)?.p95Ms ?? null);
+  const model = switched ? null : ((await predict(snapshot.strategy.name, requests, snapshot))?.p95Ms ?? null);
   return {
     ...nothing,
     shares: then.shares,

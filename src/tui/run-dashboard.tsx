@@ -1,6 +1,12 @@
 import type { App } from '../fleet/app.ts';
 import type { Command } from './commands.ts';
-import { type ConnectionSource, createDashboard, type DashboardSettings, reasonOf } from './dashboard.ts';
+import {
+  type ConnectionSource,
+  createDashboard,
+  type Dashboard,
+  type DashboardSettings,
+  reasonOf,
+} from './dashboard.ts';
 import type { Opening } from './opening.ts';
 import { createPainter } from './painter.ts';
 import type { PreferenceStore } from './preferences.ts';
@@ -43,8 +49,8 @@ export type RunDashboardOptions = Readonly<{
   onQuit?: () => void;
   /** The screen as it was taken when the program began. */
   opening?: Opening;
-  /** Resolves when the picture is worth keeping the thread busy after it; the renderer is loaded then. */
-  pictured?: Promise<void>;
+  /** Called when the first whole picture stands on the screen, before the renderer is loaded. */
+  onPicture?: () => void;
   /** Takes a line of the session's recording; see `createReplayApp`. */
   record?: (line: string) => void;
   /** Wall clock in ms; that of a recording when one is shown. */
@@ -104,6 +110,18 @@ async function settled(app: App): Promise<void> {
     return !mode.simulated || (upstreams.some((row) => row.eligible) && traffic.requests > 0);
   };
   while (!ready() && Date.now() < deadline) await new Promise((done) => setTimeout(done, 50));
+}
+
+/** Resolves when the first instances are drawn, or after a second without any. */
+async function instancesShown(dashboard: Dashboard): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const stop = dashboard.subscribe(() => {
+    if (dashboard.view().rows.length > 0) resolve();
+  });
+  const timer = setTimeout(resolve, 1000);
+  await promise;
+  clearTimeout(timer);
+  stop();
 }
 
 async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
@@ -197,9 +215,11 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
     // The painter needs no renderer: what is there is shown while that is loaded.
     const stop = dashboard.subscribe(() => painter.show(dashboard.lines(), themes[dashboard.ui.theme]));
     showAll();
-    await options.pictured;
+    // A simulated fleet rents at once, and loading keeps the thread busy.
+    if (app.state.get().mode.simulated) await instancesShown(dashboard);
     stop();
   }
+  options.onPicture?.();
   const { mountScreen } = await import('./screen.ts');
   let ended = false;
   const end = (code: number) => () => {

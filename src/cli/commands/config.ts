@@ -6,7 +6,7 @@ import { nearest } from '../nearest.ts';
 import { tableLines } from '../output.ts';
 import { openPreferences } from '../preferences.ts';
 import { preferencesFile, readPreferences } from '../preferences-file.ts';
-import { storedVariables } from '../server-options.ts';
+import { storedVariables } from '../server-config.ts';
 
 /** Preferences that may be set by hand, with what they accept. */
 const names = {

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import { type Fault, FaultError, faultKinds, parseFaultFlag } from '../../sim/faults.ts';
+import { FaultError } from '../../sim/fault-error.ts';
+import { type Fault, faultKinds, parseFaultFlag } from '../../sim/faults.ts';
 import { withExamples } from '../command.ts';
 import { usageError } from '../exit.ts';
 import { positive, wholeFrom } from '../offer-options.ts';
