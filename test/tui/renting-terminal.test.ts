@@ -102,7 +102,7 @@ describe.skipIf(!hasTmux)('renting in a real terminal, from marketplaces that ta
     send('Enter');
     await eventually(() => !/STOP RENTING|RESERVE ─/.test(screen()), 'the dialogs to be gone');
     send('q');
-    await shows(/QUIT\?[\s\S]*8 GPUs are being rented/);
+    await shows(/QUIT\?[\s\S]*Still being rented: 8 GPUs/);
     await seen();
     send('Down', 'Down', 'Enter');
     await shows(/ended with 0/);

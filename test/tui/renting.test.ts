@@ -147,7 +147,7 @@ describe('q while something is being rented', () => {
     press('enter');
     press('q');
     expect(quits).toBe(0);
-    expect(screen()).toMatch(/QUIT\?[\s\S]*4 GPUs are being rented/);
+    expect(screen()).toMatch(/QUIT\?[\s\S]*Still being rented: 4 GPUs/);
     fake.tick(400);
     press('escape');
     expect(dashboard.overlays).toEqual([]);

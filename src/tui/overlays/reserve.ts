@@ -464,7 +464,8 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
       const state = row?.state ?? 'RESERVING';
       lines.push([
         span('  '),
-        outside(fitText(item.instanceId, 16), 'strong'),
+        outside(fitText(item.instanceId, 18), 'strong'),
+        span(' '),
         outside(fitText(item.provider, 9), 'dim'),
         outside(fitText(gpuLabel(item), 14)),
         span(fitText(`${money(item.usdPerHour)}/h`, 9, 'right')),
@@ -524,7 +525,8 @@ function rentingLines(
   for (const row of members.slice(0, height - 4)) {
     lines.push([
       span('  '),
-      outside(fitText(row.id, 16), 'strong'),
+      outside(fitText(row.id, 18), 'strong'),
+      span(' '),
       outside(fitText(row.provider, 9), 'dim'),
       outside(fitText(gpuLabel(row), 14)),
       span(fitText(`${money(row.usdPerHour)}/h`, 9, 'right')),

@@ -47,8 +47,8 @@ export function createStopDialog(
   return createConfirmation(dashboard, {
     title: 'STOP RENTING?',
     body: () => [
-      [outside(rental.what, 'strong'), span(' are being rented.')],
-      [span('Paid calls that are under way cannot be called back: their answers are waited for.', 'dim')],
+      [span('Still being rented: '), outside(rental.what, 'strong')],
+      [span('Paid calls under way cannot be called back; they are waited for.', 'dim')],
     ],
     choices: [
       { label: 'Let it go on in the background', run: chosen.background },
@@ -82,7 +82,7 @@ export function createQuitDialog(dashboard: Dashboard): Overlay {
   return createConfirmation(dashboard, {
     title: 'QUIT?',
     body: () => [
-      [outside(rentals.map(({ what }) => what).join(', '), 'strong'), span(' are being rented.')],
+      [span('Still being rented: '), outside(rentals.map(({ what }) => what).join(', '), 'strong')],
       [
         span(
           dashboard.remote
