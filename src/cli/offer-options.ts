@@ -93,7 +93,11 @@ export function withInstanceConfig(command: Command): Command {
       ...before,
       word,
     ])
-    .option('--max-bid <usd>', 'rent interruptible at this bid per hour (vast.ai)', positive('--max-bid'))
+    .option(
+      '--max-bid <usd>',
+      'rent interruptible at this bid per hour, disk comes on top (vast.ai)',
+      positive('--max-bid'),
+    )
     .option('--hours <n>', 'prepaid hours where time is sold (io.net)', wholeFrom('--hours', 1, 8760));
 }
 

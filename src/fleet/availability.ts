@@ -246,26 +246,25 @@ export function createAvailability(parts: {
     };
   };
 
+  const fresh = ({ market }: State): boolean =>
+    !market.failing && market.refreshedAt !== null && clock.now() - market.refreshedAt <= timing.offersFreshMs;
+  const fromMarket = ({ market, askedAt }: State, filter: OfferFilter): Part => ({
+    offers: market.offers.filter((offer) => matchesFilter(offer, filter)),
+    more: market.more,
+    askedAt,
+  });
+  /** Offers of several GPUs may exist only when asked for: a pooled offer is listed as one GPU. */
+  const ofOneGpu = (filter: OfferFilter): boolean => filter.gpuCount === undefined || filter.gpuCount === 1;
+
   /** One provider's part of an answer: from what was read lately when that is enough, else asked with the filter. */
   const ask = async (state: State, filter: OfferFilter, signal?: AbortSignal, askAnyway = false): Promise<Part> => {
-    const fresh = () => {
-      const { failing, refreshedAt } = state.market;
-      return !failing && refreshedAt !== null && clock.now() - refreshedAt <= timing.offersFreshMs;
-    };
-    // Offers of several GPUs may exist only when asked for: a pooled offer is listed as one GPU. And of a market that
-    // could not be read whole, what matches may be in the part that is not known.
-    const enough = () =>
-      (filter.gpuCount === undefined || filter.gpuCount === 1) && (!state.market.more || isUnfiltered(filter));
-    const fromMarket = (): Part => ({
-      offers: state.market.offers.filter((offer) => matchesFilter(offer, filter)),
-      more: state.market.more,
-      askedAt: state.askedAt,
-    });
+    // Of a market that could not be read whole, what matches may be in the part that is not known.
+    const enough = () => ofOneGpu(filter) && (!state.market.more || isUnfiltered(filter));
     const key = JSON.stringify(filter, Object.keys(filter).sort());
     if (!askAnyway) {
       // A refresh that is under way brings the same answer sooner than a question of our own.
-      if (enough() && !fresh() && state.pending !== null) await settledOrAborted(state.pending, signal);
-      if (enough() && fresh()) return fromMarket();
+      if (enough() && !fresh(state) && state.pending !== null) await settledOrAborted(state.pending, signal);
+      if (enough() && fresh(state)) return fromMarket(state, filter);
       const answered = state.answered.get(key);
       if (answered !== undefined && clock.now() - answered.at <= timing.offersFreshMs) return answered.part;
     }
@@ -283,7 +282,7 @@ export function createAvailability(parts: {
       const failure = failureOf(error);
       // Nothing was asked, because others had the turns: that is no trouble of the provider.
       const noTurn = error instanceof ProviderError && error.code === 'rate_limited' && !error.sent;
-      if (noTurn && fresh()) return fromMarket();
+      if (noTurn && fresh(state)) return fromMarket(state, filter);
       failed(state, failure);
       changed();
       return lastGood(state, filter, failure.code, failure.message);
@@ -307,6 +306,8 @@ export function createAvailability(parts: {
     const straggler = async (state: State): Promise<Part> => {
       await first.promise;
       await sleep(state.market.failing ? stragglerMs / 4 : stragglerMs, undefined, { signal: done.signal });
+      // It is well and only slow, as when others have its turns: what is known of it will do.
+      if (state.market.more && fresh(state) && ofOneGpu(filter)) return fromMarket(state, filter);
       const { failing, lastError } = state.market;
       const before = failing && lastError !== null ? `; last time: ${lastError.message}` : '';
       return lastGood(state, filter, 'timeout', `no answer yet${before}`);

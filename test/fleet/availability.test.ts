@@ -161,6 +161,19 @@ test('one market that hangs does not delay the answer of the other for long', as
   });
 });
 
+test('a market that is well but slow to answer a filter is answered for by what is known of it', async () => {
+  const ionet = marketOf('io.net', () => whole(offerOf('io.net', 1)));
+  const vast = marketOf('vast.ai', (filter) =>
+    filter.minVramGb === undefined
+      ? { offers: [offerOf('vast.ai', 1), offerOf('vast.ai', 2)], more: true }
+      : new Promise<OfferList>(() => {}),
+  );
+  const { availability } = startWith([vast.provider, ionet.provider]);
+  await availability.refresh();
+  const answer = await availability.offers({ minVramGb: 80 });
+  expect(answer).toMatchObject({ offers: [{ id: '1' }, { id: '1' }], errors: [], more: ['vast.ai'] });
+});
+
 test('old data are shown with their age', async () => {
   let broken = false;
   const vast = marketOf('vast.ai', () => (broken ? down('vast.ai')() : whole(offerOf('vast.ai', 1))));
