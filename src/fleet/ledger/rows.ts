@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 
 /**
  * How rows look in the file and in the program. Every row that is read passes through its schema: a ledger that was
