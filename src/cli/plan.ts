@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { type Command, Option } from 'commander';
-import type { Call, Method } from './client.ts';
+import { apiPath, type Call, type Method } from './client.ts';
 import { CliError, exitCodes } from './exit.ts';
 import type { Session } from './session.ts';
 
@@ -16,7 +16,10 @@ export type Plan = Readonly<{ id: string; requests: readonly PlannedRequest[] }>
 /** `upon`: what the server said, as far as it matters for what will happen. */
 export function planOf(session: Session, requests: readonly PlannedRequest[], upon: unknown): Plan {
   const text = JSON.stringify([session.client.connection.url, requests, upon]);
-  return { id: `plan-${createHash('sha256').update(text).digest('hex').slice(0, 16)}`, requests };
+  return {
+    id: `plan-${createHash('sha256').update(text).digest('hex').slice(0, 16)}`,
+    requests: requests.map(({ path, ...request }) => ({ ...request, path: `${apiPath}${path}` })),
+  };
 }
 
 export function withPlan(command: Command): Command {

@@ -166,7 +166,7 @@ describe('--dry-run and --plan', () => {
     server.on('POST /api/v1/fleet/vast-12345/drain', { body: upstreamBody('vast-12345', { state: 'DRAIN' }) });
     const dry = JSON.parse((await at('drain vast-12345 --deadline 2m --dry-run --json')).stdout);
     expect(dry.requests).toEqual([
-      { method: 'POST', path: '/fleet/vast-12345/drain', body: { deadline_seconds: 120 } },
+      { method: 'POST', path: '/api/v1/fleet/vast-12345/drain', body: { deadline_seconds: 120 } },
     ]);
     expect(dry.instances[0].instance_id).toBe('vast-12345');
     expect(sent()).toEqual(['GET /fleet/vast-12345']);
@@ -213,7 +213,7 @@ describe('--dry-run and --plan', () => {
     });
     server.on('POST /api/v1/gpu/instances/plan', plan(1));
     const dry = await at('reserve 1 --dry-run --json');
-    const { plan_id, price_per_hour } = JSON.parse(dry.stdout);
+    const { plan_id, price_per_hour, requests } = JSON.parse(dry.stdout);
     expect([dry.code, price_per_hour]).toEqual([0, 1]);
     server.on('POST /api/v1/gpu/instances/plan', plan(2));
     expect((await at(`reserve 1 --plan ${plan_id}`)).code).toBe(7);
@@ -221,6 +221,7 @@ describe('--dry-run and --plan', () => {
     server.on('POST /api/v1/gpu/instances/plan', plan(1));
     expect((await at(`reserve 1 --plan ${plan_id}`)).code).toBe(0);
     expect(sent().at(-1)).toBe('POST /gpu/instances/reserve');
+    expect(server.seen.at(-1)?.body).toEqual(requests[0].body);
   });
 
   it('--max-total rents without asking up to that price, which the server is told too, and refuses with exit 7 above', async () => {

@@ -66,9 +66,10 @@ export function build(command: Command): void {
     if (options.dryRun === true || options.plan !== undefined || most !== null || need !== 'none') {
       const plan = await session.read('plan', await session.call('POST', '/gpu/instances/batch/plan', { body }));
       const price = costText(plan.price_per_hour, plan.prepaid_usd);
+      const limit = Math.min(agreed(plan.price_per_hour), options.maxTotal ?? Number.POSITIVE_INFINITY);
       const planned = planOf(
         session,
-        [{ method: 'POST', path: '/gpu/instances/batch', body }],
+        [{ method: 'POST', path: '/gpu/instances/batch', body: { ...body, max_total_price: limit } }],
         plan.instances.map((offer) => [offer.provider, offer.id, offer.price_per_hour]),
       );
       if (options.dryRun === true) {
@@ -87,8 +88,7 @@ export function build(command: Command): void {
         });
       }
       checkTotal(plan, most);
-      if (most === null || options.plan !== undefined)
-        most = Math.min(agreed(plan.price_per_hour), most ?? Number.POSITIVE_INFINITY);
+      if (most === null || options.plan !== undefined) most = limit;
     }
     const answer = await callPaid(
       session,

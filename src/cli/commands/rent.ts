@@ -46,7 +46,10 @@ export function build(command: Command): void {
     let most: number | null = null;
     if (options.dryRun === true || options.plan !== undefined || need !== 'none') {
       const found = await findOffer(session, provider, offer);
-      const plan = planOf(session, [{ method: 'POST', path, body }], found.price_per_hour);
+      // What a greater disk adds, the server works out.
+      if (options.diskGb === undefined && options.maxBid === undefined) most = agreed(found.price_per_hour);
+      const sent = most === null ? body : { ...body, max_price: most };
+      const plan = planOf(session, [{ method: 'POST', path, body: sent }], found.price_per_hour);
       if (options.dryRun === true) {
         const text = session.quiet ? `${found.id}\n` : session.table(offerColumns, [found]);
         showPlan(session, plan, { ...found }, text);
@@ -62,8 +65,6 @@ export function build(command: Command): void {
           would: `spend ${price}`,
         });
       }
-      // What a greater disk adds, the server works out.
-      if (options.diskGb === undefined && options.maxBid === undefined) most = agreed(found.price_per_hour);
     }
     const answer = await callPaid(
       session,
