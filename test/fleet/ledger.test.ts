@@ -1,8 +1,8 @@
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { unusedInstanceId } from '../../src/fleet/instance-id.ts';
 import { type Ledger, openLedger } from '../../src/fleet/ledger/ledger.ts';
 import { migrations } from '../../src/fleet/ledger/migrations.ts';
@@ -18,6 +18,8 @@ afterEach(() => {
   ledger.close();
   rmSync(dataDir, { recursive: true, force: true });
 });
+
+const columnsOf = (db: DatabaseSync, table: string) => db.prepare(`PRAGMA table_info(${table})`).all();
 
 const rental = (change: Partial<Rental> = {}): Rental => ({
   label: 'gpuproxy-1',
@@ -114,6 +116,45 @@ test('only its owner can read the ledger, and its commits are on the disk when t
   expect(other.prepare('SELECT count(*) AS n FROM rentals').get()).toMatchObject({ n: 1 });
   expect(other.prepare('PRAGMA journal_mode').get()).toMatchObject({ journal_mode: 'wal' });
   other.close();
+});
+
+test('a commit waits for the disk', () => {
+  ledger.close();
+  const exec = vi.spyOn(DatabaseSync.prototype, 'exec');
+  try {
+    ledger = openLedger(dataDir);
+    const [connection] = exec.mock.contexts as DatabaseSync[];
+    // 2 is FULL: it is a setting of the connection, and not of the file.
+    expect(connection?.prepare('PRAGMA synchronous').get()).toEqual({ synchronous: 2 });
+  } finally {
+    exec.mockRestore();
+  }
+});
+
+test('a ledger of an earlier version is brought up to date, one version after the other, with what is in it', () => {
+  ledger.close();
+  rmSync(dataDir, { recursive: true });
+  mkdirSync(dataDir);
+  const old = new DatabaseSync(join(dataDir, 'ledger.db'));
+  old.exec(`${migrations[0]}; PRAGMA user_version = 1`);
+  const before = columnsOf(old, 'rentals');
+  old
+    .prepare(
+      `INSERT INTO rentals (label, instance_id, provider, offer_id, contract, state, wanted, gpu_model, gpu_count, vram_gb, usd_per_hour, prepaid, interruptible, created_at, ran)
+       VALUES ('gpuproxy-1', 'vast-1', 'vast.ai', '1', '9', 'rented', 1, 'RTX 4090', 1, 24, 0.5, 0, 0, 1, 1)`,
+    )
+    .run();
+  old.close();
+  ledger = openLedger(dataDir);
+  // What was rented before prices were judged is left alone.
+  expect(ledger.rentals.open()).toMatchObject([
+    { label: 'gpuproxy-1', contract: '9', usdPerHour: 0.5, limitUsdPerHour: null, priceSeen: true },
+  ]);
+  expect(ledger.extensions.open()).toEqual([]);
+  const now = new DatabaseSync(join(dataDir, 'ledger.db'), { readOnly: true });
+  expect(now.prepare('PRAGMA user_version').get()).toEqual({ user_version: migrations.length });
+  expect(columnsOf(now, 'rentals').length).toBeGreaterThan(before.length);
+  now.close();
 });
 
 test('events beyond the kept number are pruned from the oldest', () => {
