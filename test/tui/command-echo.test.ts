@@ -43,6 +43,7 @@ async function parses(line: string): Promise<void> {
 test('every command line that the dashboard shows is one that the program understands', async () => {
   const lines = new Set<string>();
   for (const command of commands) {
+    if (command.keys.length === 0 && command.cli === undefined) continue;
     const { app, dashboard } = start();
     if (command.scope !== 'global' && command.scope !== 'list') dashboard.update({ focus: command.scope });
     const cli = command.cli?.(dashboard) ?? null;

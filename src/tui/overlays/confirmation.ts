@@ -1,5 +1,5 @@
 import type { Dashboard, Overlay } from '../dashboard.ts';
-import { fitLine, type Line, outside, span, textOf } from '../line.ts';
+import { fitLine, type Line, lineWidth, outside, span, textOf } from '../line.ts';
 import type { View } from '../view.ts';
 import { createTextField } from './text-field.ts';
 
@@ -86,8 +86,9 @@ export function createConfirmation(dashboard: Dashboard, options: ConfirmationOp
   /** What can be chosen and what must be typed is always seen: where it is low, the text above gives way. */
   function content(view: View, width: number, height = Number.POSITIVE_INFINITY): readonly Line[] {
     const cli = options.choices[cursor]?.cli;
+    const tellsCli = hasCli && height >= options.choices.length + 8;
     const all = [...options.body(view, width), []];
-    const room = height - options.choices.length - 2 - (hasCli ? 1 : 0);
+    const room = height - options.choices.length - 2 - (tellsCli ? 1 : 0);
     const dense = all.length > room ? all.filter((line) => line.length > 0) : all;
     const lines: Line[] =
       dense.length > room ? [...dense.slice(0, Math.max(0, room - 1)), ...(dense.slice(-1) as Line[])] : [...dense];
@@ -100,20 +101,17 @@ export function createConfirmation(dashboard: Dashboard, options: ConfirmationOp
       ];
       lines.push(here ? [span(textOf(fitLine(line, width)), 'selected')] : line);
     }
-    if (hasCli && lines.length + 1 < height) {
+    if (tellsCli) {
       lines.push(cli === undefined ? [] : [span('  CLI ', 'dim'), outside(cli, 'accent')]);
     }
     if (lines.length + 1 < height) lines.push([]);
     if (refused !== null) lines.push([span(refused, 'bad')]);
     else if (options.typed !== null) {
-      lines.push([
-        span(`${options.typed.prompt} `, 'warn'),
-        span('[ ', 'dim'),
-        span(field.text, 'strong'),
-        span('_', 'accent'),
-        span(' ]', 'dim'),
-        span('   esc cancels', 'dim'),
-      ]);
+      const asked = [span(`${options.typed.prompt} `, 'warn')];
+      const typed: Line = [span('[ ', 'dim'), span(field.text, 'strong'), span('_', 'accent'), span(' ] ', 'dim')];
+      // What is typed is seen where the words must be cut.
+      const fits = lineWidth([...asked, ...typed]) <= width;
+      lines.push(fits ? [...asked, ...typed, span('  esc cancels', 'dim')] : [...typed, ...asked]);
     } else lines.push([span('enter confirms, esc cancels', 'dim')]);
     return lines;
   }
