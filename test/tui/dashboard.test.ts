@@ -654,6 +654,29 @@ test('the detail page shows the three states with their reasons, latency, reques
   expect(dashboard.overlays).toEqual([]);
 });
 
+test('logs show their newest lines and follow them, until one scrolls up', async () => {
+  const app = createFakeApp();
+  let count = 100;
+  app.logs = async () => Array.from({ length: count }, (_, index) => `line ${index + 1} of the log`);
+  const { press, screen } = start({ app, columns: 80, rows: 24 });
+  press('l');
+  await settle();
+  expect(screen()).toContain('line 100 of the log');
+  expect(screen()).not.toContain('line 1 of the log');
+  count = 120;
+  await vi.waitFor(() => expect(screen()).toContain('line 120 of the log'), { timeout: 8000 });
+  press('pageup', 'k');
+  expect(screen()).not.toContain('line 120 of the log');
+  const kept = screen().match(/line \d+ of the log/)?.[0] ?? '';
+  count = 140;
+  await new Promise((done) => setTimeout(done, 2200));
+  expect(screen()).toContain(kept);
+  press('g');
+  expect(screen()).toContain('line 1 of the log');
+  press('G');
+  await vi.waitFor(() => expect(screen()).toContain('line 140 of the log'), { timeout: 8000 });
+}, 30_000);
+
 test('offers can be browsed, filtered and rented with a confirmation', async () => {
   const { app, press, screen } = start();
   press('P', 'enter');

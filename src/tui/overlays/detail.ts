@@ -76,6 +76,8 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
   let id = firstId;
   let tab = firstTab;
   let top = 0;
+  /** The newest log lines stay in sight, until one scrolls up. */
+  let follow = true;
   let ghost = true;
   let requests: Loaded<readonly FinishedRequest[]> = { state: 'loading' };
   let decisions: Loaded<readonly Decision[]> = { state: 'loading' };
@@ -110,6 +112,7 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
     if (!next) return;
     id = next.id;
     top = 0;
+    follow = true;
     requests = { state: 'loading' };
     decisions = { state: 'loading' };
     logs = { state: 'loading' };
@@ -128,8 +131,15 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
         ['esc', 'back'],
         ['tab', 'next tab'],
         ['[ ]', 'previous, next'],
-        ['g', 'pool ghost'],
-        ['l', 'logs'],
+        ...(tab === 'overview'
+          ? ([
+              ['g', 'pool ghost'],
+              ['l', 'logs'],
+            ] as const)
+          : ([
+              ['j k', 'scroll'],
+              ['G', tab === 'logs' ? 'newest' : 'end'],
+            ] as const)),
         ...(dashboard.readonly
           ? []
           : ([
@@ -160,7 +170,7 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
             : tab === 'decisions'
               ? scrolled(decisionLines(decisions, id, width), room)
               : tab === 'logs'
-                ? scrolled(logLines(logs), room)
+                ? scrolled(logLines(logs), room, follow)
                 : scrolled(eventLines(view, id, width), room);
       return [bar, ...body];
     },
@@ -171,17 +181,21 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
         const by = key === 'tab' || key === 'right' ? 1 : tabs.length - 1;
         tab = tabs[(tabs.indexOf(tab) + by) % tabs.length] ?? 'overview';
         top = 0;
+        follow = true;
         load();
       } else if (key === '[') step(-1);
       else if (key === ']') step(1);
-      else if (key === 'g') ghost = !ghost;
+      else if (key === 'g' && tab === 'overview') ghost = !ghost;
       else if (key === 'l') {
         tab = 'logs';
+        follow = true;
         load();
-      } else if (key === 'j' || key === 'down') top += 1;
-      else if (key === 'k' || key === 'up') top = Math.max(0, top - 1);
-      else if (key === 'pagedown') top += 10;
-      else if (key === 'pageup') top = Math.max(0, top - 10);
+      } else if (key === 'j' || key === 'down') scroll(1);
+      else if (key === 'k' || key === 'up') scroll(-1);
+      else if (key === 'pagedown') scroll(10);
+      else if (key === 'pageup') scroll(-10);
+      else if (key === 'home' || key === 'g') scroll(Number.NEGATIVE_INFINITY);
+      else if (key === 'end' || key === 'G') scroll(Number.POSITIVE_INFINITY);
       else {
         const command = commandForKey(key, 'instances', dashboard.commands);
         if (command === undefined || !offered.has(command.id)) return false;
@@ -197,8 +211,15 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
     },
   };
 
-  function scrolled(lines: readonly Line[], room: number): readonly Line[] {
-    top = Math.max(0, Math.min(top, lines.length - room));
+  function scroll(by: number): void {
+    top = Math.max(0, top + by);
+    if (by < 0) follow = false;
+    else if (by === Number.POSITIVE_INFINITY) follow = true;
+  }
+
+  function scrolled(lines: readonly Line[], room: number, toEnd = false): readonly Line[] {
+    const last = Math.max(0, lines.length - room);
+    top = toEnd ? last : Math.min(top, last);
     return lines.slice(top, top + room);
   }
 
