@@ -86,7 +86,7 @@ const randomFaults: readonly FaultInput[] = [
 ];
 
 /** Prices that rise between the listing and the paid call, above what anybody asked for. */
-const priceRise = { kind: 'reprice', factor: 4 } as const satisfies FaultInput;
+const priceRise = { kind: 'reprice', factor: 10 } as const satisfies FaultInput;
 /** After these the next process is the first that can see the price. */
 const priceUnseen = new Set(['after-outcome', 'carried out', 'carried out late']);
 
@@ -164,7 +164,13 @@ export async function runSchedules(options: {
       const stageName = pick(random() < 0.2 ? possible : possible.filter((name) => died[name] === least));
       const stage: Stage = stages[stageName];
       const point = pick(stage.points);
-      const actions = chooseActions(stage.kind, live, schedule, random, pick);
+      const rises = stage.kind === 'rent' && random() < (priceUnseen.has(point.name) ? 0.5 : 0.05);
+      const actions = chooseActions(stage.kind, live, schedule, random, pick).map((action) =>
+        // Where only the list tells the price, and nothing else gives it back.
+        rises && action.kind === 'reserve'
+          ? { ...action, filter: { ...action.filter, provider: 'vast.ai' as const }, allOrNothing: false }
+          : action,
+      );
       const plan: Plan = {
         actions,
         dieAt:
@@ -179,7 +185,6 @@ export async function runSchedules(options: {
           : random() < 0.6
             ? Array.from({ length: 1 + Math.floor(random() * 2) }, () => pick(randomFaults))
             : [];
-      const rises = random() < (priceUnseen.has(point.name) ? 0.5 : 0.05);
       trace = [JSON.stringify({ point, plan, faults, rises })];
       for (const fault of faults) simulator.faults.add(fault);
       if (rises) simulator.faults.add(priceRise);
