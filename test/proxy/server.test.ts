@@ -122,6 +122,20 @@ test('a key may have limits: what is beyond them is 429, what has ended counts n
   expect((await ask('expired')).status).toBe(401);
 });
 
+test('who guesses keys is locked out and told when to come again; a key that proved right passes', async () => {
+  await using rig = await Rig.start({ auth: { required: true, hashes: [sha256('good-key')] } });
+  await rig.backend('a', echo);
+  const ask = (key: string) => fetch(rig.url, { headers: { authorization: `Bearer ${key}` } });
+  expect((await ask('good-key')).status).toBe(200);
+  const answers = [];
+  for (let guess = 0; guess < 20; guess++) answers.push(await ask(`guess-${guess}`));
+  expect(answers.slice(0, 10).map(({ status }) => status)).toEqual(Array.from({ length: 10 }, () => 401));
+  const locked = answers.find(({ status }) => status === 429);
+  expect(Number(locked?.headers.get('retry-after'))).toBeGreaterThan(0);
+  expect(await locked?.json()).toMatchObject({ code: 'rate_limited' });
+  expect((await ask('good-key')).status).toBe(200);
+});
+
 test('a large body of a request that is refused does not disturb the answer', async () => {
   await using rig = await Rig.start({ auth: { required: true, hashes: [] } });
   const answer = await fetch(rig.url, { method: 'POST', body: Buffer.alloc(3_000_000) });
