@@ -15,7 +15,7 @@ import { Exchange } from './exchange.ts';
 import { Guard, type ProxyAuth, type Refused } from './guard.ts';
 import { readRequestHeaders } from './headers.ts';
 import { KeyLimits, type KeyTerms, tooManyOpen } from './key-limits.ts';
-import { LateWrites } from './late-writes.ts';
+import { LateAnswers } from './late-answers.ts';
 import { modelOfPath, modelsAnswer } from './models.ts';
 import { OpenRequests } from './open-requests.ts';
 import type { Plane } from './plane.ts';
@@ -86,7 +86,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     queue,
     recorder,
     active: new OpenRequests(),
-    late: new LateWrites(),
+    late: new LateAnswers(),
     retrying: 0,
     draining: false,
     keyLimits: new KeyLimits(options.keyLimits ?? KeyLimits.buffer(), thread),

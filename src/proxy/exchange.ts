@@ -389,10 +389,7 @@ export class Exchange implements Waiting {
    */
   #writeChunk(socket: Socket, chunk: Buffer, small: string | null, headOut: boolean): boolean {
     const size = small === null ? chunk.length.toString(16) : hexadecimal(chunk.length);
-    if (headOut && small !== null) {
-      this.plane.late.hold(socket);
-      return socket.write(`${size}\r\n${small}\r\n`, 'latin1');
-    }
+    if (headOut && small !== null) return socket.write(`${size}\r\n${small}\r\n`, 'latin1');
     socket.cork();
     if (!headOut) this.res.flushHeaders();
     let more: boolean;

@@ -1,7 +1,7 @@
 import type { Balancer } from '../core/balancer.ts';
 import type { Exchange } from './exchange.ts';
 import type { KeyLimits } from './key-limits.ts';
-import type { LateWrites } from './late-writes.ts';
+import type { LateAnswers } from './late-answers.ts';
 import type { OpenRequests } from './open-requests.ts';
 import type { Recorder } from './recorder.ts';
 import type { ProxySettings } from './settings.ts';
@@ -17,7 +17,7 @@ export type Plane = {
   readonly recorder: Recorder;
   /** Requests that have begun and not ended. */
   readonly active: OpenRequests<Exchange>;
-  readonly late: LateWrites;
+  readonly late: LateAnswers;
   /** Requests that are on a further attempt now. */
   retrying: number;
   draining: boolean;
