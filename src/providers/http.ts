@@ -173,28 +173,37 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
 
   async function takeTurn(call: Call): Promise<void> {
     const own = turnsOf(call.endpoint);
+    const refuseLate = (wait: number) => {
+      if (monotonicMs() + wait < call.until) return;
+      throw error('rate_limited', `calls to ${call.endpoint.name} wait for their turn, ${seconds(wait)} more`, {
+        retryAfterMs: Math.ceil(wait),
+        sent: false,
+      });
+    };
     for (;;) {
       call.signal?.throwIfAborted();
       const now = monotonicMs();
       const slot = own.reserve(now);
       const wait = slot - now;
-      if (wait <= 0) return;
-      if (slot >= call.until) {
-        own.giveBack(monotonicMs(), slot);
-        throw error('rate_limited', `calls to ${call.endpoint.name} wait for their turn, ${seconds(wait)} more`, {
-          retryAfterMs: Math.ceil(wait),
-          sent: false,
-        });
-      }
       try {
-        await sleep(wait, undefined, { signal: call.signal });
+        if (wait > 0) {
+          refuseLate(wait);
+          await sleep(wait, undefined, { signal: call.signal });
+        }
       } catch (cause) {
         own.giveBack(monotonicMs(), slot);
         call.signal?.throwIfAborted();
         throw cause;
       }
       // A 429 that came meanwhile moves everybody back.
-      if (own.blockedUntil <= monotonicMs()) return;
+      if (wait > 0 && own.blockedUntil > monotonicMs()) continue;
+      // After a stall of this process several turns have come at once: they are still taken one after the other.
+      for (let more = own.sooner(monotonicMs()); more > 1; more = own.sooner(monotonicMs())) {
+        refuseLate(more);
+        await sleep(more, undefined, { signal: call.signal });
+      }
+      own.departed(monotonicMs());
+      return;
     }
   }
 
@@ -421,6 +430,7 @@ class Turns {
   #full = Number.NEGATIVE_INFINITY;
   #backoffMs = 0;
   #strictUntil = Number.NEGATIVE_INFINITY;
+  #lastAt = Number.NEGATIVE_INFINITY;
   blockedUntil = Number.NEGATIVE_INFINITY;
 
   constructor(spacingMs: number, burst: number) {
@@ -431,6 +441,15 @@ class Turns {
   /** How much of the bucket a call may find used, with `spare` more left in it. */
   #usable(now: number, spare = 0): number {
     return ((now < this.#strictUntil ? 1 : this.#burst) - 1 - spare) * this.#spacingMs;
+  }
+
+  /** How much too soon a call would go out now after the last one; 0 where bursts are welcome. */
+  sooner(now: number): number {
+    return this.#usable(now) > 0 ? 0 : Math.max(0, this.#lastAt + this.#spacingMs - now);
+  }
+
+  departed(now: number): void {
+    this.#lastAt = now;
   }
 
   freeIn(now: number, spare: number): number {

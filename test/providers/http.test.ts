@@ -233,6 +233,18 @@ describe('spacing', () => {
     expect((third?.at ?? 0) - (first?.at ?? 0)).toBeGreaterThan(120);
   });
 
+  it('keeps calls apart whose turns came while the process stood still', async () => {
+    await using it = await clientOf(() => ({ body: { a: 1 } }), { pace: 1 });
+    const slow = { name: 'slow', spacingMs: 150 };
+    const calls = [1, 2, 3, 4].map(() => get(it.client, { endpoint: slow }));
+    await calls[0];
+    const until = performance.now() + 600;
+    while (performance.now() < until);
+    await Promise.all(calls);
+    const times = it.server.requests.map((request) => request.at);
+    for (const [index, at] of times.slice(1).entries()) expect(at - (times[index] ?? 0)).toBeGreaterThan(100);
+  });
+
   it('lets a burst through first', async () => {
     await using it = await clientOf(() => ({ body: { a: 1 } }), { pace: 1 });
     const bursty = { name: 'bursty', spacingMs: 60_000, burst: 3 };

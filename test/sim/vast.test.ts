@@ -536,6 +536,29 @@ describe.concurrent('instances', () => {
     }));
 });
 
+test('every path is the same with and without the slash at its end', () =>
+  withSim(fastBoot, async (vast) => {
+    const id = await vast.rent();
+    for (const [method, path, body] of [
+      ['POST', '/api/v0/bundles', {}],
+      ['PUT', '/api/v0/search/asks', { q: {} }],
+      ['PUT', '/api/v0/asks/1', rentBody()],
+      ['GET', '/api/v1/instances'],
+      ['GET', '/api/v0/instances'],
+      ['GET', `/api/v0/instances/${id}`],
+      ['PUT', `/api/v0/instances/${id}`, { label: 'x' }],
+      ['PUT', `/api/v0/instances/request_logs/${id}`, {}],
+      ['PUT', `/api/v0/instances/bid_price/${id}`, { price: 0.2 }],
+      ['GET', '/api/v0/users/current'],
+      ['GET', '/api/v0/gpu_names/unique'],
+      ['DELETE', '/api/v0/instances/1', {}],
+    ] as const) {
+      const [without, with_] = [await vast.send(method, path, body), await vast.send(method, `${path}/`, body)];
+      expect([path, without.status, without.type]).toEqual([path, with_.status, 'application/json']);
+      expect(Object.keys(without.body)).toEqual(Object.keys(with_.body));
+    }
+  }));
+
 test('too frequent calls are plain text 429 without Retry-After, by endpoint and key, when limits are on', () =>
   withSim({ rateLimit: 1 }, async (vast, sim) => {
     expect((await vast.send('GET', '/api/v1/instances/')).status).toBe(200);
