@@ -41,6 +41,7 @@ describe.skipIf(!hasTmux)('a dashboard in a real terminal', () => {
     name: string,
     args: string,
     environment: Record<string, string> = {},
+    [columns, rows]: readonly [number, number] = [120, 35],
   ): (text: RegExp) => Promise<unknown> {
     const variables = Object.entries(program.environment({ CI: '', LANG: 'C.UTF-8', ...environment }))
       .map(([key, value]) => `export ${key}='${value ?? ''}'`)
@@ -50,7 +51,7 @@ describe.skipIf(!hasTmux)('a dashboard in a real terminal', () => {
       script,
       `${variables}\n'${process.execPath}' '${program.main}' tui ${args}\necho ended with $?\nread line\n`,
     );
-    tmux('new-session', '-d', '-s', name, '-x', '120', '-y', '35', `sh ${script}`);
+    tmux('new-session', '-d', '-s', name, '-x', String(columns), '-y', String(rows), `sh ${script}`);
     return (text) => eventually(() => text.test(tmux('capture-pane', '-p', '-t', name)), `${text} on the screen`);
   }
 
@@ -69,6 +70,28 @@ describe.skipIf(!hasTmux)('a dashboard in a real terminal', () => {
     await shows(/ended with 0/);
     tmux('kill-session', '-t', 'attach');
   }, 60_000);
+
+  test('is usable at every usual size', async () => {
+    for (const [columns, rows, alone] of [
+      [80, 24, /\[Instances 6\]/],
+      [100, 30, /PROVIDERS \(P\)[\s\S]*STRATEGY \(s\)[\s\S]*EVENTS \(E\)/],
+      [160, 45, /RESERVATIONS \(V\)[\s\S]*PEEK/],
+    ] as const) {
+      const name = `size-${columns}`;
+      const url = `--url http://127.0.0.1:${port} -k an-admin-key-for-tests`;
+      const shows = open(name, url, {}, [columns, rows]);
+      await shows(/INSTANCE +PROVIDER +ACTIVE +TOTAL +AVG RT +WEIGHT/);
+      await shows(alone);
+      tmux('send-keys', '-t', name, 'Enter');
+      await shows(/\[overview\][\s\S]*traffic says/);
+      tmux('send-keys', '-t', name, 'Escape');
+      tmux('send-keys', '-t', name, '?');
+      await shows(/HELP/);
+      tmux('send-keys', '-t', name, 'q', 'q');
+      await shows(/ended with 0/);
+      tmux('kill-session', '-t', name);
+    }
+  }, 90_000);
 
   test('over a server with a key that may only read says so from the start', async () => {
     const made = await fetch(`http://127.0.0.1:${port}/api/v1/keys`, {
