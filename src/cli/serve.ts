@@ -8,6 +8,7 @@ import type { ServerOptions } from './server-options.ts';
 import { nextSignal } from './signals.ts';
 import { startFailure } from './start-failure.ts';
 import { tellSystemd } from './systemd.ts';
+import { whatRuns } from './what-runs.ts';
 
 /** `gpuproxy serve`: the system headless, until a signal. Resolves with the exit code. */
 export async function run(options: ServerOptions): Promise<number> {
@@ -73,7 +74,10 @@ export async function run(options: ServerOptions): Promise<number> {
     process.exit(second === 'SIGINT' ? exitCodes.interrupted : exitCodes.terminated),
   );
   await Promise.race([system.drain(config.DRAIN_SECONDS * 1000), again]);
+  // What is being rented is finished or undone, and the events say which.
+  await system[Symbol.asyncDispose]();
   stopListening();
+  if (!options.demo) for (const line of whatRuns(system.app)) say.line('warn', line);
   say.line('ok', 'drained, ends');
   return exitCodes.done;
 }

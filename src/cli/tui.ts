@@ -11,6 +11,7 @@ import { CliError, exitCodes, usageError } from './exit.ts';
 import { readKeymap } from './keymap-file.ts';
 import { readPreferences } from './preferences-file.ts';
 import type { TuiOptions } from './server-options.ts';
+import { whatRuns } from './what-runs.ts';
 
 /** Leaves the alternate screen, shows the cursor, ends mouse, focus and paste reports, resets colours. */
 const restoreTerminal =
@@ -197,7 +198,7 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
     await system[Symbol.asyncDispose]();
   }
   // Only now: paid calls that were under way have been finished.
-  if (demo === null) tellWhatRuns(system.app);
+  if (demo === null) for (const line of whatRuns(system.app)) process.stderr.write(`${line}\n`);
   if (system.newKey !== null) {
     process.stderr.write(tellKey(system.newKey));
   }
@@ -333,19 +334,4 @@ async function drainTelling(
   process.once('SIGINT', stop.resolve);
   process.once('SIGTERM', stop.resolve);
   await Promise.race([system.drain(deadlineMs), stop.promise]);
-}
-
-/** What goes on costing money after this program has ended is said, never left to be remembered. */
-function tellWhatRuns(app: LocalApp): void {
-  const { upstreams, cost } = app.state.get();
-  const billed = upstreams.filter((upstream) => upstream.contract !== null && upstream.lifecycle.phase !== 'ended');
-  if (billed.length === 0) return;
-  const leaving = billed.filter((upstream) => upstream.lifecycle.phase === 'destroying').length;
-  process.stderr.write(
-    `${billed.length} rented instances keep running and cost $${cost.usdPerHour.toFixed(2)}/h: ` +
-      `"gpuproxy tui" or "gpuproxy serve" takes them up again, "gpuproxy destroy" gives them back\n` +
-      (leaving === 0
-        ? ''
-        : `${leaving} of them were being given back when this ended, and are given back only by that next start\n`),
-  );
 }
