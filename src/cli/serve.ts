@@ -50,7 +50,6 @@ export async function run(options: ServerOptions): Promise<number> {
     const wrong = await tellSystemd(...states);
     if (wrong !== null) say.line('error', `systemd was not told ${states[0]}: ${wrong}`);
   };
-  await toldSystemd('READY=1', `STATUS=serving on ${system.apiUrl}`);
 
   const reload = () => {
     try {
@@ -63,8 +62,11 @@ export async function run(options: ServerOptions): Promise<number> {
     }
   };
   process.on('SIGHUP', reload);
+  const signalled = nextSignal();
+  // Only now: whoever is told may send a signal at once.
+  await toldSystemd('READY=1', `STATUS=serving on ${system.apiUrl}`);
 
-  const signal = await nextSignal();
+  const signal = await signalled;
   process.off('SIGHUP', reload);
   // The default would end the process in the middle of its drain.
   process.on('SIGHUP', () => {});

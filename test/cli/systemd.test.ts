@@ -59,6 +59,7 @@ it.skipIf(!has('systemd-notify') || !has('python3'))(
       systemd.kill();
     }
   },
+  60_000,
 );
 
 it('serve says when systemd could not be told, and serves all the same', async () => {
@@ -70,7 +71,7 @@ it('serve says when systemd could not be told, and serves all the same', async (
   } finally {
     server.child.kill('SIGKILL');
   }
-});
+}, 60_000);
 
 function start(env: Record<string, string>) {
   const args = ['serve', '--upstreams', 'http://127.0.0.1:9', '--port', '0', '--proxy-port', '0', '--threads', '1'];
