@@ -62,16 +62,19 @@ describe('a rental under way', () => {
     await eventually(() => /cancelled: 4 rented instances are given back/.test(log), 'the event');
   }, 90_000);
 
-  it('is finished when the server is told to end, answered, and what goes on costing money is said', async () => {
+  it('is finished as far as it goes when the server is told to end, and what goes on costing money is said', async () => {
     const outcome = reserve();
     await eventually(() => renting() === 2, 'paid calls', 60_000);
     child.kill('SIGTERM');
     expect((await ended).code).toBe(0);
-    const { code, stdout } = await outcome;
-    expect(code).toBe(0);
-    expect(stdout).toContain('Reserved 8 GPUs (requested: 8)');
-    expect(log).toMatch(/res-\w+: 8 of 8 GPUs reserved/);
-    expect(log).toMatch(/8 rented instances keep running and cost \$\d+\.\d\d\/h/);
-    expect(stage.simulator.instances()).toHaveLength(8);
+    const rented = stage.simulator.instances().length;
+    expect(rented).toBeGreaterThan(0);
+    expect(log).toContain(`: ${rented} of 8 GPUs reserved`);
+    expect(log).toMatch(new RegExp(`"${rented} rented instances keep running and cost \\$\\d+\\.\\d\\d/h`));
+    // Who waited longer than the server could, is told how to learn the answer.
+    const { code, stdout, stderr } = await outcome;
+    expect(code === 3 ? stderr : stdout).toContain(
+      code === 3 ? '--idempotency-key' : `Reserved ${rented} GPUs (requested: 8)`,
+    );
   }, 90_000);
 });

@@ -479,7 +479,9 @@ class Child {
         break;
       }
       if (results !== null) break;
-      if (performance.now() > deadline) throw new Error('the plan never ended');
+      if (performance.now() > deadline) {
+        throw new Error(`the plan never ended: ${JSON.stringify(await this.look())}\n${this.#output}`);
+      }
       await sleep(3);
     }
     const bySelf = dead;
