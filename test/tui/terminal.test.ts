@@ -81,6 +81,17 @@ describe('on a terminal', () => {
     await ended;
   });
 
+  test('Ctrl-Z in a process that carries traffic asks first', async () => {
+    const terminal = terminalOf();
+    const ended = runDashboard({ app: createFakeApp(), ...terminal, env, carriesTraffic: true });
+    await shows(terminal, /INSTANCE/);
+    terminal.type('\u001a');
+    await shows(terminal, /suspending also stops the traffic through this process: Ctrl-Z again to do it/);
+    expect(terminal.alternate()).toBe(true);
+    terminal.type('q');
+    expect(await ended).toBe(0);
+  });
+
   test('pasted text runs nothing', async () => {
     const terminal = terminalOf();
     const app = createFakeApp();

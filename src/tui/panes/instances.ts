@@ -94,8 +94,10 @@ function headings(view: View, fitted: Fitted, gap: Span, room: number): Line {
     if (at > 0) spans.push(gap);
     spans.push(span(fitText(column.title, width, column.align), view.sort.column === column.id ? 'accent' : 'head'));
   }
-  const more = ` +${fitted.dropped}`;
-  if (fitted.dropped > 0 && lineWidth(spans) + more.length <= room) spans.push(span(more, 'dim'));
+  // How many columns there is no room for, and where to choose others.
+  const more = [` +${fitted.dropped} (${keyFor(view, 'columns', 'W')})`, ` +${fitted.dropped}`];
+  const words = more.find((text) => lineWidth(spans) + text.length <= room);
+  if (fitted.dropped > 0 && words !== undefined) spans.push(span(words, 'dim'));
   return spans;
 }
 
