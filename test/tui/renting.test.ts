@@ -113,6 +113,52 @@ describe('Esc while something is being rented', () => {
     await vi.waitFor(() => expect(screen()).toContain('r-0200 cancelled: 2 instances kept'));
   });
 
+  test('before the request has left, keeps it from being made', async () => {
+    const fake = createFakeApp();
+    const price = Promise.withResolvers<void>();
+    let plans = 0;
+    const app: FakeApp = {
+      ...fake,
+      async plan(request) {
+        plans += 1;
+        // The last look at the price takes its time.
+        if (plans > 2) await price.promise;
+        return fake.plan(request);
+      },
+    };
+    const dashboard = createDashboard({ columns: 160, rows: 45, color: 0, now: app.now, app });
+    open.push(dashboard);
+    const screen = () => dashboard.lines().map(textOf).join('\n');
+    dashboard.press(['r', '4']);
+    await vi.waitFor(() => expect(screen()).toContain('4 of 4 GPUs'));
+    plans = 2;
+    dashboard.press(['enter']);
+    fake.tick(400);
+    dashboard.press(['4', 'enter']);
+    await vi.waitFor(() => expect(screen()).toContain('the price is asked for again'));
+    fake.tick(400);
+    dashboard.press(['escape']);
+    fake.tick(400);
+    dashboard.press(['down', 'down', 'enter']);
+    price.resolve();
+    await vi.waitFor(() => expect(dashboard.overlays).toEqual([]));
+    expect(screen()).toContain('cancelled: nothing had been rented');
+    expect(app.calls.filter(([name]) => name === 'reserve' || name === 'cancel')).toEqual([]);
+  });
+
+  test('is told again where the server learnt of the request too late', async () => {
+    const { fake, dashboard, screen, press, answer, cancels, cancelled } = await renting();
+    press('escape');
+    fake.tick(400);
+    press('down', 'down', 'enter');
+    expect(cancels).toHaveLength(1);
+    answer.resolve({ ...rented, count: 4 });
+    cancelled.resolve({ ...nothing, released: ['vast-1', 'vast-2'] });
+    await vi.waitFor(() => expect(dashboard.overlays).toEqual([]));
+    expect(cancels).toHaveLength(2);
+    await vi.waitFor(() => expect(screen()).toContain('r-0200 cancelled: 2 instances given back'));
+  });
+
   test('lets it go on out of sight when that is chosen, and the end is told all the same', async () => {
     const { fake, dashboard, screen, press, answer, cancels } = await renting();
     press('escape');

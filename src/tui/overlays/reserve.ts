@@ -5,7 +5,7 @@ import { gpuLabel, stateStyle } from '../columns.ts';
 import { type Dashboard, type Overlay, reasonOf } from '../dashboard.ts';
 import { age, fitText, money, wrap } from '../format.ts';
 import { fitLine, type Line, outside, span } from '../line.ts';
-import { acceptedRise, type OpenRental } from '../rentals.ts';
+import { acceptedRise, cancelText, type OpenRental } from '../rentals.ts';
 import type { View } from '../view.ts';
 import { createStopDialog } from './stop-renting.ts';
 import { createTextField } from './text-field.ts';
@@ -64,6 +64,8 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
   let reservation: string | null = null;
   let looking: ReturnType<typeof setTimeout> | null = null;
   let question: Overlay | null = null;
+  /** The request has left: from here on it can only be stopped where it is carried out. */
+  let sent = false;
 
   const request = (): ReserveRequest | string => {
     const read = (name: FieldName) => fields[name].text.trim();
@@ -155,7 +157,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
   };
   replan(0);
 
-  const stopping = () => step.name === 'renting' && step.stopping !== null;
+  const stopping = () => (step.name === 'renting' ? step.stopping : null);
 
   /** Takes the quote again before anything is paid. */
   const confirm = () => {
@@ -174,21 +176,35 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
     const body = JSON.stringify(wanted);
     if (attempt?.body !== body) attempt = { body, key: randomUUID() };
     const { key } = attempt;
+    sent = false;
     const rental: OpenRental = { key, what: `${step.plan.count} GPU${step.plan.count === 1 ? '' : 's'}` };
     go({ name: 'renting', since: dashboard.now(), rental, stopping: null });
     void (async () => {
       try {
         const fresh = await dashboard.app.plan(wanted);
+        if (stopping() !== null) {
+          dashboard.toast('ok', 'cancelled: nothing had been rented');
+          dashboard.close(overlay);
+          return;
+        }
         if (fresh.usdPerHour > agreed * acceptedRise) {
+          if (closed) dashboard.toast('warn', 'reserve: the price rose, nothing was rented');
           typed.set('');
           go({ name: 'confirm', request: wanted, plan: fresh, at: dashboard.now(), risen: agreed });
           return;
         }
         const bounded = { ...wanted, maxTotalUsdPerHour: agreed * acceptedRise };
+        sent = true;
         follow(key);
         const result = await dashboard.rentals.run(rental, () =>
           dashboard.app.reserve(bounded, { idempotencyKey: key, by: 'tui' }),
         );
+        if (stopping() === 'give back') {
+          // The server learnt of the request only after it was to stop it.
+          await dashboard.act('cancel', async () => cancelText(await dashboard.app.cancel(key)));
+          dashboard.close(overlay);
+          return;
+        }
         dashboard.toast(
           result.count < result.requested ? 'warn' : 'ok',
           `${result.reservation}: reserved ${result.count} of ${result.requested} GPUs`,
@@ -202,7 +218,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
         const answered =
           error instanceof AppError && error.code !== 'disconnected' && error.code !== 'provider_timeout';
         if (answered) attempt = null;
-        if (answered && stopping()) {
+        if (answered && stopping() !== null) {
           // It was stopped: whoever stopped it is told what became of it.
           dashboard.close(overlay);
           return;
@@ -319,6 +335,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
   function ask(now: Extract<Step, { name: 'renting' }>): void {
     const opened = createStopDialog(dashboard, now.rental, {
       background: () => dashboard.close(overlay),
+      sent: () => sent,
       stopping(keep) {
         step = { ...now, stopping: keep ? 'keep' : 'give back' };
       },

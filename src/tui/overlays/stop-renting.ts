@@ -38,11 +38,12 @@ function gone(dashboard: Dashboard, ids: readonly string[]): Promise<void> {
 export function createStopDialog(
   dashboard: Dashboard,
   rental: OpenRental,
-  chosen: { background(): void; stopping(keep: boolean): void },
+  chosen: { background(): void; stopping(keep: boolean): void; sent(): boolean },
 ): Overlay {
   const run = (keep: boolean) => () => {
     chosen.stopping(keep);
-    void stop(dashboard, [rental], keep);
+    // What has not been asked for yet needs no stopping: it is not asked for.
+    if (chosen.sent()) void stop(dashboard, [rental], keep);
   };
   return createConfirmation(dashboard, {
     title: 'STOP RENTING?',
