@@ -11,7 +11,8 @@ const runs = process.argv[2] ?? '40';
 const main = join(import.meta.dirname, '..', 'dist', 'main.js');
 const node = process.execPath;
 const folder = mkdtempSync(join(tmpdir(), 'gpuproxy-startup-'));
-const env = { ...process.env, GPUPROXY_CONFIG_DIR: folder, GPUPROXY_DATA_DIR: folder };
+// Compiled code of its own, which the warm-up runs leave there.
+const env = { ...process.env, GPUPROXY_CONFIG_DIR: folder, GPUPROXY_DATA_DIR: folder, XDG_CACHE_HOME: folder };
 const server = spawn(
   node,
   [main, 'serve', '--upstreams', 'http://127.0.0.1:9', '--port', '0', '--proxy-port', '0', '--threads', '1'],

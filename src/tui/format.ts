@@ -3,8 +3,11 @@
  * Pure, so the same words serve the dashboard and the command line.
  */
 
-const graphemes = new Intl.Segmenter('en', { granularity: 'grapheme' });
+/** Made when it is needed for the first time, because that takes 20 ms. */
+let graphemes: Intl.Segmenter | null = null;
 const printableAscii = /^[\x20-\x7e]*$/;
+/** ASCII and the rules, bars and marks that the dashboard draws with: one cell each, and what every frame is full of. */
+const simple = /^[\x20-\x7e\u2192\u2500-\u259f\u25b2\u25b8\u25bc\u25cb\u25cf]*$/;
 const emoji = /\p{Extended_Pictographic}|\p{Regional_Indicator}/u;
 const joined = /[\u200d\ufe0f\u20e3\u{e0020}-\u{e007f}]|\p{Emoji_Modifier}|\p{Regional_Indicator}/u;
 const invisible = /^[\p{Mark}\p{Control}\p{Format}\p{Surrogate}\u115f\u1160\u3164]+$/u;
@@ -38,8 +41,9 @@ function isWide(codePoint: number): boolean {
  * wrong width shifts the rest of the row.
  */
 export function plainText(text: string): string {
-  if (printableAscii.test(text)) return text;
+  if (simple.test(text)) return text;
   let out = '';
+  graphemes ??= new Intl.Segmenter('en', { granularity: 'grapheme' });
   for (const { segment } of graphemes.segment(text)) {
     if (printableAscii.test(segment)) out += segment;
     else if (/^[\r\n\t]+$/.test(segment)) out += ' ';
@@ -55,7 +59,7 @@ export function plainText(text: string): string {
 
 /** Cells that a text made by `plainText` takes. */
 export function cellWidth(text: string): number {
-  if (printableAscii.test(text)) return text.length;
+  if (simple.test(text)) return text.length;
   let width = 0;
   for (const character of text) width += isWide(character.codePointAt(0) ?? 0) ? 2 : 1;
   return width;
@@ -63,7 +67,7 @@ export function cellWidth(text: string): number {
 
 /** The part of `text` from cell `from` to cell `to`; a wide character cut in half becomes a blank. */
 export function sliceCells(text: string, from: number, to: number): string {
-  if (printableAscii.test(text)) return text.slice(from, to);
+  if (simple.test(text)) return text.slice(from, to);
   let out = '';
   let at = 0;
   for (const character of text) {
