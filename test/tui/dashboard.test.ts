@@ -850,6 +850,37 @@ test('each strategy has its use case beside it, the one under the cursor in full
   }
 });
 
+test('a preview is seen, with what it is worth, at every size that shows the pane', async () => {
+  for (const [columns, rows] of [
+    [60, 15],
+    [80, 24],
+    [100, 28],
+    [120, 35],
+    [140, 36],
+    [160, 45],
+  ] as const) {
+    for (const glyphs of ['unicode', 'ascii'] as const) {
+      const app = createFakeApp();
+      app.show((snapshot) => ({ ...snapshot, strategy: { ...snapshot.strategy, since: snapshot.startedAt } }));
+      const { press, screen } = start({
+        app,
+        columns,
+        rows,
+        glyphs,
+        predict: (_name, _requests, snapshot) => ({
+          p95Ms: 198,
+          shares: new Map(snapshot.upstreams.map((row) => [row.id, 1 / snapshot.upstreams.length])),
+        }),
+      });
+      press('s', 'j', 'j', 'j');
+      await settle();
+      expect(screen(), `${columns}x${rows} ${glyphs}`).toMatch(/p95 .*(→|->) ?198ms/);
+      expect(screen(), `${columns}x${rows} ${glyphs}`).toMatch(/hot.*(→|->) ?8\.3%/);
+      expect(screen(), `${columns}x${rows} ${glyphs}`).toMatch(/model.* err(or)? \d+%/);
+    }
+  }
+});
+
 test('a dialog shows its choices and what must be typed at every size', () => {
   for (const [columns, rows] of [
     [160, 45],

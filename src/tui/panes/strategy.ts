@@ -1,6 +1,7 @@
 import { type StrategyName, strategyNames } from '../../core/domain.ts';
 import { fitText, milliseconds, percent } from '../format.ts';
 import { fitLine, type Line, type Span, span, textOf } from '../line.ts';
+import type { PreviewState } from '../preview.ts';
 import { strategyNotes } from '../strategy-notes.ts';
 import type { View } from '../view.ts';
 import { strategyKnown } from './header.ts';
@@ -30,6 +31,9 @@ export const strategyPane: Pane = {
     });
     const shown = focused ? strategyNames[view.cursors.strategy] : active;
     if (shown == null) return lines;
+    // Where it is low, what a switch would do matters more than the rule.
+    const room = height - lines.length;
+    if (view.preview !== null && room < 5) return [...lines, ...briefPreview(view.preview, view).slice(0, room)];
     if (width < roomyWidth && height >= lines.length + 1) {
       const { rule, use } = strategyNotes[shown];
       lines.push([
@@ -51,6 +55,24 @@ function purpose(name: StrategyName, width: number): Span[] {
   const { rule, use, brief } = strategyNotes[name];
   if (width >= roomyWidth) return [span(fitText(rule, 20), 'text'), span(use, 'dim')];
   return [span(width >= useWidth ? use : brief, 'dim')];
+}
+
+/** The result first, then what it is worth; one line holds both where there is no room for two. */
+function briefPreview(preview: PreviewState, view: View): Line[] {
+  const error = preview.modelError === null ? 'unchecked' : `err ${percent(preview.modelError)}`;
+  if (preview.why !== null) return [[span(`  ${preview.why}`, 'warn')]];
+  const arrow = view.glyphs.name === 'ascii' ? '->' : view.glyphs.arrow;
+  const hottest = (shares: Iterable<number>) => percent(Math.max(0, ...shares));
+  const hotNow = hottest(view.snapshot.upstreams.map((row) => row.share));
+  const hot = preview.shares === null ? '' : ` hot ${hotNow}${arrow}${hottest(preview.shares.values())}`;
+  return [
+    [
+      span('  model ', 'dim'),
+      span(`p95 ${milliseconds(preview.nowP95Ms)}${arrow}${milliseconds(preview.predictedP95Ms)}${hot}`, 'strong'),
+      span(` ${error}`, 'dim'),
+    ],
+    [span(`  of ${preview.requests} requests of the last minute`, 'dim')],
+  ];
 }
 
 function previewLines(view: View): Line[] {
