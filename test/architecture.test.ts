@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve, sep } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -18,6 +19,7 @@ const mayImport: Record<string, readonly string[]> = {
   sim: ['core', 'clock.ts', 'node-http.ts'],
   cli: ['fleet', 'proxy', 'rest', 'tui', 'sim', 'providers', 'core', 'config.ts', 'clock.ts'],
   'main.ts': ['cli'],
+  build: [],
 };
 const impure =
   /\b(Date\.now|new Date\(\)|Math\.random|performance\.now|setTimeout|setInterval|setImmediate|process\.)\b/;
@@ -79,5 +81,26 @@ describe('the import direction', () => {
     ['sim imports fleet', { path: 'sim/a.ts', text: "import type { App } from '../fleet/app.ts';" }],
   ])('finds a planted violation: %s', (words, planted) => {
     expect(violations([planted]).join('\n')).toContain(words);
+  });
+
+  it('keeps the top level small', () => {
+    const kept = [
+      'package.json',
+      'package-lock.json',
+      'tsconfig.json',
+      'biome.json',
+      'README.md',
+      '.env.example',
+      'LICENSE',
+    ];
+    const folders = ['src', 'test', 'bench', '.ci', 'docs', '.gitignore'];
+    const tracked = execFileSync('git', ['ls-files'], { cwd: join(root, '..'), encoding: 'utf8' });
+    const top = new Set(
+      tracked
+        .trim()
+        .split('\n')
+        .map((path) => path.split('/')[0] ?? ''),
+    );
+    expect([...top].sort()).toEqual([...kept, ...folders].sort());
   });
 });

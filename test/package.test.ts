@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { importedPackages } from '../tools/licenses.ts';
+import { importedPackages } from '../src/build/licenses.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const text = (path: string) => readFileSync(join(root, path), 'utf8');
@@ -117,7 +117,7 @@ describe('dependencies', () => {
   it('travel with their licences', () => {
     const folder = mkdtempSync(join(tmpdir(), 'gpuproxy-licences-'));
     try {
-      execFileSync(process.execPath, [join(root, 'tools', 'licenses.ts'), folder]);
+      execFileSync(process.execPath, [join(root, 'src', 'build', 'licenses.ts'), folder]);
       const notices = readFileSync(join(folder, 'THIRD-PARTY-LICENSES.txt'), 'utf8');
       for (const name of [...importedPackages(), 'find-my-way', 'yoga-layout']) {
         expect(notices).toMatch(new RegExp(`^${name} \\d+\\.\\d+\\.\\d+ \\(`, 'm'));

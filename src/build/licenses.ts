@@ -1,12 +1,12 @@
 /**
  * Writes the licences of the packages that the bundle holds, beside it: they allow copies that carry their notices.
  *
- *   node tools/licenses.ts [folder]
+ *   node src/build/licenses.ts [folder]
  */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
-const root = resolve(import.meta.dirname, '..');
+const root = resolve(import.meta.dirname, '..', '..');
 
 type Locked = Readonly<{ version: string; license?: string; dependencies?: Readonly<Record<string, string>> }>;
 
