@@ -99,7 +99,7 @@ describe('dependencies', () => {
   });
 
   it('are all used', () => {
-    const files = ['src', 'test', 'bench', 'tools'].flatMap((folder) =>
+    const files = ['src', 'test', 'bench'].flatMap((folder) =>
       readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
         .filter((path) => /\.tsx?$/.test(path) && path !== 'package.test.ts')
         .map((path) => text(join(folder, path))),
