@@ -350,6 +350,31 @@ describe('actions', () => {
 });
 
 describe('a provider', () => {
+  test('that fails says why in the pane at every size, in full where there is room', () => {
+    const app = createFakeApp();
+    const message = 'HTTP 401: the API key was refused by the marketplace, which says that it never knew it';
+    app.show((snapshot) => ({
+      ...snapshot,
+      providers: snapshot.providers.map((provider) => ({
+        ...provider,
+        status: 'error' as const,
+        lastError: { at: app.now(), code: 'auth', message },
+      })),
+    }));
+    const { dashboard, screen } = start({ app });
+    for (const [columns, rows] of [
+      [100, 28],
+      [120, 35],
+      [160, 45],
+    ] as const) {
+      dashboard.resize(columns, rows);
+      for (const name of ['vast\\.ai', 'io\\.net']) {
+        expect(screen(), `${columns}x${rows}`).toMatch(new RegExp(`${name}: HTTP 401: the API key was re`));
+      }
+    }
+    expect(screen()).toMatch(/never[\s\S]*knew[\s\S]*it/);
+  });
+
   test('tells with i how its API does', () => {
     const { press, screen } = start();
     press('P', 'i');

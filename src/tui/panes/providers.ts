@@ -1,5 +1,5 @@
 import type { ProviderView } from '../../fleet/app.ts';
-import { age, count, fitText, milliseconds, money, shortAge } from '../format.ts';
+import { age, count, fitText, milliseconds, money, shortAge, wrap } from '../format.ts';
 import { fitLine, type Line, outside, type Span, span, textOf } from '../line.ts';
 import type { View } from '../view.ts';
 import { type Pane, scrollTo } from './pane.ts';
@@ -69,8 +69,13 @@ export const providersPane: Pane = {
         span(` ${money(spend)}/h`, 'dim'),
       ]);
     }
-    const notes = providers.flatMap((provider) => providerNotes(provider, view));
-    if (notes.length > 0 && lines.length + notes.length <= height) lines.push(...notes);
+    // What is wrong comes first, and in full where there is room.
+    const credits = providers.flatMap(creditNote);
+    const errors = providers.flatMap((provider) => errorNote(provider, view));
+    const whole = errors.flatMap((text) => wrap(text, width - 2));
+    const told = lines.length + whole.length + credits.length <= height ? whole : errors;
+    const notes: Line[] = [...told.map((text) => [span('  '), outside(text, 'bad')]), ...credits];
+    lines.push(...notes.slice(0, Math.max(0, height - lines.length)));
     const room = height - lines.length;
     if (room >= 4) lines.push([], ...cheapest(view, room - 1, width));
     return lines;
@@ -114,21 +119,22 @@ function providerRow(provider: ProviderView, view: View, here: boolean): Span[] 
   ];
 }
 
-function providerNotes(provider: ProviderView, view: View): Line[] {
-  const notes: Line[] = [];
-  if (provider.lastError !== null && provider.status === 'error') {
-    const next = provider.nextRefreshAt === null ? '' : `; again in ${age(provider.nextRefreshAt - view.now)}`;
-    notes.push([span('  '), outside(`${provider.name}: ${provider.lastError.message}${next}`, 'bad')]);
-  }
-  if (provider.creditUsd !== null) {
-    const hours = provider.usdPerHour > 0 ? provider.creditUsd / provider.usdPerHour : null;
-    notes.push([
-      span(`  ${provider.name} credit `, 'dim'),
-      span(money(provider.creditUsd), hours !== null && hours < 2 ? 'bad' : 'text'),
+function errorNote({ name, status, lastError, nextRefreshAt }: ProviderView, view: View): string[] {
+  if (lastError === null || status !== 'error') return [];
+  const next = nextRefreshAt === null ? '' : `; again in ${age(nextRefreshAt - view.now)}`;
+  return [`${name}: ${lastError.message}${next}`];
+}
+
+function creditNote({ name, creditUsd, usdPerHour }: ProviderView): Line[] {
+  if (creditUsd === null) return [];
+  const hours = usdPerHour > 0 ? creditUsd / usdPerHour : null;
+  return [
+    [
+      span(`  ${name} credit `, 'dim'),
+      span(money(creditUsd), hours !== null && hours < 2 ? 'bad' : 'text'),
       span(hours === null ? '' : `, lasts ${age(hours * 3_600_000)}`, 'dim'),
-    ]);
-  }
-  return notes;
+    ],
+  ];
 }
 
 function cheapest(view: View, room: number, width: number): Line[] {
