@@ -1,5 +1,5 @@
 import { cellWidth, clockTime, fitText, plainText } from './format.ts';
-import { layout, type PaneId, type Rect, type SizeClass } from './layout.ts';
+import { type Layout, layout, type PaneId, type Rect, type SizeClass } from './layout.ts';
 import { block, drawOver, fitLine, type Line, lineWidth, type Style, span, spread } from './line.ts';
 import { headerLines, healthLine } from './panes/header.ts';
 import { panes } from './panes/index.ts';
@@ -46,7 +46,7 @@ export function composeFrame(view: View, columns: number, rows: number, overlays
       const at = places.panes[pane.id];
       if (at)
         put(
-          guarded(pane.title, () => paneLines(pane, view, at, places.tabs === null)),
+          guarded(pane.title, () => paneLines(pane, view, at, places)),
           at,
         );
     }
@@ -67,14 +67,24 @@ export function composeFrame(view: View, columns: number, rows: number, overlays
   return drawOverlays(screen, view, columns, rows, overlays, places.size);
 }
 
-function paneLines(pane: Pane, view: View, at: Rect, withTitle: boolean): readonly Line[] {
+function paneLines(pane: Pane, view: View, at: Rect, places: Layout): readonly Line[] {
   const focused = view.focus === pane.id;
   const heading = pane.heading(view);
   const left = `${pane.title}${heading.left === '' ? '' : ` ${heading.left}`}`;
+  // A pane that another one stands in for says its count and key there.
+  const behind = places.size === 'strip' && (pane.id === 'providers' || pane.id === 'reservations');
+  const other = behind ? panes.find((each) => places.panes[each.id] === undefined) : undefined;
+  const right = [
+    ...(other === undefined
+      ? []
+      : [`${keyFor(view, `pane-${other.id}`, other.letter)} ${other.title.toLowerCase()} ${other.tab(view).text}`]),
+    heading.right,
+  ].join(` ${view.glyphs.separator} `);
   // The tab of a pane says its name and count already.
-  const rule = withTitle
-    ? titleRule(left, heading.right, at.width, view, focused, keyFor(view, `pane-${pane.id}`, pane.letter))
-    : titleRule(heading.left === pane.tab(view).text ? '' : heading.left, heading.right, at.width, view, focused);
+  const rule =
+    places.tabs === null
+      ? titleRule(left, right, at.width, view, focused, keyFor(view, `pane-${pane.id}`, pane.letter))
+      : titleRule(heading.left === pane.tab(view).text ? '' : heading.left, heading.right, at.width, view, focused);
   const body = block(pane.body(view, at.width, at.height - 1, focused), at.width, at.height - 1);
   // What may not be true any more looks it, but for events, which stay what they were.
   const old = view.connection.state === 'stale' && pane.id !== 'events';

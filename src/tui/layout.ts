@@ -83,7 +83,8 @@ export function layout(columns: number, rows: number, options: LayoutOptions = {
       tabs: null,
       panes: {
         instances: rect(0, top, columns, table),
-        providers: rect(0, stripTop, left, stripHeight),
+        // One of the two: what is looked at.
+        [focus === 'reservations' ? 'reservations' : 'providers']: rect(0, stripTop, left, stripHeight),
         strategy: rect(left + 1, stripTop, right, stripHeight),
         events: rect(0, stripTop + stripHeight, columns, eventsHeight),
       },

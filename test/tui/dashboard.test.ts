@@ -850,6 +850,37 @@ test('the footer names only what works here and now', () => {
   expect(reader.screen().split('\n').at(-1)).not.toMatch(/drain|destroy|weight/);
 });
 
+test('every pane that has the focus is on the screen, at every size', () => {
+  const { dashboard, press, screen } = start();
+  for (const [columns, rows] of [
+    [60, 15],
+    [80, 24],
+    [100, 28],
+    [120, 35],
+    [139, 60],
+    [140, 36],
+    [200, 60],
+  ] as const) {
+    dashboard.resize(columns, rows);
+    press('escape', 'escape');
+    for (const [key, shown] of [
+      ['i', /INSTANCE +PROVIDER/],
+      ['P', /AVAIL +\$\/H/],
+      ['s', /weighted_round_robin/],
+      ['V', /▸ r-0192/],
+      ['E', /▸?\d\d:\d\d:\d\d WARN/],
+    ] as const) {
+      press(key);
+      expect(screen(), `${columns}x${rows} ${key}`).toMatch(shown);
+    }
+  }
+  dashboard.resize(120, 35);
+  press('i');
+  expect(screen()).toContain('V reservations 2');
+  press('V');
+  expect(screen()).toContain('P providers 70');
+});
+
 test('each strategy has its use case beside it, the one under the cursor in full', () => {
   const { dashboard, press, screen } = start();
   for (const words of [
