@@ -159,7 +159,8 @@ export const instanceOperations = [
       200: { description: 'Destroyed, or it was gone', schema: schemas.destroyAnswer },
       202: { description: 'Being destroyed', schema: schemas.destroyAnswer },
     },
-    problems: ['conflict', 'unsupported', 'provider_failed', 'provider_timeout'],
+    // Of a path that no instance can have; one that is gone is none.
+    problems: ['not_found', 'conflict', 'unsupported', 'provider_failed', 'provider_timeout'],
     async handle({ params, query }, { app }) {
       return destroyed(await destroyByAnyId(app, params.provider, params.id, query.now ?? false));
     },
