@@ -98,12 +98,12 @@ const milestones = {
     /INSTANCE +PROVIDER/.test(screen) && rowOf('(?:RESERVING|BOOT|OK)').test(screen),
   'an instance takes requests': (screen: string) => rowOf('OK').test(screen),
 } as const;
-const budgets: Readonly<Record<keyof typeof milestones, number>> = {
+/** How long the simulated instances boot is no budget of the dashboard. */
+const budgets: Readonly<Partial<Record<keyof typeof milestones, number>>> = {
   'first line': 100,
   'all panes, the system still starting': 300,
   'prices and stock of a provider': 300,
   'full frame: all panes, instances as rows': 300,
-  'an instance takes requests': 1000,
 };
 
 /** The longest time for which the preview of a great fleet keeps the thread, in ms of its own CPU. */
@@ -176,7 +176,8 @@ try {
     console.log(
       `${median(ms).toFixed(0).padStart(6)} ms (${quantile(ms, 0).toFixed(0)} to ${quantile(ms, 1).toFixed(0)}), CPU ${median(cpu).toFixed(0)} ms   ${name}`,
     );
-    row(name, median(ms), 'ms', budgets[name]);
+    const budget = budgets[name];
+    if (budget !== undefined) row(name, median(ms), 'ms', budget);
   }
   console.log('');
   row('preview on 2,000 instances: longest block', await longestPreviewBlock(), 'ms', 30);
