@@ -205,7 +205,8 @@ export class Attempt implements Dispatcher.DispatchHandler {
   }
 
   onResponseData(controller: Controller, chunk: Buffer): void {
-    if (this.over) return;
+    // undici's parser tells of nothing when it goes on after a pause. As a chunk, nothing would be the end of the answer.
+    if (this.over || chunk.length === 0) return;
     this.touched = true;
     if (this.firstByteAt === null) this.#firstByte();
     if (!this.#exchange.write(chunk)) {

@@ -268,7 +268,9 @@ export class Exchange implements Waiting {
       if (now - attempt.dispatchedAt > settings.connectTimeoutMs) this.#giveUp(attempt, 'refused', 'connect_timeout');
       return;
     }
-    if (attempt.touched) {
+    // Held up by the answer before it on the same connection, whose own progress is watched.
+    const behind = attempt.paused && this.res.socket === null;
+    if (attempt.touched || behind) {
       attempt.touched = false;
       attempt.quietSince = now;
       return;
@@ -366,6 +368,8 @@ export class Exchange implements Waiting {
       if (small === null) this.#usage.pushEnd(chunk);
       else this.#usage.push(small);
     }
+    // Node would put the head of an answer that waits for its turn before all that waits with it, 1xx too.
+    if (!headOut && small === null && res.socket === null) res.flushHeaders();
     if (this.bytesOut === this.#answerLength) {
       this.#ended = true;
       // Before the client can see the end: whoever has its answer must not find the slot still taken.
@@ -407,7 +411,10 @@ export class Exchange implements Waiting {
     if (this.#drainArmed) return;
     this.#drainArmed = true;
     const { res } = this;
-    const resume = () => this.attempt?.resume();
+    // While another answer has the connection, its progress is none of ours.
+    const resume = () => {
+      if (res.socket !== null) this.attempt?.resume();
+    };
     res.on('drain', resume);
     this.socket.on('drain', resume);
     res.on('close', () => this.socket.off('drain', resume));
