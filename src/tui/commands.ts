@@ -79,6 +79,11 @@ function focus(dashboard: Dashboard, pane: PaneId): void {
   });
 }
 
+/** What a server accepts. */
+export const maxWeight = 1000;
+/** 2.8 - 1 is not 1.8 in binary. */
+const hundredths = (weight: number): number => Math.round(weight * 100) / 100;
+
 function setWeight(
   dashboard: Dashboard,
   rows: readonly UpstreamView[],
@@ -535,12 +540,13 @@ export const commands: readonly Command[] = [
     why: needsSelection,
     run: (d) => {
       const rows = targets(d);
-      const valid = (text: string) => text.trim() === '' || (Number(text) >= 0 && Number(text) <= 100);
+      const valid = (text: string) => text.trim() === '' || (Number(text) >= 0 && Number(text) <= maxWeight);
       d.ask({
         label: `weight of ${nameThem(rows)}: `,
-        change: (text) => (valid(text) ? null : 'a number from 0 to 100, or nothing'),
+        change: (text) => (valid(text) ? null : `a number from 0 to ${maxWeight}, or nothing`),
         submit: (text) => {
-          if (!valid(text)) d.toast('warn', `weight: got "${text}", accepts a number from 0 to 100, or nothing`);
+          if (!valid(text))
+            d.toast('warn', `weight: got "${text}", accepts a number from 0 to ${maxWeight}, or nothing`);
           else setWeight(d, rows, () => (text.trim() === '' ? null : Number(text)));
         },
         cancel: () => undefined,
@@ -554,7 +560,7 @@ export const commands: readonly Command[] = [
     scope: 'instances',
     changes: true,
     why: needsSelection,
-    run: (d) => setWeight(d, targets(d), (row) => Math.min(100, row.weight + 1)),
+    run: (d) => setWeight(d, targets(d), (row) => Math.min(maxWeight, hundredths(row.weight + 1))),
   },
   {
     id: 'weight-down',
@@ -563,7 +569,7 @@ export const commands: readonly Command[] = [
     scope: 'instances',
     changes: true,
     why: needsSelection,
-    run: (d) => setWeight(d, targets(d), (row) => Math.max(0, row.weight - 1)),
+    run: (d) => setWeight(d, targets(d), (row) => Math.max(0, hundredths(row.weight - 1))),
   },
   {
     id: 'extend',

@@ -238,7 +238,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   let overlays: Overlay[] = [];
   let prompt: Prompt | null = null;
   let toast: Toast | null = null;
-  let undoable: { label: string; until: number; run: () => void } | null = null;
+  let undoable: { label: string; until: number; run: () => void; told: Toast | null } | null = null;
   let changingTo: StrategyName | null = null;
   let preview: PreviewState | null = null;
   /** What the model said of a strategy that was then applied: checked against the traffic a minute later. */
@@ -346,7 +346,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       strategyChangingTo: changingTo,
       preview: ui.focus === 'strategy' ? preview : null,
       toast,
-      undo: undoable === null ? null : { label: undoable.label, until: undoable.until },
+      undo: undoable === null ? null : { label: undoable.label, until: undoable.until, told: undoable.told === toast },
       prompt: prompt === null ? null : { label: prompt.label, text: prompt.text, error: prompt.error },
     };
     for (const id of paneIds) {
@@ -660,6 +660,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     toast(level, text, cli = null) {
       const again = toast !== null && toast.text === text && toast.level === level;
       toast = { level, text, cli, at: now(), times: again ? (toast?.times ?? 0) + 1 : 1 };
+      if (undoable !== null) undoable.told ??= toast;
     },
     refusal() {
       if (settings.readonly) return 'this dashboard is read-only';
@@ -689,7 +690,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
           async () => {
             const answer = await app.setStrategy(name, 'tui');
             predicted = expected === null ? null : { strategy: name, p95Ms: expected, at: now() };
-            dashboard.offerUndo(`strategy ${answer.previous}`, () => dashboard.switchStrategy(answer.previous));
+            dashboard.offerUndo('the strategy', () => dashboard.switchStrategy(answer.previous));
             return `strategy is now ${name} (was ${answer.previous})`;
           },
           cli,
@@ -715,7 +716,8 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       }
     },
     offerUndo(label, run) {
-      undoable = { label, until: now() + undoMs, run };
+      // The next message is of what was just done.
+      undoable = { label, until: now() + undoMs, run, told: null };
     },
     undo() {
       const last = undoable;

@@ -74,12 +74,14 @@ function paneLines(pane: Pane, view: View, at: Rect, places: Layout): readonly L
   // A pane that another one stands in for says its count and key there.
   const behind = places.size === 'strip' && (pane.id === 'providers' || pane.id === 'reservations');
   const other = behind ? panes.find((each) => places.panes[each.id] === undefined) : undefined;
-  const right = [
-    ...(other === undefined
+  const otherTab =
+    other === undefined
       ? []
-      : [`${keyFor(view, `pane-${other.id}`, other.letter)} ${other.title.toLowerCase()} ${other.tab(view).text}`]),
-    heading.right,
-  ].join(` ${view.glyphs.separator} `);
+      : [
+          `${keyFor(view, `pane-${other.id}`, other.letter)} ${tabTitles[other.id][0].toLowerCase()} ${other.tab(view).text}`,
+        ];
+  // Where both do not fit the body says what the heading would have said.
+  const right = [[...otherTab, heading.right].join(` ${view.glyphs.separator} `), ...otherTab];
   // The tab of a pane says its name and count already.
   const rule =
     places.tabs === null
@@ -93,10 +95,10 @@ function paneLines(pane: Pane, view: View, at: Rect, places: Layout): readonly L
 
 const faded = (line: Line): Line => line.map((part) => (part.style === 'selected' ? part : { ...part, style: 'dim' }));
 
-/** `── TITLE ───────── right ──`, as wide as the pane. */
+/** `── TITLE ───────── right ──`, as wide as the pane; of several at the right the first that fits. */
 export function titleRule(
   title: string,
-  right: string,
+  right: string | readonly string[],
   width: number,
   view: View,
   focused: boolean,
@@ -110,7 +112,9 @@ export function titleRule(
     ...(letter === null ? [] : [span('(', 'dim'), span(letter, 'key'), span(') ', 'dim')]),
   ];
   const room = width - lineWidth(leftPart) - 6;
-  const rightText = room < 4 ? '' : fitText(right, Math.min(room, plainText(right).length)).trimEnd();
+  const choices = typeof right === 'string' ? [right] : right;
+  const chosen = choices.find((text) => plainText(text).length <= room) ?? choices[0] ?? '';
+  const rightText = room < 4 ? '' : fitText(chosen, Math.min(room, plainText(chosen).length)).trimEnd();
   const rightPart: Line = rightText === '' ? [] : [span(` ${rightText} `, 'dim'), span(rule.repeat(2), style)];
   const fill = width - lineWidth(leftPart) - lineWidth(rightPart);
   return fitLine([...leftPart, span(rule.repeat(Math.max(0, fill)), style), ...rightPart], width);
@@ -197,7 +201,10 @@ function toastLine(view: View, width: number): Line {
     view.undo !== null && view.undo.until > view.clock
       ? [
           span(`  ${keyFor(view, 'undo', 'u')}`, 'key'),
-          span(` undo (${Math.ceil((view.undo.until - view.clock) / 1000)} s)`, 'dim'),
+          span(
+            ` undo ${view.undo.told ? '' : `${view.undo.label} `}(${Math.ceil((view.undo.until - view.clock) / 1000)} s)`,
+            'dim',
+          ),
         ]
       : [];
   const words: Line = [

@@ -10,6 +10,7 @@ import {
   type UpstreamView,
 } from '../fleet/app.ts';
 import { gpuLabel } from './columns.ts';
+import { maxWeight } from './commands.ts';
 import { type ConnectionSource, reasonOf } from './dashboard.ts';
 import { parseFilter } from './filter.ts';
 import { age, clockTime, milliseconds, money, percent, plainText, rate } from './format.ts';
@@ -367,7 +368,7 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
       changes: true,
       run: async ([word, number]) => {
         const before = find(word);
-        const value = number === 'auto' ? null : numberIn('weight', number, 0, 100);
+        const value = number === 'auto' ? null : numberIn('weight', number, 0, maxWeight);
         const row = await app.setWeight(before.id, value);
         const old = before.weightSource === 'operator' ? before.weight : null;
         undoBy(async () => instanceSentence(await app.setWeight(before.id, old)));

@@ -63,7 +63,8 @@ export type View = Readonly<{
   strategyChangingTo: string | null;
   preview: PreviewState | null;
   toast: Toast | null;
-  undo: Readonly<{ label: string; until: number }> | null;
+  /** `told`: the message that is shown is of what would be undone. */
+  undo: Readonly<{ label: string; until: number; told: boolean }> | null;
   /** Keys that a keymap gave to commands in place of their own, by the command's id. */
   keys: ReadonlyMap<string, string>;
   /** Key hints of the commands that work now. */

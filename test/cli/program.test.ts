@@ -250,11 +250,18 @@ describe('configuration', () => {
 
   it('is shown with the origin of each value and without secrets', async () => {
     const { stdout } = await program.run(['config', 'show'], {
-      env: { GPUPROXY_API_KEY: 'a-very-secret-key', LB_STRATEGY: 'least_connections' },
+      env: {
+        GPUPROXY_API_KEY: 'a-very-secret-key',
+        LB_STRATEGY: 'least_connections',
+        OTEL_EXPORTER_OTLP_HEADERS: 'tenant=very-secret-too',
+      },
     });
     expect(stdout).toMatch(/^LB_STRATEGY +environment +least_connections$/m);
     expect(stdout).toMatch(/^HEALTH_PATH +default +\/health$/m);
-    expect(stdout).not.toContain('a-very-secret-key');
+    expect(stdout).toMatch(/^OTEL_EXPORTER_OTLP_HEADERS +environment +ten…$/m);
+    expect(stdout).not.toContain('very-secret');
+    const unset = await program.run(['config', 'show']);
+    expect(unset.stdout).toMatch(/^OTEL_EXPORTER_OTLP_HEADERS +default *$/m);
   });
 
   it('that is wrong stops doctor and show with the name of the variable', async () => {

@@ -293,6 +293,42 @@ describe('actions', () => {
     press('w', 'x', 'enter');
     await settle();
     expect(callsOf(app, 'setWeight').length).toBe(2);
+    press('w', '5', '0', '0', 'enter');
+    await settle();
+    expect(app.calls.at(-1)).toEqual(['setWeight', id, 500]);
+    press('>');
+    await settle();
+    expect(app.calls.at(-1)).toEqual(['setWeight', id, 501]);
+  });
+
+  test('> and < step a weight by one, without the rests of binary fractions', async () => {
+    const { app, dashboard, press, screen } = start();
+    const id = dashboard.view().selected?.id ?? '';
+    press('w', '2', '.', '8', 'enter');
+    await settle();
+    press('<');
+    await settle();
+    expect(app.calls.at(-1)).toEqual(['setWeight', id, 1.8]);
+    expect(screen()).toContain(`CLI gpuproxy weight ${id} 1.8 `);
+    press('>');
+    await settle();
+    expect(app.calls.at(-1)).toEqual(['setWeight', id, 2.8]);
+  });
+
+  test('an undo under the message of something else names what it undoes', async () => {
+    const { press, screen } = start();
+    press('d');
+    await settle();
+    expect(screen()).toMatch(/ u undo \(\d+ s\)/);
+    press('Y');
+    await settle();
+    expect(screen()).toMatch(/command: gpuproxy drain .* u undo drain \(\d+ s\)/);
+    press('2');
+    await settle();
+    expect(screen()).toMatch(/equal_weighted.* u undo \(\d+ s\)/);
+    press('R');
+    await settle();
+    expect(screen()).toMatch(/ u undo the strategy \(\d+ s\)/);
   });
 
   test('nothing is changed in a read-only dashboard, which says so', async () => {
@@ -582,7 +618,16 @@ describe('the registry of commands', () => {
 
   test('help lists every command and can be searched', () => {
     const { press, screen } = start();
-    press('?', '/', ...'destroy'.split(''));
+    press('?');
+    const below =
+      screen()
+        .split('\n')
+        .find((line) => line.includes('Next pane')) ?? '';
+    press('pagedown');
+    expect(screen()).not.toContain(below);
+    press('pageup');
+    expect(screen()).toContain(below);
+    press('/', ...'destroy'.split(''));
     expect(screen()).toContain('Destroy (asks first)');
     expect(screen()).not.toContain('Freeze the picture');
   });
@@ -850,8 +895,8 @@ test('the footer names only what works here and now', () => {
   expect(reader.screen().split('\n').at(-1)).not.toMatch(/drain|destroy|weight/);
 });
 
-test('every pane that has the focus is on the screen, at every size', () => {
-  const { dashboard, press, screen } = start();
+test('every pane that has the focus is on the screen, at every size', async () => {
+  const { app, dashboard, press, screen } = start();
   for (const [columns, rows] of [
     [60, 15],
     [80, 24],
@@ -876,9 +921,17 @@ test('every pane that has the focus is on the screen, at every size', () => {
   }
   dashboard.resize(120, 35);
   press('i');
-  expect(screen()).toContain('V reservations 2');
+  expect(screen()).toContain('V reserved 2 │ 70 available ──');
   press('V');
   expect(screen()).toContain('P providers 70');
+  press('i');
+  dashboard.resize(100, 30);
+  expect(screen()).toContain('V reserved 2 │ 70 available ──');
+  app.show((snapshot) => ({
+    ...snapshot,
+    providers: snapshot.providers.map((provider) => ({ ...provider, available: 12_345, more: true })),
+  }));
+  await vi.waitFor(() => expect(screen()).toMatch(/V reserved 2 ─+│/), { timeout: 5000 });
 });
 
 test('each strategy has its use case beside it, the one under the cursor in full', () => {

@@ -85,7 +85,7 @@ test('weights, drains and switches are taken back by undo within a minute', asyn
   await says(/Nothing to undo/);
   expect(app.state.get().strategy.name).toBe('least_connections');
   type(`weight ${id} heavy`);
-  await says(/weight: got "heavy", accepts a number from 0 to 100/);
+  await says(/weight: got "heavy", accepts a number from 0 to 1000/);
   type('quit');
   await ended;
 });

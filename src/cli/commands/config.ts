@@ -93,8 +93,8 @@ export function build(command: Command): void {
       const rows = (Object.keys(variables) as VariableName[]).map((name) => ({
         name,
         value:
-          'secret' in variables[name] && config[name] !== undefined
-            ? masked(String(config[name]))
+          'secret' in variables[name] && valueText(config[name]) !== ''
+            ? masked(valueText(config[name]))
             : valueText(config[name]),
         origin: config.origin[name],
       }));
@@ -131,5 +131,9 @@ function valueText(value: unknown): string {
   if (value === undefined) return '';
   if (Array.isArray(value))
     return value.map((item: { name: string; url: string }) => `${item.name}=${item.url}`).join(',');
+  if (typeof value === 'object' && value !== null)
+    return Object.entries(value)
+      .map((pair) => pair.join('='))
+      .join(',');
   return String(value);
 }

@@ -44,6 +44,8 @@ export function createHelp(dashboard: Dashboard): Overlay {
     return lines;
   };
 
+  /** Lines that were shown last. */
+  let page = 10;
   return {
     title: 'HELP',
     hints: [
@@ -55,6 +57,7 @@ export function createHelp(dashboard: Dashboard): Overlay {
     lines(_view, _width, height) {
       const all = entries();
       const room = height - 2;
+      page = Math.max(1, room - 1);
       top = Math.max(0, Math.min(top, all.length - room));
       const more = all.length - top - room;
       return [
@@ -82,8 +85,8 @@ export function createHelp(dashboard: Dashboard): Overlay {
       if (key === '/') searching = true;
       else if (key === 'j' || key === 'down') top += 1;
       else if (key === 'k' || key === 'up') top = Math.max(0, top - 1);
-      else if (key === 'pagedown' || key === 'space') top += 10;
-      else if (key === 'pageup') top = Math.max(0, top - 10);
+      else if (key === 'pagedown' || key === 'space') top += page;
+      else if (key === 'pageup') top = Math.max(0, top - page);
       else if (key === 'g' || key === 'home') top = 0;
       else if (key === 'G' || key === 'end') top = Number.MAX_SAFE_INTEGER;
       else if (key === '?') dashboard.close();
