@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -127,4 +127,23 @@ describe('dependencies', () => {
       rmSync(folder, { recursive: true });
     }
   });
+});
+
+it('a build puts the client where the load balancing guide calls it', () => {
+  const command = './bin/aiserve-gpuproxy-client';
+  expect(text('docs/load-balancing-guide.md')).toContain(`${command} -key YOUR_KEY load`);
+  expect(manifest.scripts.postbuild).toContain('node src/build/client-link.ts');
+  const folder = mkdtempSync(join(tmpdir(), 'gpuproxy-client-link-'));
+  try {
+    mkdirSync(join(folder, 'dist'));
+    writeFileSync(join(folder, 'dist', 'main.js'), '#!/bin/sh\necho "client $*"\n', { mode: 0o755 });
+    // The second build finds the link of the first.
+    for (let build = 0; build < 2; build += 1) {
+      execFileSync(process.execPath, [join(root, 'src', 'build', 'client-link.ts'), folder]);
+      const said = execFileSync(command, ['-key', 'YOUR_KEY', 'load'], { cwd: folder, encoding: 'utf8' });
+      expect(said).toBe('client -key YOUR_KEY load\n');
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
