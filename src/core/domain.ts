@@ -100,6 +100,8 @@ export type ProviderInstance = Readonly<{
   gpuCount: number;
   vramGb: number;
   usdPerHour: number;
+  /** Of that, what is billed also while it does not run; null when the provider does not say. */
+  diskUsdPerHour: number | null;
   location: string | null;
   startedAt: number | null;
   /** End of prepaid time; null when billing is by use. */

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Offer, OfferFilter, ProviderName } from '../core/domain.ts';
 import { matchesFilter } from '../core/offers.ts';
+import { unlessAborted } from '../core/unless-aborted.ts';
 import { type OfferList, type Provider, ProviderError } from '../providers/provider.ts';
 import type { OffersAnswer } from './app.ts';
 import type { EventLog } from './events.ts';
@@ -14,6 +15,7 @@ export type Market = Readonly<{
   more: boolean;
   /** Wall time of the last good answer; null before the first. */
   refreshedAt: number | null;
+  /** Of the provider's last answer: what our own spacing of requests costs is not its doing. */
   latencyMs: number | null;
   lastError: Readonly<{ at: number; code: string; message: string }> | null;
   /** True while the last refresh failed. */
@@ -154,7 +156,7 @@ export function createAvailability(parts: {
   const bounded = (signal?: AbortSignal) =>
     AbortSignal.any([AbortSignal.timeout(timing.callTimeoutMs), abort.signal, ...(signal ? [signal] : [])]);
 
-  const succeeded = (state: State, list: OfferList | null, latencyMs: number) => {
+  const succeeded = (state: State, list: OfferList | null) => {
     if (state.market.failing) {
       events.emit({
         level: 'ok',
@@ -164,10 +166,11 @@ export function createAvailability(parts: {
       });
     }
     state.failures = 0;
+    const answeredMs = state.provider.stats?.().answeredMs ?? null;
     state.market = {
       ...state.market,
       ...(list === null ? {} : { ...list, refreshedAt: clock.now() }),
-      latencyMs: Math.round(latencyMs),
+      latencyMs: answeredMs === null ? null : Math.round(answeredMs),
       failing: false,
     };
   };
@@ -192,7 +195,7 @@ export function createAvailability(parts: {
       const askedAt = clock.monotonic();
       try {
         const list = await state.provider.offers({}, bounded());
-        succeeded(state, list, clock.monotonic() - askedAt);
+        succeeded(state, list);
         state.askedAt = askedAt;
         pruneClaims();
       } catch (error) {
@@ -263,7 +266,7 @@ export function createAvailability(parts: {
     const key = JSON.stringify(filter, Object.keys(filter).sort());
     if (!askAnyway) {
       // A refresh that is under way brings the same answer sooner than a question of our own.
-      if (enough() && !fresh(state) && state.pending !== null) await settledOrAborted(state.pending, signal);
+      if (enough() && !fresh(state) && state.pending !== null) await unlessAborted(state.pending, signal);
       if (enough() && fresh(state)) return fromMarket(state, filter);
       const answered = state.answered.get(key);
       if (answered !== undefined && clock.now() - answered.at <= timing.offersFreshMs) return answered.part;
@@ -271,7 +274,7 @@ export function createAvailability(parts: {
     const askedAt = clock.monotonic();
     try {
       const list = await state.provider.offers(filter, bounded(signal));
-      succeeded(state, null, clock.monotonic() - askedAt);
+      succeeded(state, null);
       const part: Part = { ...list, askedAt };
       state.answered.delete(key);
       state.answered.set(key, { part, at: clock.now() });
@@ -390,18 +393,4 @@ export function createAvailability(parts: {
 /** True for "what is there at all?". */
 function isUnfiltered(filter: OfferFilter): boolean {
   return Object.entries(filter).every(([name, value]) => name === 'provider' || value === undefined);
-}
-
-/** Resolves when the work has; rejects with the signal's reason when that comes first. */
-async function settledOrAborted(work: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
-  if (signal === undefined) return work;
-  signal.throwIfAborted();
-  const aborted = Promise.withResolvers<never>();
-  const abort = () => aborted.reject(signal.reason);
-  signal.addEventListener('abort', abort, { once: true });
-  try {
-    await Promise.race([work, aborted.promise]);
-  } finally {
-    signal.removeEventListener('abort', abort);
-  }
 }

@@ -253,7 +253,7 @@ export function createReconciler(parts: {
     if (rental.state === 'ended' && rental.wanted) {
       if (askedAt <= (rental.endedAt ?? 0)) return;
       const record = records.get(rental.instanceId) ?? records.intended(rental);
-      records.revived(record);
+      records.revived(record, row);
       events.emit({
         level: 'warn',
         kind: 'rental',
@@ -282,6 +282,7 @@ export function createReconciler(parts: {
       settledAt: clock.now(),
       ran: false,
       billedFrom: null,
+      diskFrom: null,
       expiresAt: null,
       endedAt: null,
       reason: null,

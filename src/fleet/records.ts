@@ -5,7 +5,7 @@ import { weightOf } from '../core/weight.ts';
 import type { EventLog } from './events.ts';
 import type { Ledger } from './ledger/ledger.ts';
 import type { OperatorChoice, Rental, StaticUpstream } from './ledger/rows.ts';
-import type { Spend } from './spend.ts';
+import { type Spend, usdPerHourNow } from './spend.ts';
 import type { Clock, Timing } from './timing.ts';
 
 /** One rented or static upstream as the fleet knows it. Changed only by the functions of `FleetRecords`. */
@@ -25,6 +25,8 @@ export type FleetRecord = {
   ref: RowRef | null;
   /** True when it is in UPSTREAMS, where a removal would not last. */
   readonly configured: boolean;
+  /** Wall time of the last list in which it was there and did not run; null when that is not known. */
+  idleAt: number | null;
 };
 
 /** Owner of all upstream records: each change goes to the ledger first, then to the load table and the directory. */
@@ -39,9 +41,12 @@ export interface FleetRecords {
   /** The contract is known: the instance is tracked from here on. `usdPerHour`: the price it was bought at, when known. */
   rented(record: FleetRecord, contract: string, usdPerHour?: number): void;
   /** It had ended by itself, and the provider lists it as alive again. */
-  revived(record: FleetRecord): void;
+  revived(record: FleetRecord, instance: ProviderInstance): void;
   /** Commits a change of the ledger row that touches neither contract nor billing. */
-  patch(record: FleetRecord, change: Partial<Omit<Rental, 'label' | 'contract' | 'billedFrom' | 'endedAt'>>): void;
+  patch(
+    record: FleetRecord,
+    change: Partial<Omit<Rental, 'label' | 'contract' | 'billedFrom' | 'diskFrom' | 'endedAt'>>,
+  ): void;
   /** The provider's present word on an instance of ours. */
   observed(record: FleetRecord, instance: ProviderInstance): void;
   /** Takes it out of rotation for good; `contract` when only now known. */
@@ -163,6 +168,7 @@ export function createRecords(parts: RecordParts): FleetRecords {
       weightSource: saved?.weight == null ? 'formula' : 'operator',
       ref: null,
       configured,
+      idleAt: null,
     };
     records.set(id, record);
     return record;
@@ -175,7 +181,10 @@ export function createRecords(parts: RecordParts): FleetRecords {
   const commit = (record: FleetRecord, change: Partial<Omit<Rental, 'label'>>) => {
     const rental = rentalOf(record);
     record.rental = ledger.transaction(() => {
-      if (change.billedFrom === null && rental.billedFrom !== null) spend.close(rental, change.endedAt ?? clock.now());
+      const closes =
+        (change.billedFrom !== undefined && change.billedFrom !== rental.billedFrom) ||
+        (change.diskFrom !== undefined && change.diskFrom !== rental.diskFrom);
+      if (closes) spend.close(rental, change.endedAt ?? change.billedFrom ?? change.diskFrom ?? clock.now());
       return ledger.rentals.update(rental.label, change);
     });
   };
@@ -213,17 +222,25 @@ export function createRecords(parts: RecordParts): FleetRecords {
           priceSeen: rental.priceSeen || usdPerHour !== undefined,
           settledAt: now,
           reason: null,
+          ...diskFromStart(rental),
         });
       });
       record.lifecycle = { phase: 'booting', at: now, detail: null };
       join(record);
       changed();
     },
-    revived(record) {
+    revived(record, instance) {
       const rental = rentalOf(record);
       // Nobody destroyed it, so the provider has billed it all along.
-      const billedFrom = !rental.prepaid && rental.ran ? rental.endedAt : null;
-      commit(record, { state: 'rented', endedAt: null, reason: null, billedFrom });
+      const from = rental.prepaid ? null : rental.endedAt;
+      const ran = rental.ran && (instance.phase === 'running' || instance.phase === 'booting');
+      commit(record, {
+        state: 'rented',
+        endedAt: null,
+        reason: null,
+        billedFrom: ran ? from : null,
+        diskFrom: ran ? null : from,
+      });
       record.lifecycle = { phase: 'booting', at: clock.now(), detail: 'listed again' };
       join(record);
       changed();
@@ -255,20 +272,24 @@ export function createRecords(parts: RecordParts): FleetRecords {
       const runs = instance.phase === 'running';
       if (runs && !rental.ran) change.ran = true;
       if (!rental.prepaid) {
-        if (runs && rental.billedFrom === null) {
-          // The provider's own start, unless it lies outside of what can be true.
-          const startedAt = instance.startedAt ?? now;
-          const earliest = rental.ran ? now : rental.createdAt;
-          change.billedFrom = Math.min(now, Math.max(earliest, startedAt));
-        } else if (!runs && rental.billedFrom !== null && instance.phase !== 'booting') change.billedFrom = null;
-        // A new price starts a new interval, so that the time before is charged at the old one.
-        if (change.usdPerHour !== undefined && rental.billedFrom !== null && change.billedFrom === undefined) {
-          ledger.transaction(() => {
-            spend.close(rental, now);
-            record.rental = ledger.rentals.update(rental.label, { billedFrom: now });
-          });
+        const { diskUsdPerHour } = instance;
+        if (diskUsdPerHour !== null && Math.abs(diskUsdPerHour - rental.diskUsdPerHour) > 1e-6) {
+          change.diskUsdPerHour = diskUsdPerHour;
         }
+        if (runs && rental.billedFrom === null) {
+          // Between the last list that said otherwise and now; unknown, the provider's own start while that can be true.
+          const from = record.idleAt ?? (rental.ran ? now : (instance.startedAt ?? now));
+          change.billedFrom = Math.min(now, Math.max(rental.diskFrom ?? rental.createdAt, from));
+          change.diskFrom = null;
+        } else if (!runs && instance.phase !== 'booting' && rental.billedFrom !== null) {
+          change.billedFrom = null;
+          change.diskFrom = now;
+        } else if (rental.billedFrom === null) {
+          // A new price starts a new interval, so that the time before is charged at the old one.
+          if (rental.diskFrom === null || change.diskUsdPerHour !== undefined) change.diskFrom = now;
+        } else if (change.usdPerHour !== undefined) change.billedFrom = now;
       }
+      record.idleAt = runs ? null : now;
       if (Object.keys(change).length > 0) {
         ledger.transaction(() => {
           // What was booked when the time was bought was another price than the one that was paid.
@@ -316,7 +337,7 @@ export function createRecords(parts: RecordParts): FleetRecords {
           reason,
           settledAt: rental.settledAt ?? clock.now(),
           endedAt: null,
-          ...(contract === undefined ? {} : { contract }),
+          ...(contract === undefined ? {} : { contract, ...diskFromStart(rental) }),
         });
       });
       record.lifecycle = { phase: 'destroying', at: clock.now(), detail: reason };
@@ -338,7 +359,7 @@ export function createRecords(parts: RecordParts): FleetRecords {
     ended(record, reason) {
       const at = clock.now();
       // `wanted` stays: what nobody asked to destroy is taken back should it turn out to live.
-      commit(record, { state: 'ended', endedAt: at, billedFrom: null, reason });
+      commit(record, { state: 'ended', endedAt: at, billedFrom: null, diskFrom: null, reason });
       ledger.operator.remove(record.id);
       record.lifecycle = { phase: 'ended', at, reason };
       record.origin = null;
@@ -406,7 +427,9 @@ export function createRecords(parts: RecordParts): FleetRecords {
       let sum = 0;
       for (const record of records.values()) {
         if (record.rental === null || record.lifecycle.phase === 'ended' || record.rental.contract === null) continue;
-        if (provider === undefined || record.provider === provider) sum += record.rental.usdPerHour;
+        if (provider === undefined || record.provider === provider) {
+          sum += usdPerHourNow(record.rental, record.lifecycle.phase);
+        }
       }
       return sum;
     },
@@ -437,6 +460,11 @@ export function createRecords(parts: RecordParts): FleetRecords {
     }
   }
   return self;
+}
+
+/** The disk is billed from the contract on, whether it runs or not. */
+function diskFromStart(rental: Rental): { diskFrom?: number } {
+  return rental.prepaid || rental.billedFrom !== null || rental.diskFrom !== null ? {} : { diskFrom: rental.createdAt };
 }
 
 type NotRunning = Extract<Lifecycle, { phase: 'booting' | 'halted' }>;

@@ -29,6 +29,7 @@ import type { Rental, Reservation } from './ledger/rows.ts';
 import type { Reconciler } from './reconciler.ts';
 import type { FleetRecord, FleetRecords } from './records.ts';
 import { interrupted, searchLeftMs, searchText } from './search-text.ts';
+import { usdPerHourNow } from './spend.ts';
 import type { Clock, Timing } from './timing.ts';
 
 /** Rents: each rental is a committed intent before it is a paid call, and its outcome is committed after it. */
@@ -224,9 +225,13 @@ export function createReserver(parts: ReserveParts): Reserver {
         details: [`configured: ${[...providers.keys()].join(', ') || 'none'}`],
       });
     }
-    const market = await availability.candidates(marketFilter(filter, config), signal, {
-      askAnyway: offerId !== null,
-    });
+    const ended = signal === undefined ? shutdown.signal : AbortSignal.any([signal, shutdown.signal]);
+    const market = await availability
+      .candidates(marketFilter(filter, config), ended, { askAnyway: offerId !== null })
+      .catch((error: unknown) => {
+        if (!shutdown.signal.aborted) throw error;
+        throw new AppError('conflict', 'the server was shut down before anything was rented');
+      });
     return { filter, instances, config, offerId, market, asked: 1, stale: false };
   };
 
@@ -295,6 +300,7 @@ export function createReserver(parts: ReserveParts): Reserver {
       limitUsdPerHour: limitOf(offer, group, maxTotalUsdPerHour),
       // What a bid costs is what was bid.
       priceSeen: group.config.maxBidUsdPerHour !== undefined,
+      diskUsdPerHour: (offer.storage?.usdPerGbHour ?? 0) * (group.config.diskGb ?? parts.defaults.diskGb),
       prepaid: offer.prepaidHours !== null,
       prepaidHours: offer.prepaidHours === null ? null : hoursOf(offer, group.config),
       location: offer.location,
@@ -304,6 +310,7 @@ export function createReserver(parts: ReserveParts): Reserver {
       settledAt: null,
       ran: false,
       billedFrom: null,
+      diskFrom: null,
       expiresAt: null,
       endedAt: null,
       reason: null,
@@ -523,7 +530,7 @@ export function createReserver(parts: ReserveParts): Reserver {
       group.asked += 1;
       group.stale = false;
       try {
-        group.market = await availability.candidates(marketFilter(group.filter, group.config), undefined, {
+        group.market = await availability.candidates(marketFilter(group.filter, group.config), shutdown.signal, {
           askAnyway: true,
         });
       } catch (error) {
@@ -729,6 +736,25 @@ export function createReserver(parts: ReserveParts): Reserver {
       : `${given}; ${unclear.length} more, whose answer was lost, will be destroyed if they turn up`;
   };
 
+  /**
+   * Within a transaction: what a reservation of all or nothing that has its answer loses with the rental that is given
+   * back. One that is under way sees to it itself.
+   */
+  const restOf = (given: Rental, why: string): FleetRecord[] => {
+    const reservation = given.reservation === null ? undefined : ledger.reservations.get(given.reservation);
+    if (reservation === undefined || !reservation.allOrNothing || active.has(reservation.id)) return [];
+    ledger.reservations.update(reservation.id, {
+      errors: [...reservation.errors, `${given.instanceId}: ${why}; all or nothing: all of it is given back`],
+    });
+    unsettled.add(reservation.id);
+    const { toDestroy } = undo(
+      reservation.id,
+      reservation.idempotencyKey,
+      `all or nothing: ${given.instanceId} ${why}`,
+    );
+    return toDestroy.filter((record) => record.rental?.label !== given.label);
+  };
+
   const itemOf = (rental: Rental): ReservedItem => ({
     instanceId: rental.instanceId,
     contractId: rental.contract ?? '',
@@ -783,7 +809,8 @@ export function createReserver(parts: ReserveParts): Reserver {
       const results = await Promise.allSettled(Array.from({ length: Math.min(parallel, queue.length) }, worker));
       for (const result of results) if (result.status === 'rejected') throw result.reason;
 
-      const rented = saga.slots.filter((slot) => slot.rented);
+      // A list may have shown meanwhile that one is too dear: that one is on its way out.
+      const rented = saga.slots.filter((slot) => slot.rented && slot.record.rental?.state === 'rented');
       if (stopper.wish === 'give back') {
         const message = `${saga.id} cancelled: ${await rollBack(saga, 'cancelled')}`;
         events.emit({ level: 'warn', kind: 'reservation', subject: saga.id, message });
@@ -1049,18 +1076,23 @@ export function createReserver(parts: ReserveParts): Reserver {
         limit !== null && usdPerHour > limit + priceSlackUsd
           ? `costs $${usdPerHour.toFixed(3)}/h, the limit is $${limit.toFixed(3)}/h`
           : overBudget(usdPerHour - rental.usdPerHour);
-      records.patch(record, { priceSeen: true });
-      // What it costs until it is gone, or has cost at once, is booked as it is.
-      records.observed(record, instance);
+      const rest = ledger.transaction(() => {
+        records.patch(record, { priceSeen: true });
+        // What it costs until it is gone, or has cost at once, is booked as it is.
+        records.observed(record, instance);
+        if (why === null) return [];
+        records.destroying(record, `its price had risen: ${why}`);
+        return restOf(rental, why);
+      });
       if (why === null) return null;
-      records.destroying(record, `its price had risen: ${why}`);
+      const words = `it ${why.startsWith('costs') ? '' : 'is over the budget: '}${why}`;
       events.emit({
         level: 'warn',
         kind: 'rental',
         subject: record.id,
-        message: `${record.id} is given back: it ${why.startsWith('costs') ? '' : 'is over the budget: '}${why}`,
+        message: `${record.id} is given back${rest.length === 0 ? '' : `, and all of ${rental.reservation} with it`}: ${words}`,
       });
-      destroyer.resume(record);
+      for (const given of [record, ...rest]) destroyer.resume(given);
       return why;
     },
     async release(id, drainMs) {
@@ -1182,7 +1214,10 @@ export function createReserver(parts: ReserveParts): Reserver {
         ended: rentals.filter((rental) => rental.state === 'ended').map((rental) => rental.instanceId),
         usdPerHour: rentals
           .filter((rental) => rental.state !== 'ended' && rental.contract !== null)
-          .reduce((sum, rental) => sum + rental.usdPerHour, 0),
+          .reduce((sum, rental) => {
+            const phase = records.byLabel(rental.label)?.lifecycle.phase ?? 'booting';
+            return sum + usdPerHourNow(rental, phase);
+          }, 0),
         errors: [
           ...reservation.errors,
           ...rentals

@@ -6,6 +6,7 @@ import type { ProviderView, Snapshot, UpstreamView } from './app.ts';
 import type { Market } from './availability.ts';
 import type { FleetRecord } from './records.ts';
 import { searchText } from './search-text.ts';
+import { usdPerHourNow } from './spend.ts';
 import { createMeter, type Meter, round } from './traffic.ts';
 
 const noEndings = Object.fromEntries(endings.map((ending) => [ending, 0])) as UpstreamView['endings'];
@@ -84,7 +85,7 @@ function upstreamView(parts: ViewParts, share: number, spentUsd: number): Upstre
     gpuModel: rental?.gpuModel ?? '-',
     gpuCount: rental?.gpuCount ?? 0,
     vramGb: rental?.vramGb ?? 0,
-    usdPerHour: rental?.usdPerHour ?? 0,
+    usdPerHour: rental === null ? 0 : usdPerHourNow(rental, lifecycle.phase),
     location: rental?.location ?? null,
     models: record.models,
     interruptible: rental?.interruptible ?? false,

@@ -1,20 +1,34 @@
+import type { Lifecycle } from '../core/domain.ts';
 import type { Ledger } from './ledger/ledger.ts';
 import type { Charge, Rental } from './ledger/rows.ts';
 
 const hourMs = 3_600_000;
 
 /**
- * What was spent. Billing by use is an open interval on the rental (`billedFrom`) that becomes a charge when it closes;
- * prepaid time is a charge at the moment it is bought.
+ * What was spent. Billing by use is an open interval on the rental, of all of it while it runs (`billedFrom`) and of its
+ * disk from the contract to the end whenever it does not (`diskFrom`), that becomes a charge when it closes; prepaid
+ * time is a charge at the moment it is bought.
  */
 export interface Spend {
-  /** Closes an open interval; the caller commits `billedFrom: null` in the same transaction. */
+  /** Closes the open interval; the caller commits another start, or none, in the same transaction. */
   close(rental: Rental, at: number): void;
   prepaid(label: string, usd: number, at: number): void;
   /** Of one rental until `now`, USD. */
   of(rental: Rental, now: number): number;
   /** Of everything ever rented, and since local midnight, USD. */
   totals(open: Iterable<Rental>, now: number): { spentUsd: number; spentTodayUsd: number };
+}
+
+/** The open billing interval of a rental; null while nothing of it is billed by use. */
+export function intervalOf(rental: Rental): { from: number; usdPerHour: number } | null {
+  if (rental.billedFrom !== null) return { from: rental.billedFrom, usdPerHour: rental.usdPerHour };
+  return rental.diskFrom === null ? null : { from: rental.diskFrom, usdPerHour: rental.diskUsdPerHour };
+}
+
+/** What a rental costs an hour now. One that is about to run for the first time counts in full. */
+export function usdPerHourNow(rental: Rental, phase: Lifecycle['phase']): number {
+  const idle = rental.diskFrom !== null && (rental.ran || phase === 'halted' || phase === 'destroying');
+  return idle ? rental.diskUsdPerHour : rental.usdPerHour;
 }
 
 export function createSpend(ledger: Ledger): Spend {
@@ -29,16 +43,17 @@ export function createSpend(ledger: Ledger): Spend {
     closedTotal += charge.usd;
     today.push(charge);
   };
-  const openUsd = (rental: Rental, from: number, now: number): number =>
-    rental.billedFrom === null
-      ? 0
-      : (Math.max(0, now - Math.max(from, rental.billedFrom)) / hourMs) * rental.usdPerHour;
+  const openUsd = (rental: Rental, from: number, now: number): number => {
+    const open = intervalOf(rental);
+    return open === null ? 0 : (Math.max(0, now - Math.max(from, open.from)) / hourMs) * open.usdPerHour;
+  };
 
   return {
     close(rental, at) {
-      if (rental.billedFrom === null) return;
-      const to = Math.max(at, rental.billedFrom);
-      book({ label: rental.label, fromAt: rental.billedFrom, toAt: to, usd: openUsd(rental, 0, to) });
+      const open = intervalOf(rental);
+      if (open === null) return;
+      const to = Math.max(at, open.from);
+      book({ label: rental.label, fromAt: open.from, toAt: to, usd: openUsd(rental, 0, to) });
     },
     prepaid(label, usd, at) {
       book({ label, fromAt: at, toAt: at, usd });

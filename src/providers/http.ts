@@ -144,6 +144,7 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
   };
   const pool = new Pool(base.origin, { ...connection, connections: 16, keepAliveTimeout: 10_000 });
   const counters = { calls: 0, retries: 0, rateLimited: 0, skippedRows: 0 };
+  let answeredMs: number | null = null;
   const turns = new Map<string, Turns>();
   const sendable = /^[\x21-\x7e]*$/.test(secret);
 
@@ -188,11 +189,10 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
       try {
         if (wait > 0) {
           refuseLate(wait);
-          await sleep(wait, undefined, { signal: call.signal });
+          await pauseFor(wait, call.signal);
         }
       } catch (cause) {
         own.giveBack(monotonicMs(), slot);
-        call.signal?.throwIfAborted();
         throw cause;
       }
       // A 429 that came meanwhile moves everybody back.
@@ -200,7 +200,7 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
       // After a stall of this process several turns have come at once: they are still taken one after the other.
       for (let more = own.sooner(monotonicMs()); more > 1; more = own.sooner(monotonicMs())) {
         refuseLate(more);
-        await sleep(more, undefined, { signal: call.signal });
+        await pauseFor(more, call.signal);
       }
       own.departed(monotonicMs());
       return;
@@ -312,7 +312,9 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
       let outcome: { answer: Answer } | { error: ProviderError };
       try {
         await takeTurn(call);
+        const sentAt = monotonicMs();
         outcome = { answer: noted(call, await exchange(call, readAnswer)) };
+        answeredMs = monotonicMs() - sentAt;
       } catch (cause) {
         if (!(cause instanceof ProviderError)) throw cause;
         outcome = { error: cause };
@@ -333,12 +335,7 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
       }
       arrived ||= 'answer' in outcome || outcome.error.sent;
       counters.retries++;
-      try {
-        await sleep(pause, undefined, { signal: call.signal });
-      } catch (cause) {
-        call.signal?.throwIfAborted();
-        throw cause;
-      }
+      await pauseFor(pause, call.signal);
     }
   }
 
@@ -413,9 +410,19 @@ export function createJsonClient(options: JsonClientOptions): JsonClient {
     freeIn(endpoint, spare = 0) {
       return turnsOf(endpoint).freeIn(monotonicMs(), spare);
     },
-    stats: () => ({ ...counters }),
+    stats: () => ({ ...counters, answeredMs }),
     close: () => pool.destroy(),
   };
+}
+
+/** Rejects with the signal's reason. */
+async function pauseFor(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  try {
+    await sleep(ms, undefined, { signal });
+  } catch (cause) {
+    signal?.throwIfAborted();
+    throw cause;
+  }
 }
 
 /**

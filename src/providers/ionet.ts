@@ -2,6 +2,7 @@ import * as z from 'zod';
 import { monotonicMs } from '../clock.ts';
 import type { ContractId, Offer, OfferFilter, ProviderInstance, RentResult, RentSpec } from '../core/domain.ts';
 import { matchesFilter } from '../core/offers.ts';
+import { unlessAborted } from '../core/unless-aborted.ts';
 import { decodeRows, id, mapBounded, maybeNumber, maybeText, number, text } from './decode-rows.ts';
 import { type Answer, createJsonClient, type Endpoint, isOfApi, messageOf, sendPaid } from './http.ts';
 import type { ProviderOptions } from './index.ts';
@@ -146,7 +147,7 @@ export function createIonet(options: ProviderOptions): Provider {
   // --- offers ---
 
   function hardware(until: number, signal: AbortSignal | undefined): Promise<readonly Hardware[]> {
-    return hardwareKept.get('', hardwareKeptMs, async () => {
+    return hardwareKept.get('', hardwareKeptMs, signal, async () => {
       const answer = await http.get(
         {
           endpoint: endpoints.hardware,
@@ -168,7 +169,7 @@ export function createIonet(options: ProviderOptions): Provider {
     until: number,
     signal: AbortSignal | undefined,
   ): Promise<readonly Stock[]> {
-    return stockKept.get(`${hardwareId} ${gpus}`, stockKeptMs, async () => {
+    return stockKept.get(`${hardwareId} ${gpus}`, stockKeptMs, signal, async () => {
       const answer = await http.get(
         {
           endpoint: endpoints.replicas,
@@ -221,6 +222,7 @@ export function createIonet(options: ProviderOptions): Provider {
     return priceKept.get(
       offerIdOf(place),
       priceKeptMs,
+      signal,
       async () => (await quote(place, hours, until, signal)).usdPerHour,
       priceStaleMs,
     );
@@ -232,6 +234,7 @@ export function createIonet(options: ProviderOptions): Provider {
       return await vramKept.get(
         '',
         vramKeptMs,
+        signal,
         async () => {
           const answer = await http.get(
             {
@@ -443,7 +446,7 @@ export function createIonet(options: ProviderOptions): Provider {
     const known = workersKept.peek(contract);
     const reachable = known?.some((worker) => addressOf(worker.public_url) !== null) ?? false;
     try {
-      return await workersKept.get(contract, reachable ? keptMs : 0, async () => {
+      return await workersKept.get(contract, reachable ? keptMs : 0, signal, async () => {
         const answer = await http.get(
           {
             endpoint: endpoints.containers,
@@ -492,6 +495,7 @@ export function createIonet(options: ProviderOptions): Provider {
         gpuCount: detail?.gpus_per_container ?? row.hardware_quantity ?? 1,
         vramGb: vramOf(detail?.hardware_name ?? row.hardware_name ?? '', vramKept.peek('') ?? []),
         usdPerHour: paidPerHour(detail) ?? rentedAt.get(row.id) ?? 0,
+        diskUsdPerHour: null,
         location: place ? [place.name, place.iso2?.toUpperCase()].filter(Boolean).join(', ') || null : null,
         startedAt,
         expiresAt: live ? expiryOf(row, utc(detail?.started_at)) : null,
@@ -756,13 +760,20 @@ class Kept<T> {
   }
 
   /** The kept value if it is younger than `keptMs`, else a new one; on failure one younger than `staleMs` stands in. */
-  async get(key: string, keptMs: number, load: () => Promise<T>, staleMs = 0): Promise<T> {
+  async get(
+    key: string,
+    keptMs: number,
+    signal: AbortSignal | undefined,
+    load: () => Promise<T>,
+    staleMs = 0,
+  ): Promise<T> {
     for (;;) {
+      signal?.throwIfAborted();
       const entry = this.#entries.get(key);
       if (entry && monotonicMs() - entry.at < keptMs) return entry.value;
       const shared = this.#open.get(key);
       try {
-        return await (shared ?? this.#load(key, load));
+        return await (shared ? unlessAborted(shared, signal) : this.#load(key, load));
       } catch (error) {
         if (error instanceof ProviderError) {
           if (entry && monotonicMs() - entry.at < staleMs) return entry.value;

@@ -59,6 +59,8 @@ export type ProviderStats = Readonly<{
   rateLimited: number;
   /** Rows of offers left out because they could not be read. */
   skippedRows: number;
+  /** How long the provider took for its last answer, from sending the request to the end of the answer; null before the first. */
+  answeredMs: number | null;
 }>;
 
 export type ProviderErrorCode =

@@ -87,6 +87,8 @@ const instanceRow = z.object({
   num_gpus: maybeNumber,
   gpu_ram: maybeNumber,
   dph_total: maybeNumber,
+  storage_cost: maybeNumber,
+  disk_space: maybeNumber,
   geolocation: maybeText,
   start_date: maybeNumber,
   is_bid: maybeFlag,
@@ -706,6 +708,7 @@ function instanceOf(row: InstanceRow, instancePort: number, http: JsonClient): P
     gpuCount: row.num_gpus ?? 1,
     vramGb: row.gpu_ram == null ? 0 : nominalVramGb(row.gpu_ram / 1024),
     usdPerHour: row.dph_total ?? 0,
+    diskUsdPerHour: diskUsdPerHourOf(row),
     location: row.geolocation || null,
     startedAt: row.start_date == null ? null : Math.round(row.start_date * 1000),
     expiresAt: null,
@@ -717,6 +720,11 @@ function instanceOf(row: InstanceRow, instancePort: number, http: JsonClient): P
       row.intended_status === 'stopped' &&
       (row.next_state ?? 'stopped') === 'stopped',
   };
+}
+
+/** Negative: not known. */
+function diskUsdPerHourOf({ storage_cost: usdPerGbMonth, disk_space: gb }: InstanceRow): number | null {
+  return usdPerGbMonth == null || gb == null || gb < 0 ? null : (usdPerGbMonth * gb) / monthHours;
 }
 
 /** Intended before actual: a stopped instance shows `exited` too. */

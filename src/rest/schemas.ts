@@ -431,7 +431,7 @@ export const provider = z
       z.strictObject({ gpu_model: z.string(), vram_gb: z.number(), price_per_gpu_hour: usd, available: count }),
     ),
     rented: count,
-    price_per_hour: usd.meta({ description: 'Of what is rented' }),
+    price_per_hour: usd.meta({ description: 'Of what is rented; of what does not run its disk alone' }),
     credit_usd: usd.nullable(),
     refreshed_at: instant.nullable(),
     next_refresh_at: instant.nullable(),

@@ -385,6 +385,74 @@ test('what was confirmed is the most that is spent: a dearer whole is refused, a
   expect((await app.reserve(wish)).count).toBe(2);
 });
 
+test('all or nothing that proves too dear only after its answer is given back whole, and its key is free again', async () => {
+  await using stage = await createStage();
+  let hidden = false;
+  const providers = (await frozen(stage)).map(
+    (provider): Provider => ({
+      ...provider,
+      list: async (signal) => {
+        if (hidden) throw new ProviderError(provider.name, 'server_error', 'no list');
+        return provider.list(signal);
+      },
+    }),
+  );
+  const [vast] = providers;
+  if (vast === undefined) throw new Error('no provider');
+  const app = await stage.start({ providers: [vast] });
+  const wish = { count: 3, filter: {}, config: {} };
+  const other = await app.reserve({ count: 1, filter: {}, config: {} });
+  const parted = await app.reserve({ count: 2, filter: {}, config: {} });
+  hidden = true;
+  // One of the three alone costs more than its offer said.
+  const rent = vast.rent.bind(vast);
+  let calls = 0;
+  Object.assign(vast, {
+    rent: async (...args: Parameters<Provider['rent']>) => {
+      const dearer = ++calls === 1;
+      if (dearer) stage.simulator.faults.add({ kind: 'reprice', provider: 'vast', factor: 4 });
+      const result = await rent(...args);
+      if (dearer) stage.simulator.faults.add({ kind: 'reprice', provider: 'vast', factor: 1 / 4 });
+      return result;
+    },
+  });
+  const { reserved, reservation } = await app.reserve({ ...wish, allOrNothing: true }, { idempotencyKey: 'whole' });
+  expect(reserved).toHaveLength(3);
+  hidden = false;
+  await until('given back whole', () => aliveContracts(stage.simulator).length === 3);
+  const kept = [...other.reserved, ...parted.reserved].map((item) => item.contractId).sort();
+  expect(aliveContracts(stage.simulator)).toEqual(kept);
+  const view = () => app.state.get().reservations.find((item) => item.id === reservation);
+  await until('over', () => view()?.state === 'ended');
+  expect(view()).toMatchObject({
+    instances: [],
+    ended: expect.arrayContaining(reserved.map((item) => item.instanceId)),
+  });
+  expect(view()?.errors.join()).toMatch(/costs \$[\d.]+\/h, the limit is .*all of it is given back/);
+  const told = app.events.recent().filter((event) => event.message.includes(`and all of ${reservation} with it`));
+  expect(told).toHaveLength(1);
+  const again = await app.reserve({ ...wish, allOrNothing: true }, { idempotencyKey: 'whole' });
+  expect(again).toMatchObject({ count: 3 });
+  expect(again.replayed).toBeUndefined();
+});
+
+test.each([
+  { kind: 'rate_limit', route: 'rent' },
+  { kind: 'rate_limit' },
+  { kind: 'hang' },
+  { kind: 'hang', when: 'after' },
+  { kind: 'error', status: 503 },
+] as const)('a reservation ends, with its roll-back, under what never ends at the marketplaces: %o', async (fault) => {
+  await using stage = await createStage();
+  const app = await stage.start({ timing: { callTimeoutMs: 300, rentTimeoutMs: 300, destroyWaitMs: 300 } });
+  await app.refresh();
+  stage.simulator.faults.add(fault);
+  const error = await refusal(app.reserve({ count: 4, filter: {}, config: {}, allOrNothing: true }));
+  expect(error.code).toBeTypeOf('string');
+  // The server can be left while all of it goes on.
+  await app[Symbol.asyncDispose]();
+});
+
 test.each(['not listed in time', 'answer lost in a crash'] as const)(
   'a price that has risen is found out later too, and given back: %s',
   async (how) => {

@@ -48,6 +48,78 @@ test('what is billed by use is charged for the time it runs, over restarts, and 
   expect(cost.spentTodayUsd).toBe(0);
 });
 
+test('the disk of one that boots, is outbid or failed is billed, and its rate is what it costs then', async () => {
+  await using stage = await createStage();
+  const { clock, move } = movedClock();
+  const app = await stage.start({ clock });
+  const config = { maxBidUsdPerHour: 0.5, diskGb: 200 };
+  const { reserved } = await app.reserve({ count: 1, filter: { provider: 'vast.ai' }, config });
+  const [item] = reserved;
+  const contract = item?.contractId ?? '';
+  const full = item?.usdPerHour ?? 0;
+  const disk = full - 0.5;
+  expect(disk).toBeGreaterThan(0.01);
+  const view = () => app.state.get().upstreams[0];
+  const spent = () => app.state.get().cost.spentUsd;
+  await until('running', () => view()?.lifecycle.phase === 'running');
+  expect(view()?.usdPerHour).toBeCloseTo(full, 5);
+  for (const [kind, state] of [
+    ['outbid', 'OUTBID'],
+    ['exit', 'FAILED'],
+  ] as const) {
+    stage.simulator.faults.add({ kind, instance: contract });
+    await until(state, () => view()?.state === state);
+    expect(view()?.usdPerHour).toBeCloseTo(disk, 5);
+    expect(app.state.get().cost.usdPerHour).toBeCloseTo(disk, 3);
+    expect(app.state.get().providers[0]?.usdPerHour).toBeCloseTo(disk, 3);
+    expect(app.state.get().reservations[0]?.usdPerHour).toBeCloseTo(disk, 5);
+    const before = spent();
+    move(100 * hour);
+    await app.setWeight(item?.instanceId ?? '', 1);
+    expect(spent() - before).toBeGreaterThan(99 * disk);
+    expect(spent() - before).toBeLessThan(101 * disk);
+    if (kind === 'exit') break;
+    stage.simulator.faults.add({ kind: 'online', instance: contract });
+    await until('running again', () => view()?.lifecycle.phase === 'running');
+    expect(app.state.get().cost.usdPerHour).toBeCloseTo(full, 3);
+  }
+  // What is billed is kept over a restart.
+  const before = spent();
+  await app[Symbol.asyncDispose]();
+  move(100 * hour);
+  const next = await stage.start({ clock });
+  expect(next.state.get().cost.spentUsd - before).toBeGreaterThan(99 * disk);
+  expect(next.state.get().cost.spentUsd - before).toBeLessThan(101 * disk);
+  // Also while it is being destroyed, and no longer.
+  const broken = stage.simulator.faults.add({ kind: 'error', status: 503, route: 'destroy' });
+  const going = next.destroy(item?.instanceId ?? '', { now: true });
+  await until('destroying', () => next.state.get().upstreams[0]?.state === 'DESTROYING');
+  expect(next.state.get().cost.usdPerHour).toBeCloseTo(disk, 3);
+  stage.simulator.faults.remove(broken.id);
+  await going;
+  await until('gone', () => next.state.get().cost.usdPerHour === 0);
+  const last = next.state.get().cost.spentUsd;
+  move(100 * hour);
+  await next.setStrategy('least_connections', 'test');
+  expect(next.state.get().cost.spentUsd).toBe(last);
+});
+
+test('while it boots its disk alone is charged, from the rental on', async () => {
+  await using stage = await createStage({ bootMs: { min: 600_000, max: 600_000 } });
+  const { clock, move } = movedClock();
+  const app = await stage.start({ clock });
+  const config = { maxBidUsdPerHour: 0.5, diskGb: 200 };
+  const { reserved } = await app.reserve({ count: 1, filter: { provider: 'vast.ai' }, config });
+  const disk = (reserved[0]?.usdPerHour ?? 0) - 0.5;
+  // What it is about to cost, which is what was agreed to.
+  expect(app.state.get().cost.usdPerHour).toBeCloseTo(disk + 0.5, 3);
+  await until('booting', () => app.state.get().upstreams[0]?.lifecycle.phase === 'booting');
+  move(100 * hour);
+  await app.setWeight(reserved[0]?.instanceId ?? '', 1);
+  expect(app.state.get().cost.spentUsd).toBeGreaterThan(99 * disk);
+  expect(app.state.get().cost.spentUsd).toBeLessThan(101 * disk);
+});
+
 test('prepaid time is charged when it is bought, extended for more, and announced before it ends', async () => {
   await using stage = await createStage();
   const { clock, move } = movedClock();
@@ -140,7 +212,7 @@ test('what is spent today begins at local midnight, for what is open, what has e
     const spend = createSpend(ledger);
     const midnight = new Date(2026, 5, 15).getTime();
     const rental = (label: string, billedFrom: number | null, usdPerHour: number) =>
-      ({ label, billedFrom, usdPerHour }) as Rental;
+      ({ label, billedFrom, diskFrom: null, usdPerHour }) as Rental;
     const open = rental('open', midnight - 2 * hour, 1);
     expect(spend.totals([open], midnight - hour)).toEqual({ spentUsd: 1, spentTodayUsd: 1 });
     spend.prepaid('prepaid', 5, midnight - hour);

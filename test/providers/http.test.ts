@@ -319,6 +319,48 @@ describe('spacing', () => {
     expect(it.client.stats().rateLimited).toBe(3);
   });
 
+  it('waits neither for a refusal nor between attempts longer than the call may take, nor than its caller', async () => {
+    const busy = { status: 429, body: '', headers: { 'retry-after': '40' } };
+    await using it = await clientOf(() => busy, { pace: 1 });
+    const reason = new Error('the caller has left');
+    const leave = async (endpoint: object, attempts: number) => {
+      const control = new AbortController();
+      const left = errorOf(
+        get(it.client, { endpoint, attempts, until: it.client.within(120_000), signal: control.signal }),
+      );
+      setTimeout(() => control.abort(reason), 100);
+      const before = performance.now();
+      expect(await left).toBe(reason);
+      expect(performance.now() - before).toBeLessThan(10_000);
+    };
+    // The second attempt has to wait 40 s for its turn.
+    await leave({ name: 'one', spacingMs: 0 }, 3);
+    // So has whoever comes later.
+    await leave({ name: 'one', spacingMs: 0 }, 1);
+    const late = await errorOf(get(it.client, { endpoint: { name: 'one', spacingMs: 0 } }));
+    expect(late).toMatchObject({ code: 'rate_limited', sent: false });
+    expect(it.server.requests).toHaveLength(1);
+    const own = { name: 'two', spacingMs: 0 };
+    const whole = performance.now();
+    expect(await errorOf(get(it.client, { endpoint: own, attempts: 5 }))).toMatchObject({ code: 'rate_limited' });
+    expect(performance.now() - whole).toBeLessThan(10_000);
+  });
+
+  it('says how long the provider took for its last answer, without what was waited for turns', async () => {
+    await using it = await clientOf(
+      (_, response) => void setTimeout(() => response.end(JSON.stringify({ a: 1 })), 30),
+      { pace: 1 },
+    );
+    expect(it.client.stats().answeredMs).toBeNull();
+    const slow = { name: 'slow', spacingMs: 1500 };
+    const began = performance.now();
+    await Promise.all([get(it.client, { endpoint: slow }), get(it.client, { endpoint: slow })]);
+    const whole = performance.now() - began;
+    expect(whole).toBeGreaterThan(1500);
+    expect(it.client.stats().answeredMs).toBeGreaterThanOrEqual(29);
+    expect(it.client.stats().answeredMs).toBeLessThan(whole - 1400);
+  });
+
   it('keeps to Retry-After when it comes', async () => {
     await using it = await clientOf(() => ({ status: 429, body: '', headers: { 'retry-after': '7' } }));
     const error = (await errorOf(get(it.client))) as ProviderError;

@@ -124,6 +124,19 @@ const offer: Offer = {
 };
 
 describe.concurrent('offers', () => {
+  it('are not waited for longer than their caller does, though others have asked the same question', async () => {
+    const silent: Script = () => undefined;
+    await using it = await ionetOf(silent, { patience: 0.2 });
+    const reason = new Error('the caller has left');
+    const first = errorOf(it.ionet.offers({}));
+    const control = new AbortController();
+    const second = errorOf(it.ionet.offers({}, control.signal));
+    setTimeout(() => control.abort(reason), 50);
+    const which = await Promise.race([second.then((error) => error), first.then(() => null)]);
+    expect(which).toBe(reason);
+    expect(await first).toMatchObject({ code: 'timeout' });
+  });
+
   it('are put together from hardware, places with stock, and a price for each', async () => {
     await using it = await ionetOf(routes(market, publicList));
     const found = (await it.ionet.offers({})).offers;
@@ -399,6 +412,7 @@ describe.concurrent('the list', () => {
         gpuCount: 2,
         vramGb: 80,
         usdPerHour: 2.2,
+        diskUsdPerHour: null,
         location: 'United States, US',
         startedAt: Date.UTC(2025, 9, 3, 6, 50, 0, 500),
         expiresAt: Date.UTC(2025, 9, 3, 14, 50, 0, 500),

@@ -550,6 +550,17 @@ const listing =
   () => ({ body: { success: true, instances: rows, next_token: null } });
 
 describe.concurrent('the list', () => {
+  it('says what the disk costs where storage price and size are told', async () => {
+    const disk = async (fields: object) => {
+      await using it = await vastOf(listing({ ...instance(31000001), ...fields }));
+      return (await it.vast.list())[0]?.diskUsdPerHour;
+    };
+    expect(await disk({ storage_cost: 0.2, disk_space: 360 })).toBeCloseTo(0.1, 9);
+    expect(await disk({ storage_cost: 0, disk_space: 360 })).toBe(0);
+    expect(await disk({ storage_cost: 0.2, disk_space: -1 })).toBeNull();
+    expect(await disk({ storage_cost: null, disk_space: 360 })).toBeNull();
+  });
+
   it('reads an instance into our words', async () => {
     await using it = await vastOf(listing(instance(31000001)));
     expect(await it.vast.list()).toEqual([
@@ -563,6 +574,7 @@ describe.concurrent('the list', () => {
         gpuCount: 1,
         vramGb: 24,
         usdPerHour: 0.3014,
+        diskUsdPerHour: null,
         location: 'Sweden, SE',
         startedAt: 1760000000500,
         expiresAt: null,

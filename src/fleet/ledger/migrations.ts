@@ -114,4 +114,9 @@ export const migrations: readonly string[] = [
   ALTER TABLE rentals ADD COLUMN limit_usd_per_hour REAL;
   ALTER TABLE rentals ADD COLUMN price_seen INTEGER NOT NULL DEFAULT 1;
   `,
+  // What the disk of something that is there already costs, the next list says.
+  `
+  ALTER TABLE rentals ADD COLUMN disk_usd_per_hour REAL NOT NULL DEFAULT 0;
+  ALTER TABLE rentals ADD COLUMN disk_from INTEGER;
+  `,
 ];

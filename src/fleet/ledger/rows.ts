@@ -36,6 +36,7 @@ export const rentalRow = z
     usd_per_hour: z.number(),
     limit_usd_per_hour: z.number().nullable(),
     price_seen: flag,
+    disk_usd_per_hour: z.number(),
     prepaid: flag,
     prepaid_hours: z.number().nullable(),
     location: z.string().nullable(),
@@ -45,6 +46,7 @@ export const rentalRow = z
     settled_at: time.nullable(),
     ran: flag,
     billed_from: time.nullable(),
+    disk_from: time.nullable(),
     expires_at: time.nullable(),
     ended_at: time.nullable(),
     reason: z.string().nullable(),
@@ -68,6 +70,8 @@ export const rentalRow = z
     limitUsdPerHour: row.limit_usd_per_hour,
     /** The price that the provider charges is known and was judged. */
     priceSeen: row.price_seen,
+    /** Of `usdPerHour`, what is billed also while it does not run. */
+    diskUsdPerHour: row.disk_usd_per_hour,
     /** Time is paid up front; the charge is booked when the rental is known to exist. */
     prepaid: row.prepaid,
     prepaidHours: row.prepaid_hours,
@@ -79,8 +83,10 @@ export const rentalRow = z
     settledAt: row.settled_at,
     /** True once it was seen running. */
     ran: row.ran,
-    /** Start of the open billing interval; null while nothing is billed by use. */
+    /** Start of the open interval in which all of it is billed by use; null while it does not run. */
     billedFrom: row.billed_from,
+    /** Start of the open interval in which its disk alone is billed; null while `billedFrom` is set, and of prepaid time. */
+    diskFrom: row.disk_from,
     expiresAt: row.expires_at,
     endedAt: row.ended_at,
     reason: row.reason,
