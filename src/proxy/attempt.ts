@@ -171,8 +171,8 @@ export class Attempt implements Dispatcher.DispatchHandler {
     if (this.over) return;
     this.touched = true;
     const head = readAnswerHead(status, text, headers);
-    // 101 without an Upgrade header, or unasked, switches to nothing.
-    if (head === null || status === 101) {
+    // 101 without an Upgrade header, or unasked, switches to nothing; below 100 there is no status.
+    if (head === null || status === 101 || status < 100) {
       const connection = this.#connection;
       this.#failed('bad_head');
       controller.abort(cancelled);

@@ -179,7 +179,8 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     requireHostHeader: false, // checked with the other headers, which answers with a problem document
     optimizeEmptyRequests: true,
     noDelay: true,
-    shouldUpgradeCallback: (req: IncomingMessage) => tunnelProtocol(req) !== null,
+    // Behind a request that is still to be answered, one that would change the protocol is answered as any other.
+    shouldUpgradeCallback: (req: IncomingMessage) => answering(req.socket) === null && tunnelProtocol(req) !== null,
   };
   const server: Server =
     settings.tls === null
@@ -201,8 +202,11 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     res.writeHead(417, { 'content-length': 0 });
     res.end();
   });
-  server.on('connect', (_req: IncomingMessage, socket: Duplex) => {
-    rawAnswer(socket as Socket, 405, 'Method Not Allowed', 'This is no proxy for other servers.');
+  server.on('connect', ({ socket }: IncomingMessage) => {
+    // Node has let go of it.
+    socket.on('error', () => socket.destroy());
+    if (answering(socket) !== null) socket.destroy();
+    else rawAnswer(socket, 405, 'Method Not Allowed', 'This is no proxy for other servers.');
   });
   server.on('upgrade', (req: IncomingMessage, duplex: Duplex, head: Buffer) => {
     const socket = duplex as Socket;
@@ -224,8 +228,18 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     exchange.early = early;
   });
   server.on('clientError', (error: NodeJS.ErrnoException, duplex: Duplex) => {
-    const socket = duplex as Socket & { _httpMessage?: ServerResponse | null };
-    if (!socket.writable || error.code === 'ECONNRESET' || socket._httpMessage?.headersSent === true) {
+    const socket = duplex as Socket;
+    const current = answering(socket);
+    if (!socket.writable || error.code === 'ECONNRESET') {
+      socket.destroy();
+      return;
+    }
+    if (current?.req.complete === true) {
+      // What cannot be read came behind a request that has nothing to do with it.
+      current.endConnection();
+      return;
+    }
+    if (current?.headersSent === true) {
       socket.destroy();
       return;
     }
@@ -390,6 +404,11 @@ function openLog({ accessLog }: ProxySettings): AccessLog | null {
 
 function onResponseClose(this: ServerResponse): void {
   (this as unknown as ProxyResponse).exchange?.closed();
+}
+
+/** The response that has the connection now. */
+function answering(socket: Socket): ProxyResponse | null {
+  return (socket as Socket & { _httpMessage?: ProxyResponse | null })._httpMessage ?? null;
 }
 
 function isLoopback(address: string): boolean {

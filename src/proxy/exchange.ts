@@ -122,8 +122,18 @@ export class Exchange implements Waiting {
 
   // --- once per request ---
 
-  /** Begins: reads as much of the body as the choice of an upstream needs, then chooses. */
+  /**
+   * Begins: reads as much of the body as the choice of an upstream needs, then chooses. Behind another request on its
+   * connection it waits for the end of that one: it may build on what that one does, and answers that nobody can be
+   * given yet would pile up.
+   */
   start(model: string | null): void {
+    if (this.res.socket === null) {
+      this.res.once('socket', () => {
+        if (!this.done && !this.#ended) this.start(model);
+      });
+      return;
+    }
     const { settings, upstreams } = this.plane;
     if (model !== null && !this.#restrictTo(model)) return;
     if (this.headers.contentLength <= 0 && !this.headers.chunked) {
@@ -261,16 +271,14 @@ export class Exchange implements Waiting {
         !this.#ended
       ) {
         this.refuse(408, 'request_timeout', 'The request body did not arrive in time.');
-      }
+      } else if (this.#ended && this.res.socket !== null) this.#watchEnd(now);
       return;
     }
     if (attempt.sentAt === null) {
       if (now - attempt.dispatchedAt > settings.connectTimeoutMs) this.#giveUp(attempt, 'refused', 'connect_timeout');
       return;
     }
-    // Held up by the answer before it on the same connection, whose own progress is watched.
-    const behind = attempt.paused && this.res.socket === null;
-    if (attempt.touched || behind) {
+    if (attempt.touched) {
       attempt.touched = false;
       attempt.quietSince = now;
       return;
@@ -293,6 +301,20 @@ export class Exchange implements Waiting {
     }
   }
   #uploadQuietSince = 0;
+
+  /** The answer is whole, but the client has not taken all of it yet. */
+  #watchEnd(now: number): void {
+    const unsent = this.socket.writableLength;
+    if (unsent !== this.#unsent) {
+      this.#unsent = unsent;
+      this.#unsentSince = now;
+    } else if (now - this.#unsentSince > this.plane.settings.idleTimeoutMs) {
+      this.cause = 'client_stalled';
+      this.socket.destroy();
+    }
+  }
+  #unsent = -1;
+  #unsentSince = 0;
 
   /** What a whole answer said about its tokens; null when it said nothing. */
   get usage(): Usage | null {
@@ -368,8 +390,6 @@ export class Exchange implements Waiting {
       if (small === null) this.#usage.pushEnd(chunk);
       else this.#usage.push(small);
     }
-    // Node would put the head of an answer that waits for its turn before all that waits with it, 1xx too.
-    if (!headOut && small === null && res.socket === null) res.flushHeaders();
     if (this.bytesOut === this.#answerLength) {
       this.#ended = true;
       // Before the client can see the end: whoever has its answer must not find the slot still taken.
@@ -411,10 +431,7 @@ export class Exchange implements Waiting {
     if (this.#drainArmed) return;
     this.#drainArmed = true;
     const { res } = this;
-    // While another answer has the connection, its progress is none of ours.
-    const resume = () => {
-      if (res.socket !== null) this.attempt?.resume();
-    };
+    const resume = () => this.attempt?.resume();
     res.on('drain', resume);
     this.socket.on('drain', resume);
     res.on('close', () => this.socket.off('drain', resume));

@@ -70,6 +70,12 @@ export class ProxyResponse extends ServerResponse {
     return true;
   }
 
+  /** Nothing follows this answer on its connection. */
+  endConnection(): void {
+    this.shouldKeepAlive = false;
+    (this as unknown as HeadFields)._last = true;
+  }
+
   /** Ends with a body of one character a byte, which leaves in one write with the head. Only before anything was written. */
   endWith(body: string): void {
     const { socket } = this;

@@ -42,6 +42,7 @@ export class UpstreamConnection {
   unflushed: Flushed | null = null;
   readonly #fed: boolean;
   readonly #owner: Owner;
+  #socket: Socket | null = null;
   /** undici is at work on what a read has brought. */
   #reading = false;
   #ended = false;
@@ -69,6 +70,11 @@ export class UpstreamConnection {
           callback(...result);
         }),
     });
+  }
+
+  /** It was cut; that it is closed is told later in the turn. */
+  get dead(): boolean {
+    return this.#socket?.destroyed === true;
   }
 
   dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): void {
@@ -100,6 +106,7 @@ export class UpstreamConnection {
   }
 
   #opened(socket: Socket): void {
+    this.#socket = socket;
     // undici takes this one code for the end of an answer without a length. A reset is never that.
     socket.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'ECONNRESET') error.code = 'RESET';
@@ -235,10 +242,11 @@ export class UpstreamPool {
   /** An idle connection, or a new one. Null when the pool is closed. */
   take(fresh: boolean, upgrade: boolean): UpstreamConnection | null {
     if (this.#destroyed) return null;
-    const kept = fresh || upgrade ? undefined : this.#idle.pop();
-    if (kept !== undefined) {
+    while (!fresh && !upgrade) {
+      const kept = this.#idle.pop();
+      if (kept === undefined) break;
       kept.idle = false;
-      return kept;
+      if (!kept.dead) return kept;
     }
     // A connection that changes its protocol is handed over as a stream.
     const fed = !upgrade && !this.#origin.startsWith('https:');
