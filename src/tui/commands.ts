@@ -117,6 +117,7 @@ function drainOrResume(dashboard: Dashboard): void {
   const resume = draining.length === rows.length;
   const chosen = resume ? draining : rows.filter((row) => row.admin.mode === 'ready');
   const verb = resume ? 'resume' : 'drain';
+  const left = dashboard.view().snapshot.upstreams.some((row) => row.eligible && !chosen.includes(row));
   const apply = (reverse: boolean) =>
     Promise.all(chosen.map((row) => (resume !== reverse ? dashboard.app.resume(row.id) : dashboard.app.drain(row.id))));
   void dashboard.act(
@@ -132,7 +133,7 @@ function drainOrResume(dashboard: Dashboard): void {
       });
       return resume
         ? `${nameThem(chosen)} back in rotation`
-        : `draining ${nameThem(chosen)}: nothing new, in-flight requests finish`;
+        : `draining ${nameThem(chosen)}: ${left ? 'nothing new, in-flight requests finish' : 'nothing is left that takes requests'}`;
     },
     chosen.map((row) => `gpuproxy ${verb} ${row.id}`).join(' && '),
   );

@@ -156,7 +156,7 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
       // A stopped process carries no traffic: one key press is too little for that.
       if (options.carriesTraffic && Date.now() - suspendAskedAt > 3000) {
         suspendAskedAt = Date.now();
-        dashboard.toast('warn', 'suspending also stops the traffic through this process: Ctrl-Z again to do it');
+        dashboard.toast('warn', 'Ctrl-Z again suspends; traffic through this process stops with it');
         return;
       }
       void suspend();

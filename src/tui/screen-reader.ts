@@ -423,7 +423,7 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
         };
         return ask(
           [
-            `Destroying ${row.id} cannot be undone: ${row.active} requests in flight, stops ${money(row.usdPerHour)} per hour.`,
+            `Destroying ${row.id} cannot be undone: ${row.active} ${row.active === 1 ? 'request' : 'requests'} in flight, stops ${money(row.usdPerHour)} per hour.`,
           ],
           {
             [`1 ${last}`]: ['drain first, then destroy', destroy(false)],

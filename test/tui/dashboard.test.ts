@@ -315,6 +315,17 @@ describe('actions', () => {
     expect(app.calls.at(-1)).toEqual(['setWeight', id, 2.8]);
   });
 
+  test('draining what is left of the rotation says that nothing takes requests then', async () => {
+    const { app, press, screen } = start();
+    press('d');
+    await settle();
+    expect(screen()).toMatch(/draining \S+: nothing new, in-flight requests finish/);
+    press('*', 'd');
+    await settle();
+    expect(app.state.get().upstreams.filter((row) => row.eligible)).toEqual([]);
+    expect(screen()).toMatch(/draining \d+ instances: nothing is left that takes requests/);
+  });
+
   test('an undo under the message of something else names what it undoes', async () => {
     const { press, screen } = start();
     press('d');

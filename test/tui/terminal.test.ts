@@ -86,7 +86,7 @@ describe('on a terminal', () => {
     const ended = runDashboard({ app: createFakeApp(), ...terminal, env, carriesTraffic: true });
     await shows(terminal, /INSTANCE/);
     terminal.type('\u001a');
-    await shows(terminal, /suspending also stops the traffic through this process: Ctrl-Z again to do it/);
+    await shows(terminal, /Ctrl-Z again suspends; traffic through this process stops with it/);
     expect(terminal.alternate()).toBe(true);
     terminal.type('q');
     expect(await ended).toBe(0);

@@ -81,7 +81,10 @@ export function createDestroyDialog(dashboard: Dashboard, ids: readonly string[]
       run: destroy(false),
     },
     {
-      label: inFlight > 0 ? `Destroy now and fail ${inFlight} requests in flight` : 'Destroy now',
+      label:
+        inFlight > 0
+          ? `Destroy now and fail ${inFlight} ${inFlight === 1 ? 'request' : 'requests'} in flight`
+          : 'Destroy now',
       cli: commandLine(true),
       run: destroy(true),
     },

@@ -33,7 +33,10 @@ export function createReleaseDialog(dashboard: Dashboard, id: string): Overlay {
       return [
         [span('Release '), outside(id, 'strong'), span(` and destroy its ${rows.length} instances?`)],
         [],
-        [span(`  ${inFlight} requests in flight; stops `), span(`${money(saved)}/h`, 'good')],
+        [
+          span(`  ${inFlight} ${inFlight === 1 ? 'request' : 'requests'} in flight; stops `),
+          span(`${money(saved)}/h`, 'good'),
+        ],
         [
           after.left === 0
             ? span('  Nothing would be left to answer requests.', 'bad')
