@@ -86,7 +86,8 @@ export class Attempt implements Dispatcher.DispatchHandler {
     try {
       if (outgoing.trailer !== null) {
         const { plane, req } = this.#exchange;
-        dispatchWithTrailers(outgoing, outgoing.trailer, body, this.upstream.entry.origin, req, this, plane.settings);
+        const { origin } = this.upstream.entry;
+        this.#controller = dispatchWithTrailers(outgoing, outgoing.trailer, body, origin, req, this, plane.settings);
         return;
       }
       const connection = this.upstream.pool.take(fresh, upgrade !== null);

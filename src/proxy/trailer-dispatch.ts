@@ -19,7 +19,7 @@ export function dispatchWithTrailers(
   incoming: IncomingMessage,
   attempt: Attempt,
   settings: ProxySettings,
-): void {
+): Dispatcher.DispatchController {
   const url = new URL(origin);
   const secure = url.protocol === 'https:';
   const options: RequestOptions = {
@@ -97,4 +97,5 @@ export function dispatchWithTrailers(
     if (socket.connecting) socket.once(secure ? 'secureConnect' : 'connect', begin);
     else begin();
   });
+  return controller;
 }

@@ -339,3 +339,26 @@ test('clients that break off wherever it hurts take nothing down', async () => {
   await until(() => rig.proxy.active === 0);
   expect(rig.active('a')).toBe(0);
 });
+
+test('a request with trailers whose client leaves is cut also while its connection is still to become one', async () => {
+  await using rig = await Rig.start({ settings: { connectTimeoutMs: 60_000 } });
+  let opened = 0;
+  // It takes the connection and never says a word of TLS.
+  const silent = createServer((socket) => {
+    opened++;
+    sockets.add(socket);
+    socket.on('error', () => {});
+    socket.on('close', () => sockets.delete(socket));
+    socket.resume();
+  });
+  servers.push(silent);
+  await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+  rig.join('a', `https://127.0.0.1:${(silent.address() as AddressInfo).port}`);
+  const client = new RawClient(rig.proxy.port);
+  client.send('POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n4\r\nbody\r\n');
+  await until(() => opened === 1);
+  client.socket.destroy();
+  await until(() => sockets.size === 0);
+  await until(() => rig.proxy.active === 0);
+  expect(rig.endings('a')).toEqual({ client_gone: 1 });
+});
