@@ -165,6 +165,18 @@ describe('a frame', () => {
     }
   });
 
+  test('says whether it is fresh before the second half of the banner', () => {
+    const snapshot = createFakeApp().state.get();
+    const strategy = { ...snapshot.strategy, name: 'weighted_round_robin' as const };
+    const head = (columns: number, label: string) =>
+      renderFrame({ ...snapshot, strategy }, { columns, rows: 30, label }).split('\n')[0];
+    expect(head(100, 'gpu-host.example:8080')).toMatch(/example:8080 +SIMULATED FLEET +weighted_round_robin .*LIVE/);
+    expect(head(100, 'local')).toMatch(/SIMULATED FLEET: no money is spent +weighted_round_robin +LIVE/);
+    expect(head(120, 'gpu-host.example:8080')).toMatch(
+      /SIMULATED FLEET: no money is spent +weighted_round_robin +.*LIVE/,
+    );
+  });
+
   test('shows available instances per provider and in total', () => {
     const frame = renderFrame(createFakeApp().state.get(), { columns: 160, rows: 45 });
     expect(frame).toMatch(/vast\.ai +42/);

@@ -31,7 +31,6 @@ export function headerLines(view: View, width: number): Line[] {
 
 function identity(view: View, width: number): Line {
   const { snapshot } = view;
-  const banner = snapshot.mode.banner;
   const left: Segment[] = [{ priority: 0, line: [span(' gpuproxy ', 'brand')] }];
   if (view.label !== '') {
     // Which server or recording it is must be seen; that it is the one in this process may go.
@@ -39,10 +38,8 @@ function identity(view: View, width: number): Line {
     const name = remote && width < 120 ? view.label.replace(/^http:\/\//, '') : view.label;
     left.push({ priority: remote ? 1 : 5, line: [span(fitText(name, Math.min(name.length, 40)), 'accent')] });
   }
-  if (banner !== null) {
-    const words = plainText(banner);
-    left.push({ priority: 2, line: [span(` ${width < 100 ? words.replace(/:.*/, '') : words} `, 'banner')] });
-  }
+  const banner = plainText(snapshot.mode.banner ?? '');
+  const bannerAt = left.length;
   if (view.readonly) left.push({ priority: 3, line: [span('[READ-ONLY]', 'warn')] });
   if (!snapshot.mode.balancing) left.push({ priority: 3, line: [span('LB OFF: failover only', 'warn')] });
   left.push({ priority: 7, line: [span(`up ${age(view.now - snapshot.startedAt)}`, 'dim')] });
@@ -68,20 +65,31 @@ function identity(view: View, width: number): Line {
     ...(source === 'LB_STRATEGY' ? [{ priority: 4, line: [span('by LB_STRATEGY', 'dim')] }] : []),
     { priority: 6, line: [span(`for ${age(view.now - since)}`, 'dim')] },
   ];
+  const fresh: Segment = {
+    priority: view.connection.state === 'live' && view.pausedAt === null ? 3 : 0,
+    line: [connectionSpan(view)],
+  };
   const right: Segment[] = [
     ...(strategyKnown(view) ? chosen : []),
-    { priority: view.connection.state === 'live' && view.pausedAt === null ? 3 : 0, line: [connectionSpan(view)] },
+    fresh,
     { priority: 4, line: [span(keyFor(view, 'help', '?'), 'key'), span(' help', 'dim')] },
     { priority: 6, line: [span(keyFor(view, 'palette', ':'), 'key'), span(' commands', 'dim')] },
   ];
   const gap = span('  ');
-  const kept = new Set(fitting([...left, ...right], width - 1, gap.text.length));
+  const fits = (words: string) => {
+    const shown = [...left];
+    if (words !== '') shown.splice(bannerAt, 0, { priority: 2, line: [span(` ${words} `, 'banner')] });
+    return { shown, kept: new Set(fitting([...shown, ...right], width - 1, gap.text.length)) };
+  };
+  const whole = fits(banner);
+  // Whether the picture is fresh is worth more than the second half of the banner.
+  const { shown, kept } = width >= 100 && whole.kept.has(fresh) ? whole : fits(banner.replace(/:.*/, ''));
   const rightLine = joined(
     right.filter((segment) => kept.has(segment)),
     gap,
   );
   const leftLine = joined(
-    left.filter((segment) => kept.has(segment)),
+    shown.filter((segment) => kept.has(segment)),
     gap,
   );
   return fitLine([...fitLine(leftLine, width - lineWidth(rightLine) - 1), ...rightLine, span(' ')], width);
