@@ -36,6 +36,7 @@ export const columnIds = [
   'errors',
   'location',
   'spent',
+  'left',
 ] as const;
 export type ColumnId = (typeof columnIds)[number];
 
@@ -377,6 +378,21 @@ export const columns: readonly Column[] = [
     descending: true,
     sortValue: (row) => row.spentUsd,
     cell: (row, _view, _pool, width) => text(money(row.spentUsd), width, 'right'),
+  },
+  {
+    id: 'left',
+    title: 'LEFT',
+    key: 'f',
+    align: 'right',
+    width: fixed(6),
+    priority: 19,
+    descending: false,
+    sortValue: (row) => row.expiresAt ?? Number.POSITIVE_INFINITY,
+    cell: (row, view, _pool, width) => {
+      if (row.expiresAt === null) return text('-', width, 'right', 'dim');
+      const ms = row.expiresAt - view.now;
+      return text(age(Math.max(0, ms)), width, 'right', ms < 900_000 ? 'bad' : 'text');
+    },
   },
 ];
 

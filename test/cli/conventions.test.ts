@@ -158,6 +158,25 @@ describe('what cannot be undone', () => {
     expect(stderr).toContain('not confirmed: add --yes (would spend $1.40 per hour in total)');
     expect(sent()).toEqual(['POST /gpu/instances/plan']);
   });
+
+  it('renting asks with what is charged at once, and does it for a yes alone', async () => {
+    const instance = { id: '7', provider: 'io.net', gpu_name: 'H100', gpu_count: 1, vram_gb: 80, available: 1 };
+    server.on('POST /api/v1/gpu/instances/plan', {
+      body: {
+        instances: [{ ...instance, price_per_hour: 1.4, location: null }],
+        count: 1,
+        requested: 1,
+        price_per_hour: 1.4,
+        prepaid_usd: 4.2,
+        errors: [],
+      },
+    });
+    const no = await onTerminal('reserve 1 --hours 3', { typed: 'n' });
+    expect(no.screen).toContain('Rent 1 instance for $1.40 per hour in total, $4.20 charged at once? [y/N]');
+    expect([no.code, sent()]).toEqual([7, ['POST /gpu/instances/plan']]);
+    expect((await onTerminal('reserve 1 --hours 3', { typed: 'y' })).code).toBe(0);
+    expect(sent()).toContain('POST /gpu/instances/reserve');
+  });
 });
 
 describe('--dry-run and --plan', () => {

@@ -102,6 +102,69 @@ it('shows prepaid time as such, with the time left, and an outbid instance as th
   expect(logs.stderr).not.toContain('did you mean');
 }, 60_000);
 
+it('names what is charged at once before prepaid time is bought, and buys none unasked', async () => {
+  const offers = (await json('list', 'io.net')).instances;
+  const price = Math.min(...offers.map((offer: { price_per_hour: number }) => offer.price_per_hour));
+  const before = simulator.ledger().length;
+  const words = (perHour: number, hours: number) =>
+    `$${perHour.toFixed(2)} per hour in total, $${(perHour * hours).toFixed(2)} charged at once`;
+  const wish = ['reserve', '1', '--provider', 'io.net', '--hours', '3'];
+  const dry = await run(...wish, '--dry-run');
+  const perHour = (await json(...wish, '--dry-run')).price_per_hour;
+  expect(perHour).toBeGreaterThanOrEqual(price);
+  expect(dry.stdout).toContain(`for ${words(perHour, 3)}\n`);
+  const refused = await run(...wish, '--no-input');
+  expect([refused.code, refused.stdout]).toEqual([7, '']);
+  expect(refused.stderr).toContain(`not confirmed: add --yes (would spend ${words(perHour, 3)})`);
+  const batch = await run('batch', '--ionet', '2', '--hours', '2', '--no-input');
+  expect(batch.code).toBe(7);
+  expect(batch.stderr).toMatch(/would spend \$[\d.]+ per hour in total, \$[\d.]+ charged at once/);
+  const one = await run('rent', 'io.net', offers[0].id, '--hours', '5', '--no-input');
+  expect(one.code).toBe(7);
+  expect(one.stderr).toContain(words(offers[0].price_per_hour, 5));
+  expect(simulator.ledger()).toHaveLength(before);
+}, 60_000);
+
+it('adopts a contract of the account that was rented elsewhere, once, and says what cannot be adopted', async () => {
+  const [offer] = (await json('list', 'vast.ai')).instances;
+  const answer = await fetch(`${simulator.vastUrl}/api/v0/asks/${offer.id}/`, {
+    method: 'PUT',
+    headers: { authorization: `Bearer ${simulator.vastKey}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ client_id: 'me', image: 'x:y', disk: 10, env: { '-p 8000:8000': '1' }, label: 'by hand' }),
+  });
+  const contract = String(((await answer.json()) as { new_contract: number }).new_contract);
+  const adopted = await run('adopt', 'vast.ai', contract);
+  expect([adopted.code, adopted.stderr]).toEqual([0, '']);
+  expect(adopted.stdout).toMatch(new RegExp(`^vast-${contract} {2}[A-Z]+\n$`));
+  await eventually(async () => (await json('fleet', `vast-${contract}`)).eligible, 'in rotation');
+  const twice = await run('adopt', 'vast.ai', contract);
+  expect([twice.code, twice.stdout]).toEqual([1, '']);
+  expect(twice.stderr).toContain(`contract ${contract} is ours already (vast-${contract})`);
+  const nobody = await run('adopt', 'vast.ai', '999');
+  expect([nobody.code, nobody.stdout]).toEqual([1, '']);
+  expect(nobody.stderr).toContain('vast.ai lists no contract 999');
+  const word = await run('adopt', 'lambda', contract);
+  expect([word.code, word.stdout]).toEqual([2, '']);
+  expect(word.stderr).toContain('io.net');
+  await run('destroy', `vast-${contract}`, '--now', '--yes');
+  await eventually(async () => (await json('fleet', `vast-${contract}`)).state === 'ENDED', 'the end');
+}, 60_000);
+
+it('counts what exists of a reservation and names what has ended of it', async () => {
+  const made = await json('reserve', '2', '--provider', 'io.net', '--yes');
+  const [gone, stays] = made.reserved.map((item: { instance_id: string }) => item.instance_id);
+  const listed = async () => rowOf((await run('reservations')).stdout, made.reservation_id).INSTANCES;
+  expect(await listed()).toBe('2');
+  await run('destroy', gone, '--now', '--yes');
+  await eventually(async () => (await json('fleet', gone)).state === 'ENDED', 'the end');
+  expect(await listed()).toBe('1');
+  const shown = (await run('reservations', 'show', made.reservation_id)).stdout;
+  expect(shown).toContain(`  ${stays}\n  ${gone}  ended\n`);
+  const wire = await json('reservations', 'show', made.reservation_id);
+  expect(wire).toMatchObject({ instances: [stays], ended: [gone] });
+  await run('reservations', 'release', made.reservation_id, '--now', '--yes');
+}, 60_000);
+
 it('says where a market has more than could be read, and finds the rest with a filter', async () => {
   const load = (await run('load', 'provider')).stdout;
   expect(load).toMatch(

@@ -154,6 +154,28 @@ test('a destroy that fails is shown as destroying, survives a restart and is ret
   expect(next.state.get().reservations).toMatchObject([{ state: 'ended' }]);
 });
 
+test('a destroy goes on by itself until the provider confirms, though no list says that it is still needed', async () => {
+  await using stage = await createStage();
+  const app = await stage.start({ timing: { destroyWaitMs: 100, destroyRetryMaxMs: 60 } });
+  const { reserved } = await app.reserve({ count: 1, filter: {}, config: {} });
+  const id = reserved[0]?.instanceId ?? '';
+  await until('up', () => app.state.get().upstreams[0]?.eligible);
+  stage.simulator.faults.add({ kind: 'error', status: 503, route: 'list' });
+  const broken = stage.simulator.faults.add({ kind: 'error', status: 503, route: 'destroy' });
+  const calls = () => stage.providers.reduce((sum, provider) => sum + (provider.stats?.().calls ?? 0), 0);
+  expect(await app.destroy(id, { now: true })).toEqual({ id, status: 'destroying' });
+  const view = () => app.state.get().upstreams[0];
+  for (let round = 0; round < 3; round += 1) {
+    const before = calls();
+    await until('asked again', () => calls() > before + 4);
+    expect(view()).toMatchObject({ state: 'DESTROYING', eligible: false });
+    expect(aliveContracts(stage.simulator)).toHaveLength(1);
+  }
+  stage.simulator.faults.remove(broken.id);
+  await until('confirmed', () => view()?.state === 'ENDED');
+  expect(aliveContracts(stage.simulator)).toEqual([]);
+});
+
 test('after a restart rentals, weights and drains are as they were, and instances of others are foreign until adopted', async () => {
   await using stage = await createStage();
   const app = await stage.start();

@@ -30,6 +30,7 @@ function start(rows = 45) {
   return {
     app,
     dashboard,
+    show,
     first,
     vast,
     screen: () => dashboard.lines().map(textOf).join('\n'),
@@ -71,6 +72,37 @@ test('the page of a prepaid instance shows the time left, more loudly when it is
   first((row) => ({ ...row, expiresAt: app.now() + 5 * 60_000 }));
   const spans = dashboard.lines().flat();
   expect(spans[spans.findIndex((span) => span.text.includes('time left')) + 1]).toMatchObject({ style: 'bad' });
+});
+
+test('prepaid time that is left is a column where there is room, and one to sort by', () => {
+  const { app, dashboard, first, screen } = start();
+  dashboard.resize(260, 45);
+  first((row) => ({ ...row, expiresAt: app.now() + 65 * 60_000 }));
+  const { id } = app.state.get().upstreams[0] as UpstreamView;
+  // A row under the cursor has the colours of the cursor.
+  dashboard.update({ selectedId: app.state.get().upstreams[1]?.id ?? null });
+  expect(screen()).toMatch(new RegExp(`LEFT[\\s\\S]*${id}.* 1h0?5m *[│|]?`));
+  first((row) => ({ ...row, expiresAt: app.now() + 5 * 60_000 }));
+  const spans = dashboard.lines().find((line) => textOf(line).includes(id)) ?? [];
+  expect(spans.some((span) => span.style === 'bad' && /^5m/.test(span.text.trim()))).toBe(true);
+  dashboard.resize(120, 45);
+  expect(screen()).not.toContain('LEFT');
+});
+
+test('a reservation counts what exists of it, not what has ended', () => {
+  const { app, show, screen } = start();
+  const item = app.state.get().reservations.find(({ instances }) => instances.length > 1);
+  const [gone = '', ...stay] = item?.instances ?? [];
+  const counts = () => new RegExp(`${item?.id} +active +(\\d+)/(\\d+) up`).exec(screen())?.slice(1);
+  const before = counts();
+  expect(before?.[1]).toBe(String(item?.instances.length));
+  show((snapshot) => ({
+    ...snapshot,
+    reservations: snapshot.reservations.map((each) =>
+      each.id === item?.id ? { ...each, instances: stay, ended: [gone] } : each,
+    ),
+  }));
+  expect(counts()?.[1]).toBe(String(stay.length));
 });
 
 test('a market that could not be read whole says so beside its number, and in the sum', () => {
