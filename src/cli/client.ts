@@ -330,9 +330,11 @@ async function refusal(
             ? 'look at "gpuproxy providers" and the log of the server'
             : null));
   const message = detail === '' ? title : detail;
+  const unsaid = details.filter((each) => !message.includes(each));
+  const known = details.length > 0 || detail === '' || detail === title;
   return new CliError(exitCode, code, message, {
     ...more,
-    why: details.length > 0 ? details.join('; ') : detail === '' || detail === title ? null : `${title} (${status})`,
+    why: unsaid.length > 0 ? unsaid.join('; ') : known ? null : `${title} (${status})`,
     hint,
   });
 }

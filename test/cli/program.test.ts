@@ -158,6 +158,18 @@ describe('exit codes', () => {
     expect(stderr).not.toMatch(/\n\s+at /);
   });
 
+  it('come with each reason said once', async () => {
+    const said = async (detail: string, errors: { path: string; message: string }[]) => {
+      server.on(reserve, problem(409, 'no_offers', detail, { errors }));
+      return (await at('reserve 4')).stderr;
+    };
+    const why = { path: '', message: 'no offers match the filters' };
+    const empty = await said('no offers match the filters', [why]);
+    expect(empty).toMatch(/^error: no offers match the filters\nhint: /);
+    const more = await said('no offers match the filters', [why, { path: '', message: 'vast.ai: timeout' }]);
+    expect(more).toMatch(/^error: no offers match the filters\ncause: vast\.ai: timeout\nhint: /);
+  });
+
   it('tell that nothing listens, in three lines', async () => {
     const { code, stdout, stderr } = await program.run(['load', '-u', 'http://127.0.0.1:1']);
     expect([code, stdout]).toEqual([3, '']);
