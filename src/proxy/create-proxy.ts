@@ -192,6 +192,22 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
   server.maxHeadersCount = 0; // counted by ourselves: node would silently drop what is over the limit
   server.maxConnections = settings.maxConnections;
   server.timeout = 0;
+  /** Those that speak HTTP. */
+  const connections = new Set<Socket>();
+  server.on(secure ? 'secureConnection' : 'connection', (socket: Socket) => {
+    connections.add(socket);
+    socket.once('close', () => connections.delete(socket));
+  });
+  // Node's own, which its `close` calls too, cuts answers that have ended but that their clients have not taken yet.
+  server.closeIdleConnections = () => {
+    for (const socket of connections) {
+      if (answering(socket) === null && socket.writableLength === 0) socket.destroy();
+    }
+  };
+  const unsent = () => {
+    for (const socket of connections) if (socket.writableLength > 0) return true;
+    return false;
+  };
 
   server.on('checkContinue', (req: IncomingMessage, res: ServerResponse) => {
     const response = res as unknown as ProxyResponse;
@@ -210,6 +226,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
   });
   server.on('upgrade', (req: IncomingMessage, duplex: Duplex, head: Buffer) => {
     const socket = duplex as Socket;
+    connections.delete(socket);
     const res = new ProxyResponse(req);
     res.shouldKeepAlive = false;
     res.assignSocket(socket);
@@ -364,7 +381,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
       server.close();
       server.closeIdleConnections();
       const deadline = monotonicMs() + deadlineMs;
-      while (plane.active.size > 0 && monotonicMs() < deadline) {
+      while ((plane.active.size > 0 || unsent()) && monotonicMs() < deadline) {
         await new Promise((resolve) => setTimeout(resolve, 25));
         server.closeIdleConnections();
       }
