@@ -479,7 +479,7 @@ class Turns {
   refused(now: number, retryAfterMs: number | null, pace: number): void {
     const first = Math.max(this.#spacingMs, 1000 * pace);
     this.#backoffMs = Math.min(maxBackoffMs, this.#backoffMs === 0 ? first : this.#backoffMs * 2);
-    const wait = retryAfterMs === null ? this.#backoffMs : Math.min(maxBackoffMs, retryAfterMs);
+    const wait = retryAfterMs ?? this.#backoffMs;
     this.blockedUntil = Math.max(this.blockedUntil, now + wait);
     this.#strictUntil = now + strictMs;
     this.#full = Math.max(Math.min(this.#full, now + wait), this.blockedUntil);
@@ -613,12 +613,12 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** Seconds or a date, as milliseconds from now. */
+/** Seconds or a date, as milliseconds from now; no longer than is waited for: nobody who retries is sent away for days. */
 function retryAfterOf(header: string | string[] | undefined): number | null {
   const text = Array.isArray(header) ? header[0] : header;
   if (text === undefined) return null;
   const ms = /^\d+$/.test(text.trim()) ? Number(text) * 1000 : Date.parse(text) - Date.now();
-  return Number.isFinite(ms) ? Math.max(0, ms) : null;
+  return Number.isFinite(ms) ? Math.min(maxBackoffMs, Math.max(0, ms)) : null;
 }
 
 function seconds(ms: number): string {

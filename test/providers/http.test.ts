@@ -367,6 +367,16 @@ describe('spacing', () => {
     expect(error.retryAfterMs).toBeGreaterThan(6000);
     expect(error.retryAfterMs).toBeLessThanOrEqual(7000);
   });
+
+  it.each(['86400', '99999999999', new Date(Date.now() + 1e10).toUTCString()])(
+    'sends nobody away for longer than a minute, whatever Retry-After says: %s',
+    async (retryAfter) => {
+      await using it = await clientOf(() => ({ status: 429, body: '', headers: { 'retry-after': retryAfter } }));
+      const call = { endpoint, method: 'DELETE', path: '/x', until: it.client.within(5000) } as const;
+      expect(it.client.failure(await it.client.send(call)).retryAfterMs).toBe(60_000);
+      expect(it.client.freeIn(endpoint)).toBeLessThanOrEqual(60_000);
+    },
+  );
 });
 
 describe.concurrent('a paid call', () => {
