@@ -101,6 +101,8 @@ export type CrashReport = Readonly<{
   seconds: number;
 }>;
 
+/** What takes longer counts as endless. Everything waited for is bounded by some seconds, on a machine that has time. */
+const endlessMs = 90_000;
 const maxUsdPerHour = 12;
 /** Of one instance. */
 const maxPrice = 1.5;
@@ -310,7 +312,7 @@ function struck(simulator: Simulator, fault: FaultInput): boolean {
 
 /** Waits until ledger and marketplaces agree and nothing is open; throws with the difference. */
 async function agreement(simulator: Simulator, child: Child, foreign: readonly string[], books: Books): Promise<State> {
-  const deadline = performance.now() + 15_000;
+  const deadline = performance.now() + endlessMs;
   for (;;) {
     const state = await child.look();
     const difference = disagreement(simulator, state, foreign) ?? misbooked(simulator, state, foreign, books);
@@ -471,7 +473,7 @@ class Child {
       dead = true;
     });
     this.#process.send({ type: 'plan', plan } satisfies Message);
-    const deadline = performance.now() + 15_000;
+    const deadline = performance.now() + endlessMs;
     let killed = false;
     while (!dead) {
       if (now?.()) {
@@ -502,7 +504,7 @@ class Child {
       if (message.type === type) waiting.resolve(message as Extract<Message, { type: T }>);
     };
     this.#listeners.add(listener);
-    const timer = setTimeout(() => waiting.reject(new Error(`no ${type} in time\n${this.#output}`)), 15_000);
+    const timer = setTimeout(() => waiting.reject(new Error(`no ${type} in time\n${this.#output}`)), endlessMs);
     void this.#exited.then(() => waiting.reject(new Error(`the process ended before ${type}:\n${this.#output}`)));
     try {
       return await waiting.promise;
