@@ -179,9 +179,10 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
   });
   if (typeof system === 'string') {
     opening?.close();
-    process.stderr.write(`a gpuproxy already runs at ${system}\n`);
     const { confirm } = await import('./confirm.ts');
-    if (process.stdin.isTTY !== true || !(await confirm('follow it?'))) {
+    const asks = process.stdin.isTTY === true;
+    if (asks) process.stderr.write(`a gpuproxy already runs at ${system}\n`);
+    if (!asks || !(await confirm('follow it?'))) {
       throw new CliError(exitCodes.failed, 'already_running', `a gpuproxy already runs at ${system}`, {
         hint: `gpuproxy tui --url ${system}`,
       });

@@ -71,6 +71,14 @@ describe.skipIf(!hasTmux)('a dashboard in a real terminal', () => {
     tmux('kill-session', '-t', 'attach');
   }, 60_000);
 
+  test('when the port is served already and nobody can be asked, says so once', async () => {
+    const there = ['--demo', '--port', `${port}`, '--proxy-port', '0'];
+    const { code, stderr } = await program.run(['tui', '--once', ...there]);
+    expect(code).toBe(1);
+    expect(stderr.match(/a gpuproxy already runs at/g)).toHaveLength(1);
+    expect(stderr).toContain(`hint: gpuproxy tui --url http://127.0.0.1:${port}`);
+  }, 60_000);
+
   test('is usable at every usual size', async () => {
     for (const [columns, rows, alone] of [
       [80, 24, /\[Instances 6\]/],
