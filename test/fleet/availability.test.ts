@@ -188,3 +188,17 @@ test('old data are shown with their age', async () => {
   expect(answer.offers).toHaveLength(1);
   expect(answer.errors[0]?.staleMs).toBeGreaterThanOrEqual(50);
 });
+
+test('the latency of a provider is what its API took, not what was waited for a turn or for several calls', async () => {
+  const { provider } = marketOf('vast.ai', async () => {
+    await sleep(300);
+    return whole(offerOf('vast.ai', 1));
+  });
+  const stats = { calls: 4, retries: 0, rateLimited: 0, skippedRows: 0, answeredMs: 41.6 };
+  const { availability } = startWith([{ ...provider, stats: () => stats }]);
+  await availability.refresh();
+  expect(availability.market('vast.ai').latencyMs).toBe(42);
+  stats.answeredMs = 12;
+  await availability.offers({ gpuModel: 'H100', gpuCount: 2 });
+  expect(availability.market('vast.ai').latencyMs).toBe(12);
+});
