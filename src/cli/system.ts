@@ -144,6 +144,8 @@ export async function startSystem({ config, demo, onApp, logger }: SystemOptions
     ...(logger === undefined ? {} : { logger }),
   });
   starting.defer(() => rest.close());
+  // Before the control plane closes: who waits for a rental gets its answer.
+  starting.defer(() => app.stopRenting());
 
   const proxyUrl = `${tls ? 'https' : 'http'}://${urlHost(config.GPUPROXY_HOST)}:${dataPlane.port}`;
   app.announce({ apiUrl: rest.url, proxyUrl });
@@ -173,7 +175,7 @@ export async function startSystem({ config, demo, onApp, logger }: SystemOptions
       draining = true;
       // The demo's own client would keep the drain waiting until its deadline.
       await simulator?.stopTraffic();
-      await dataPlane.drain(deadlineMs);
+      await Promise.all([app.stopRenting(), dataPlane.drain(deadlineMs)]);
     },
     reconfigure(wanted) {
       // With a certificate the listeners speak TLS, without one they do not: that cannot change under open connections.

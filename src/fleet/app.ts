@@ -87,6 +87,8 @@ export interface LocalApp extends App, AsyncDisposable {
   readonly keys: Keys;
   /** Takes up what another configuration says, as far as it can change while requests are open. */
   reconfigure?(config: Config): void;
+  /** Rents nothing more and resolves when what was begun is finished or undone, so that whoever waits for it is answered. */
+  stopRenting(): Promise<void>;
   /** Tells the app where its listeners are, once they listen; shown in `Snapshot.mode`. */
   announce(urls: { apiUrl: string; proxyUrl: string }): void;
 }

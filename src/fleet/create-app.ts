@@ -489,6 +489,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
       },
       reports: reports.latest,
     },
+    stopRenting: () => reserver.stop(shutdownGraceMs),
     reconfigure(next) {
       const before = config;
       config = next;

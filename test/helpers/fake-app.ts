@@ -393,6 +393,7 @@ export function createFakeApp(start: Partial<Snapshot> = {}): FakeApp {
       for (const listener of eventListeners) listener(event);
       return event;
     },
+    stopRenting: async () => {},
     announce(urls) {
       change({ mode: { ...snapshot.mode, ...urls } });
     },
