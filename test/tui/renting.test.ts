@@ -209,6 +209,25 @@ describe('q while something is being rented', () => {
     expect(quits).toBe(2);
   });
 
+  test.each([
+    ['whether to stop', 0],
+    ['whether to quit', 1],
+  ])('Ctrl-C in the question %s leaves at once: whoever presses it again means it', async (_question, background) => {
+    let quits = 0;
+    const { fake, screen, press } = await renting({ onQuit: () => (quits += 1) });
+    if (background) {
+      press('escape');
+      fake.tick(400);
+      press('enter');
+    }
+    press('ctrl-c');
+    expect(screen()).toContain(background ? 'QUIT?' : 'STOP RENTING?');
+    fake.tick(400);
+    expect(quits).toBe(0);
+    press('ctrl-c');
+    expect(quits).toBe(1);
+  });
+
   test('stays when it could not be stopped, and says why', async () => {
     let quits = 0;
     const { fake, screen, press, cancelled } = await renting({ onQuit: () => (quits += 1) });

@@ -23,6 +23,8 @@ export type ConfirmationOptions = Readonly<{
   first: number;
   /** What must be typed before a choice with an effect runs; null when Enter is enough. */
   typed: Readonly<{ word: string; prompt: string }> | null;
+  /** What Ctrl-C does instead of closing: whoever presses it again means it. */
+  insist?: () => void;
   width?: number;
 }>;
 
@@ -53,6 +55,7 @@ export function createConfirmation(dashboard: Dashboard, options: ConfirmationOp
       else if (key === 'up' || key === 'shift-tab')
         cursor = (cursor + options.choices.length - 1) % options.choices.length;
       else if (key === 'enter') confirm();
+      else if (key === 'ctrl-c' && options.insist !== undefined) options.insist();
       else if (key === 'escape' || key === 'ctrl-c') dashboard.close(overlay);
       else if (options.typed !== null) field.key(key);
       else if (key === 'y') {

@@ -59,6 +59,7 @@ export function createStopDialog(
     ],
     first: 0,
     typed: null,
+    insist: () => dashboard.quit(),
   });
 }
 
@@ -101,5 +102,6 @@ export function createQuitDialog(dashboard: Dashboard): Overlay {
     ],
     first: 0,
     typed: null,
+    insist: () => dashboard.quit(),
   });
 }
