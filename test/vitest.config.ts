@@ -5,6 +5,8 @@ export default defineConfig({
     root: new URL('..', import.meta.url).pathname,
     include: ['test/**/*.test.ts', 'test/**/*.test.tsx'],
     globalSetup: ['test/helpers/build.ts'],
+    // Most of the time tests wait for timers, servers and terminals.
+    maxWorkers: 2,
     testTimeout: 20_000,
     hookTimeout: 20_000,
     env: { NODE_ENV: 'production' },

@@ -46,7 +46,7 @@ export function plainText(text: string): string {
   graphemes ??= new Intl.Segmenter('en', { granularity: 'grapheme' });
   for (const { segment } of graphemes.segment(text)) {
     if (printableAscii.test(segment)) out += segment;
-    else if (/^[\r\n\t]+$/.test(segment)) out += ' ';
+    else if (/^[\r\n\t\u2028\u2029]+$/.test(segment)) out += ' ';
     else if (joined.test(segment) || emoji.test(segment)) out += /^\p{Emoji_Presentation}$/u.test(segment) ? '??' : '?';
     else if (invisible.test(segment)) out += /^\p{Format}+$/u.test(segment) ? '' : ' ';
     else {

@@ -37,6 +37,7 @@ describe('text of an exact width', () => {
       }),
     );
     expect(plainText('a\u001b[31mred\u001b[0m\nb')).toBe('a [31mred [0m b');
+    expect(plainText('a\u2028b\u2029c')).toBe('a b c');
   });
 
   test('is the same when it is made safe twice', () => {
