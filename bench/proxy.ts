@@ -40,16 +40,17 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   });
 }
 
+const cores = availableParallelism();
 /**
- * With two cores or more the candidate has the first to itself, and load and upstreams share the second: otherwise a fast
- * candidate is measured beside a busier load than a slow one.
+ * From four cores on the candidate has the first to itself, and load and upstreams have the others. With fewer the load
+ * would share one core, be the bottleneck for every candidate, and measure how they wait.
  */
-const pinned = availableParallelism() >= 2 && spawnSync('taskset', ['-V']).error === undefined;
-const [candidateCore, loadCore] = ['0', '1'];
+const pinned = cores >= 4 && spawnSync('taskset', ['-V']).error === undefined;
+const [candidateCore, loadCore] = ['0', `1-${cores - 1}`];
 if (pinned) spawnSync('taskset', ['-acp', loadCore, String(process.pid)]);
 
 function run(command: string, args: readonly string[], core: string | null = loadCore): ChildProcess {
-  const [name, all] = pinned ? ['taskset', ['-c', core ?? '0,1', command, ...args]] : [command, args];
+  const [name, all] = pinned ? ['taskset', ['-c', core ?? `0-${cores - 1}`, command, ...args]] : [command, args];
   const child = spawn(name, all, { stdio: ['ignore', 'pipe', 'inherit'] });
   children.add(child);
   child.on('exit', () => children.delete(child));
@@ -534,7 +535,7 @@ Made by \`npm run bench\`; ${rounds} rounds of ${seconds} s, taking turns, media
 gpuproxy write an access log to a file, gpuproxy also checks a key and keeps its load table. Load generator and upstreams share
 the cores with the candidates, so requests per second say less than CPU per request.
 
-Machine: ${cpus()[0]?.model ?? '?'}, ${availableParallelism()} cores, ${Math.round(totalmem() / 2 ** 30)} GB. Node ${process.version}, ${version('nginx', ['-v'])}, ${version('haproxy', ['-v'])}, Caddy ${version('caddy', ['version'])}.
+Machine: ${cpus()[0]?.model ?? '?'}, ${cores} cores${pinned ? '' : ' (too few to pin anything)'}, ${Math.round(totalmem() / 2 ** 30)} GB. Node ${process.version}, ${version('nginx', ['-v'])}, ${version('haproxy', ['-v'])}, Caddy ${version('caddy', ['version'])}.
 
 Load average of the machine (1 min) before the run ${number(loadBefore)}, at its end ${number(loadavg()[0] ?? 0)}; the bench itself makes about 2 to 3.
 
