@@ -119,6 +119,7 @@ export async function startSystem({ config, demo, onApp, logger }: SystemOptions
   await onApp?.(app);
 
   const loadingRest = import('../rest/create-server.ts');
+  // Awaited below; until then its failure is nobody's.
   loadingRest.catch(() => {});
   const { startDataPlane } = await import('../proxy/data-plane.ts');
   const dataPlane = await startDataPlane({

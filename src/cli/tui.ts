@@ -103,6 +103,7 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
 
   const attach = async (to: string): Promise<number> => {
     const loading = import('../tui/run-dashboard.tsx');
+    // Awaited below; until then its failure is nobody's.
     loading.catch(() => {});
     const { findConnection } = await import('./connection.ts');
     const { connectApp } = await import('./remote-app.ts');
@@ -132,6 +133,7 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
   const config = serverConfig(options);
   demo ??= nothingConfigured(config) ? await startDemo() : null;
   const loadingSystem = import('./system.ts');
+  // Both are awaited below; until then their failures are nobody's.
   loadingSystem.catch(() => {});
   const loadingDashboard = import('../tui/run-dashboard.tsx');
   loadingDashboard.catch(() => {});

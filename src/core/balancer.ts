@@ -14,6 +14,7 @@ import {
   storeUs,
   ttfbBoundsMs,
   ttfbBucket,
+  wholeUs,
 } from './load-table.ts';
 import { strategies } from './strategies/index.ts';
 import type { Pick, PickContext, Strategy } from './strategies/strategy.ts';
@@ -333,7 +334,7 @@ export function createBalancer(
         const average = shown < 0 ? us : ewmaStep(shown, us, now - (c.shownAt[row] as number), set.ewmaTauMs);
         storeUs(c.shownUs, c.shownRest, row, average);
         c.shownAt[row] = Math.max(now, c.shownAt[row] as number);
-        Atomics.store(c.lastSampleUs, row, Math.min(2 ** 31 - 1, Math.round(us)));
+        Atomics.store(c.lastSampleUs, row, wholeUs(us));
         const bucket = ttfbBucket(ms);
         const at = row * histogramWidth + bucket;
         table.histograms[at] = (table.histograms[at] as number) + 1;

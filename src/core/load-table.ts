@@ -176,13 +176,16 @@ function bytesFor(capacity: number): number {
 const restScale = 2 ** 31;
 const maxUs = 2 ** 31 - 1;
 
+/** A time as an int column holds it. */
+export const wholeUs = (us: number): number => Math.min(maxUs, Math.round(us));
+
 /**
  * Stores a time as whole microseconds, which any thread can read at any moment and never half written, and beside them
  * what rounding left over: at a thousand samples a second one step of an average is far less than a microsecond, and
  * whole ones alone would never move. Times above 35 minutes count as 35 minutes. Under the lock.
  */
 export function storeUs(whole: Int32Array, rest: Int32Array, row: number, us: number): void {
-  const nearest = Math.min(maxUs, Math.round(us));
+  const nearest = wholeUs(us);
   Atomics.store(whole, row, nearest);
   rest[row] = Math.min(us - nearest, 0.5) * restScale;
 }

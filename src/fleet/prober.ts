@@ -54,6 +54,7 @@ export function createProber(parts: {
   const ask = async (origin: string): Promise<{ ok: boolean; why: string }> => {
     try {
       const answer = await get(origin + parts.healthPath);
+      // The status is the answer; a body that breaks off only costs its connection.
       await answer.body.dump({ limit: 65_536, signal: abort.signal }).catch(() => undefined);
       const ok = answer.statusCode >= 200 && answer.statusCode < 300;
       return { ok, why: ok ? '' : `${parts.healthPath} answered ${answer.statusCode}` };
@@ -65,6 +66,7 @@ export function createProber(parts: {
     try {
       const answer = await get(`${origin}/v1/models`);
       if (answer.statusCode !== 200) {
+        // As above.
         await answer.body.dump({ limit: 65_536, signal: abort.signal }).catch(() => undefined);
         // It has no such path: not a server of models, or one that does not say. Any request may go to it.
         return answer.statusCode === 404 || answer.statusCode === 405 ? null : undefined;

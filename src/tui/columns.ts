@@ -97,7 +97,8 @@ export function stateStyle(state: string): Style {
   }
 }
 
-const stateOrder = [
+/** Worst first. */
+const stateOrder: readonly string[] = [
   'DOWN',
   'FAILED',
   'OUTBID',
@@ -113,6 +114,12 @@ const stateOrder = [
   'OK',
   'ENDED',
 ];
+
+/** Rank of a state word, the worst lowest; an unknown one is last. */
+export function stateRank(state: string): number {
+  const at = stateOrder.indexOf(state);
+  return at === -1 ? stateOrder.length : at;
+}
 
 const text = (value: string, width: number, align: Align, style: Style = 'text'): readonly Span[] => [
   span(fitText(value, width, align), style),
@@ -227,10 +234,7 @@ export const columns: readonly Column[] = [
     width: stateCells,
     priority: 6,
     descending: false,
-    sortValue: (row) => {
-      const at = stateOrder.indexOf(row.state);
-      return at === -1 ? stateOrder.length : at;
-    },
+    sortValue: (row) => stateRank(row.state),
     cell: (row, _view, _pool, width) => text(row.state, width, 'left', stateStyle(row.state)),
   },
   {

@@ -9,7 +9,7 @@ import {
   type Snapshot,
   type UpstreamView,
 } from '../fleet/app.ts';
-import { gpuLabel } from './columns.ts';
+import { gpuLabel, stateRank } from './columns.ts';
 import { maxWeight } from './commands.ts';
 import { type ConnectionSource, reasonOf } from './dashboard.ts';
 import { parseFilter } from './filter.ts';
@@ -52,21 +52,6 @@ type Spoken = Readonly<{
 /** A question that the next line answers; anything but one of the answers cancels. */
 type Question = Readonly<{ answers: ReadonlyMap<string, () => Promise<string>> }>;
 
-const severity = [
-  'DOWN',
-  'FAILED',
-  'OUTBID',
-  'STOPPED',
-  'DESTROYING',
-  'BACKOFF',
-  'SLOW',
-  'PROBATION',
-  'DRAIN',
-  'RESERVING',
-  'BOOT',
-  'PROBE',
-  'OK',
-];
 /** Longer than on the screen: what was done must first be heard. */
 const undoMs = 60_000;
 
@@ -189,7 +174,7 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
     return name;
   };
   const bySeverity = (rows: readonly UpstreamView[]) => {
-    const rank = (row: UpstreamView) => (severity.indexOf(row.state) + severity.length + 1) % (severity.length + 1);
+    const rank = (row: UpstreamView) => stateRank(row.state);
     return [...rows].sort((a, b) => rank(a) - rank(b) || a.id.localeCompare(b.id));
   };
 
