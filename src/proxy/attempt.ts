@@ -9,7 +9,7 @@ import type { Exchange } from './exchange.ts';
 import { retryAfterMs } from './headers.ts';
 import { dispatchWithTrailers } from './trailer-dispatch.ts';
 import type { Upload } from './upload.ts';
-import type { UpstreamConnection } from './upstream-pool.ts';
+import type { Taker, UpstreamConnection } from './upstream-pool.ts';
 import type { Upstream } from './upstreams.ts';
 
 type Controller = Dispatcher.DispatchController;
@@ -41,7 +41,7 @@ const cancelled = new Cancelled('cancelled by the proxy');
  * One try at one upstream: what undici calls while the request goes out and the answer comes in. Holds the lease
  * from the pick on and settles it exactly once; whatever arrives after that is thrown away.
  */
-export class Attempt implements Dispatcher.DispatchHandler {
+export class Attempt implements Taker {
   readonly lease: Lease;
   readonly upstream: Upstream;
   /** Lease settled: nothing of this attempt counts any more. */
@@ -213,6 +213,19 @@ export class Attempt implements Dispatcher.DispatchHandler {
     if (!this.#exchange.write(chunk)) {
       this.paused = true;
       controller.pause();
+    }
+  }
+
+  get takesChunks(): boolean {
+    return this.answered && !this.over && !this.paused && this.#exchange.takesChunks;
+  }
+
+  onChunks(text: string, bodyBytes: number): void {
+    this.touched = true;
+    if (this.firstByteAt === null) this.#firstByte();
+    if (!this.#exchange.writeChunks(text, bodyBytes)) {
+      this.paused = true;
+      this.#controller?.pause();
     }
   }
 

@@ -427,6 +427,20 @@ export class Exchange implements Waiting {
     return more;
   }
 
+  /** The head is out and chunks follow it. */
+  get takesChunks(): boolean {
+    return this.#chunkedAnswer && this.#headOut && !this.#ended && this.res.socket !== null;
+  }
+
+  /** Passes whole chunks on with the framing that they have. False when the client takes no more for now. */
+  writeChunks(text: string, bodyBytes: number): boolean {
+    this.bytesOut += bodyBytes;
+    this.#usage?.push(text);
+    const more = this.socket.write(text, 'latin1');
+    if (!more) this.#awaitDrain();
+    return more;
+  }
+
   #awaitDrain(): void {
     if (this.#drainArmed) return;
     this.#drainArmed = true;

@@ -23,6 +23,15 @@ const onread = {
 
 type Flushed = Readonly<{ flushHead: () => void }>;
 
+/** Whom an answer is for. */
+export type Taker = Dispatcher.DispatchHandler &
+  Readonly<{
+    /** Chunks of the answer can be handed over as they came, without being taken apart. */
+    takesChunks: boolean;
+    /** Whole chunks with their framing, one character a byte, and how many bytes of the body they hold. */
+    onChunks: (text: string, bodyBytes: number) => void;
+  }>;
+
 /** Whom a connection tells about itself. */
 type Owner = Readonly<{
   onFree: (connection: UpstreamConnection) => void;
@@ -43,6 +52,9 @@ export class UpstreamConnection {
   readonly #fed: boolean;
   readonly #owner: Owner;
   #socket: Socket | null = null;
+  #taker: Taker | null = null;
+  /** undici's parser stands between two chunks of an answer. */
+  #betweenChunks = false;
   /** undici is at work on what a read has brought. */
   #reading = false;
   #ended = false;
@@ -77,9 +89,11 @@ export class UpstreamConnection {
     return this.#socket?.destroyed === true;
   }
 
-  dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): void {
+  dispatch(options: Dispatcher.DispatchOptions, taker: Taker): void {
     this.awaiting = true;
-    this.client.dispatch(options, handler);
+    this.#taker = taker;
+    this.#betweenChunks = false;
+    this.client.dispatch(options, taker);
   }
 
   /**
@@ -136,6 +150,16 @@ export class UpstreamConnection {
       else pending = Buffer.concat(first ? [bytes, pending] : [pending, bytes]);
     };
     socket.feed = (length) => {
+      if (this.#betweenChunks) {
+        // The commonest read of a stream: nothing that undici's parser would have to remember.
+        const bodyBytes = length <= maxPassedBytes ? wholeChunks(readBuffer, 0, length) : -1;
+        if (bodyBytes !== -1 && this.#taker?.takesChunks === true) {
+          this.#taker.onChunks(readBuffer.toString('latin1', 0, length), bodyBytes);
+          return true;
+        }
+        this.#betweenChunks = false;
+      }
+      const first = this.awaiting && this.#held === null;
       const bytes = Buffer.allocUnsafe(length);
       readBuffer.copy(bytes, 0, 0, length);
       put(bytes, false);
@@ -151,6 +175,8 @@ export class UpstreamConnection {
       if (this.#ended) {
         this.#ended = false;
         this.#owner.onFree(this);
+      } else if (first && !stopped && this.#taker?.takesChunks === true) {
+        this.#betweenChunks = endsBetweenChunks(bytes);
       }
       return !stopped;
     };
@@ -221,6 +247,57 @@ function withoutContinue(bytes: Buffer): { bytes: Buffer; held: Buffer | null; a
     if (code !== '00' || !continuePattern.test(whole.toString('latin1'))) kept.push(whole);
     at = end + headEnd.length;
   }
+}
+
+/** Reads up to this size are passed on as text. */
+const maxPassedBytes = 8_192;
+const lineFeed = 0x0a;
+const carriageReturn = 0x0d;
+
+/** Does an answer, of which this is the beginning, have its whole head here and then nothing but whole chunks? */
+function endsBetweenChunks(bytes: Buffer): boolean {
+  const end = bytes.indexOf(headEnd);
+  if (end === -1) return false;
+  // A parser that takes a lone line feed for the end of a line may see the end of the head elsewhere.
+  for (let at = bytes.indexOf(lineFeed); at !== -1 && at < end; at = bytes.indexOf(lineFeed, at + 1)) {
+    if (bytes[at - 1] !== carriageReturn) return false;
+  }
+  const body = end + headEnd.length;
+  return body === bytes.length || wholeChunks(bytes, body, bytes.length) !== -1;
+}
+
+/** What a byte is worth as a digit to the base of 16; -1: it is none. */
+const digitValues = new Int8Array(256).fill(-1);
+for (const [value, digit] of [...'0123456789abcdef'].entries()) {
+  digitValues[digit.charCodeAt(0)] = value;
+  digitValues[digit.toUpperCase().charCodeAt(0)] = value;
+}
+/** Of the size of a chunk that is passed on as it came. */
+const maxDigits = 4;
+
+/**
+ * Bytes of the body in `bytes` from `start` to `end`, if that is one or more whole chunks with something in them and nothing
+ * else; -1 otherwise, also where a chunk has an extension or is the last one. A parser that stands before such chunks
+ * is in the same state behind them.
+ */
+export function wholeChunks(bytes: Uint8Array, start: number, end: number): number {
+  let at = start;
+  let total = 0;
+  while (at < end) {
+    let size = 0;
+    let digits = 0;
+    for (let value = digitValues[bytes[at]!]!; value !== -1; value = digitValues[bytes[at]!]!) {
+      size = size * 16 + value;
+      at++;
+      if (++digits > maxDigits || at >= end) return -1;
+    }
+    const next = at + size + 4;
+    if (size === 0 || next > end || bytes[at] !== carriageReturn || bytes[at + 1] !== lineFeed) return -1;
+    if (bytes[next - 2] !== carriageReturn || bytes[next - 1] !== lineFeed) return -1;
+    total += size;
+    at = next;
+  }
+  return total > 0 ? total : -1;
 }
 
 /** The connections to one upstream. The one used last is used next, so that the others can grow old and go. */

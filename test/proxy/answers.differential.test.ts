@@ -62,6 +62,8 @@ async function play(socket: Socket, answer: Answer): Promise<void> {
     if (cut === at) continue;
     socket.write(Buffer.from(text.slice(at, cut), 'latin1'));
     at = cut;
+    // The first one comes before what was written can have been read.
+    await new Promise(setImmediate);
     await new Promise(setImmediate);
   }
   if (answer.last === 'fin') socket.end();
@@ -403,4 +405,54 @@ test('answers with bytes changed, left out or put in are never whole where node 
       return result;
     });
   await hold('changed', fc.record({ text, cuts, last: ending }), 'GET', true);
+}, 240_000);
+
+test('events that come in reads of their own pass as they are, and faults among them are never whole', async () => {
+  const chunk = fc
+    .oneof(bodyOf, fc.constant('data: {"choices":[{"delta":{"content":"tok"}}]}\n\n'))
+    .filter((body) => body !== '')
+
+    .chain((body) =>
+      fc
+        .constantFrom(body.length.toString(16), body.length.toString(16).toUpperCase())
+        .map((size) => `${size}\r\n${body}\r\n`),
+    );
+  const wholes = fc.array(chunk, { minLength: 1, maxLength: 3 }).map((all) => [all.join('')]);
+  // A read in the middle of a chunk that looks like whole ones.
+  const inner = '3\r\nabc\r\n1\r\n0\r\n';
+  const misleading = fc.boolean().map((early) => {
+    const size = (inner.length + 8).toString(16);
+    return early ? [`${size}\r\nhead`, inner, 'tail\r\n'] : [`${size}\r\n`, `headtail${inner}\r\n`];
+  });
+  const reads = fc.array(fc.oneof(wholes, wholes, misleading), { minLength: 1, maxLength: 6 }).map((all) => all.flat());
+  const fault = fc.option(fc.tuple(fc.nat(7), fc.nat(60), fc.nat(2), fc.integer({ min: 0, max: 255 })), { freq: 1 });
+  const text = fc
+    .tuple(
+      statusOf,
+      headers,
+      reads,
+      fault,
+      fc.constantFrom(...Array<string>(4).fill('0\r\n\r\n'), '0\r\nX-Sum: 1\r\n\r\n', '0\r\n', ''),
+      fc.boolean(),
+    )
+    .map(([status, more, all, change, end, apart]) => {
+      const pieces = [`HTTP/1.1 ${status}\r\n${more}Transfer-Encoding: chunked\r\n\r\n`, ...all, end];
+      if (!apart) pieces.splice(0, 2, pieces[0]! + pieces[1]!);
+      if (change !== null) {
+        const [which, where, what, byte] = change;
+        const index = 1 + (which % (pieces.length - 1));
+        const piece = pieces[index]!;
+        const at = where % (piece.length + 1);
+        const put = what === 2 ? '' : String.fromCharCode(byte);
+        pieces[index] = piece.slice(0, at) + put + piece.slice(what === 1 ? at : at + 1);
+      }
+      let at = 0;
+      return { text: pieces.join(''), cuts: pieces.map((piece) => (at += piece.length)) };
+    });
+  await hold(
+    'events',
+    fc.tuple(text, ending).map(([one, last]) => ({ ...one, last })),
+    'GET',
+    true,
+  );
 }, 240_000);
