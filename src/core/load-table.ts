@@ -1,4 +1,5 @@
 import { type Ending, endings, type StrategyName, strategyNames } from './domain.ts';
+import { lineWords, WaitingLine } from './waiting-line.ts';
 
 /** A row, and which of its tenants is meant: rows are recycled. */
 export type RowRef = Readonly<{ row: number; generation: number }>;
@@ -144,7 +145,8 @@ const hHigh = 5;
 const hActive = 6;
 const hUsed = 7;
 const hOpen = 8; // open leases by thread, leases on removed rows included
-const headerInts = hOpen + maxThreads;
+const hLine = hOpen + maxThreads;
+const headerInts = hLine + lineWords(maxThreads);
 
 // Numbers of the header, as Float64.
 export const header = {
@@ -339,6 +341,11 @@ export class LoadTable {
   }
   set balancing(on: boolean) {
     Atomics.store(this.#words, hBalancing, on ? 1 : 0);
+  }
+
+  /** The line of those who wait for a place, as a thread sees it. */
+  line(thread: number): WaitingLine {
+    return new WaitingLine(this.#words.subarray(hLine, headerInts), thread);
   }
 
   /** Rows at or above this were never used. */
@@ -586,6 +593,7 @@ export class LoadTable {
       throw new RangeError(`thread: got ${thread}, accepts a whole number from 0 to ${maxThreads - 1}`);
     }
     Atomics.compareExchange(this.#words, hLock, thread + 1, 0);
+    this.line(thread).show(0);
     const c = this.columns;
     const drained = endings.indexOf('drained');
     this.lock();

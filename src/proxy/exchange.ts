@@ -171,7 +171,7 @@ export class Exchange implements Waiting {
   /** Takes a lease on an upstream, or waits for one, or answers that there is none. */
   choose(): void {
     const { balancer, queue } = this.plane;
-    if (queue.size > 0 && !this.picky) {
+    if (!this.picky && queue.exists) {
       this.#enqueue();
       return;
     }

@@ -2,6 +2,7 @@ import { expect, test } from 'vitest';
 import { monotonicMs } from '../../src/clock.ts';
 import { createBalancer } from '../../src/core/balancer.ts';
 import { LoadTable } from '../../src/core/load-table.ts';
+import { createProxy } from '../../src/proxy/create-proxy.ts';
 import { RawClient, Rig, until } from './rig.ts';
 
 /** An upstream whose answers wait until they are let go, in the order in which they were asked. */
@@ -112,6 +113,65 @@ test('room made by another thread, or by a new upstream, wakes those who wait', 
   for (const one of open) one.release();
   expect((await waiting).status).toBe(200);
   expect((await second).status).toBe(200);
+});
+
+test('the order is one over all threads: who came first to another thread goes first', async () => {
+  await using rig = await Rig.start();
+  const { open, listener } = gate();
+  await rig.backend('a', listener, { ceiling: 1 });
+  const other = await createProxy({
+    table: new LoadTable(rig.table.buffer),
+    directory: rig.entries,
+    host: '127.0.0.1',
+    port: 0,
+    thread: 2,
+    balancer: { slowStartMs: 0 },
+  });
+  try {
+    const answers: Promise<Response>[] = [];
+    const asked: string[] = [];
+    for (let i = 0; i < 12; i++) {
+      // The first of the other thread comes when this one has nobody who waits, and finds a line all the same.
+      const proxy = i % 3 === 1 ? other : rig.proxy;
+      asked.push(`/${i}`);
+      answers.push(fetch(`http://127.0.0.1:${proxy.port}/${i}`));
+      await until(() => rig.proxy.active + other.active === i + 1);
+    }
+    for (let i = 0; i < 12; i++) {
+      await until(() => open.length === i + 1);
+      expect(rig.active('a')).toBe(1);
+      open[i]!.release();
+    }
+    for (const answer of await Promise.all(answers)) expect(answer.status).toBe(200);
+    expect(open.map(({ url }) => url)).toEqual(asked);
+    await until(() => rig.active('a') === 0 && !rig.table.line(1).exists);
+  } finally {
+    await other.close();
+  }
+});
+
+test('a thread that does not come when it is called, or died, holds nobody up', async () => {
+  await using rig = await Rig.start();
+  const { open, listener } = gate();
+  await rig.backend('a', listener, { ceiling: 1 });
+  const first = fetch(rig.url);
+  await until(() => open.length === 1);
+  // Somebody waits in a thread that is busy with something else.
+  const busy = rig.table.line(7);
+  busy.show(busy.ticket());
+  const second = fetch(rig.url);
+  await until(() => rig.proxy.active === 2);
+  open[0]!.release();
+  await until(() => open.length === 2);
+  const third = fetch(rig.url);
+  await until(() => rig.proxy.active === 2);
+  rig.table.releaseThread(7);
+  expect(busy.exists).toBe(true);
+  open[1]!.release();
+  await until(() => open.length === 3);
+  open[2]!.release();
+  for (const answer of await Promise.all([first, second, third])) expect(answer.status).toBe(200);
+  await until(() => !busy.exists);
 });
 
 test('one whose model is at its ceiling does not hold up the others', async () => {
