@@ -216,12 +216,14 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
     (_, data) => take(decode(schemas.snapshot, data)),
     true,
   );
+  // All that are kept, each time: after a restart ids may have begun anew, so that an id tells nothing alone.
   void followForever(
-    () => `/events?last_event_id=${events.at(-1)?.id ?? 0}`,
+    () => '/events?last_event_id=0',
     (kind, data) => {
       if (kind === 'gap') return;
       const wire = decode(schemas.event, data);
       const event: FleetEvent = { ...wire, at: Date.parse(wire.at) };
+      if (events.some((known) => known.id === event.id && known.at === event.at)) return;
       events = [...events.slice(1 - keptEvents), event];
       for (const listener of eventListeners) listener(event);
     },
@@ -400,8 +402,8 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
       const { instance_id } = decode(schemas.upstream, await call('POST', '/upstreams', input));
       return upstreamAfter(instance_id);
     },
-    async removeUpstream(id) {
-      await call('DELETE', `/upstreams/${at(id)}`);
+    async removeUpstream(id, removeOptions) {
+      await call('DELETE', `/upstreams/${at(id)}${removeOptions?.now === true ? '?now=true' : ''}`);
       await reload();
     },
     async decisions(query = {}) {
@@ -461,11 +463,22 @@ function decode<Schema extends z.ZodType>(schema: Schema, value: unknown): z.out
   throw new AppError('disconnected', `the server speaks another version: ${issue?.path.join('.')}: ${issue?.message}`);
 }
 
+const words: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'connection refused',
+  ECONNRESET: 'connection reset',
+  UND_ERR_SOCKET: 'connection closed',
+  UND_ERR_CONNECT_TIMEOUT: 'no connection in time',
+  UND_ERR_HEADERS_TIMEOUT: 'no answer in time',
+  ENOTFOUND: 'unknown host',
+  EAI_AGAIN: 'its name cannot be looked up',
+  EHOSTUNREACH: 'no way to the host',
+};
+
 /** One line about a failed exchange, without the URL's secrets (there are none: the key is in a header). */
 function reason(error: unknown): string {
   if (error instanceof errors.BodyTimeoutError) return 'silent for too long';
   const { code, message } = error as { code?: string; message?: string };
-  return code ?? message ?? 'unknown error';
+  return words[code ?? ''] ?? code ?? message ?? 'unknown error';
 }
 
 function now(options: { now?: boolean } | undefined): string {

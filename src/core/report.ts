@@ -1,5 +1,8 @@
 import type { Ending, StrategyName } from './domain.ts';
 
+/** Of the newest finished requests so many are kept: a minute at 80 a second, for the preview of a strategy. */
+export const keptRequests = 5000;
+
 /** One candidate of a pick: eligible with a score, or the reason why it was not eligible. */
 export type DecisionCandidate = Readonly<{
   id: string;

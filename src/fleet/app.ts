@@ -67,7 +67,8 @@ export interface App {
   logs(id: string, options?: { tail?: number }, signal?: AbortSignal): Promise<readonly string[]>;
   adopt(provider: ProviderName, contract: string): Promise<UpstreamView>;
   addUpstream(input: { name?: string; url: string }): Promise<UpstreamView>;
-  removeUpstream(id: string): Promise<void>;
+  /** What is open may finish, at most until the drain deadline, unless `now`. */
+  removeUpstream(id: string, options?: { now?: boolean }): Promise<void>;
   decisions(query?: { instance?: string; limit?: number }): Promise<readonly Decision[]>;
   requests(query?: { instance?: string; slowest?: boolean; limit?: number }): Promise<readonly FinishedRequest[]>;
   /** Asks every provider again now. */
@@ -157,6 +158,8 @@ export type UpstreamView = Readonly<{
   spentUsd: number;
   weight: number;
   weightSource: 'formula' | 'operator';
+  /** A static one that UPSTREAMS names: it is taken out there alone. */
+  configured: boolean;
   ceiling: number;
   active: number;
   total: number;

@@ -362,7 +362,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     if (records.get(`static-${name}`) !== undefined) throw new AppError('conflict', `static-${name} exists already`);
     return records.addStatic({ name, url, addedAt: clock.now() }, configured);
   };
-  /** Taken out of UPSTREAMS: gone once what is open has ended, or at the deadline. */
+  /** Taken out, of UPSTREAMS or by hand: gone once what is open has ended, or at the deadline. */
   const retiring = new Map<FleetRecord, number>();
   const retire = () => {
     for (const [record, deadlineAt] of retiring) {
@@ -372,6 +372,11 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
       records.removeStatic(record);
       events.emit({ level: 'info', kind: 'upstream', subject: record.id, message: `${record.id} removed` });
     }
+  };
+  const takeOut = (record: FleetRecord, drainMs: number) => {
+    const deadlineAt = clock.now() + drainMs;
+    retiring.set(record, deadlineAt);
+    records.setAdmin(record, { mode: 'drain', deadlineAt });
   };
   const changeStatics = (wanted: Config['UPSTREAMS']) => {
     for (const { name, url } of wanted) {
@@ -385,9 +390,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     const names = new Set(wanted.map(({ name }) => `static-${name}`));
     for (const record of records.all()) {
       if (!record.configured || names.has(record.id) || retiring.has(record)) continue;
-      const deadlineAt = clock.now() + config.DRAIN_SECONDS * 1000;
-      retiring.set(record, deadlineAt);
-      records.setAdmin(record, { mode: 'drain', deadlineAt });
+      takeOut(record, config.DRAIN_SECONDS * 1000);
     }
     retire();
   };
@@ -585,6 +588,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     },
     async resume(id) {
       const record = recordOf(id);
+      if (retiring.has(record)) throw new AppError('conflict', `${id} is being removed`);
       if (record.lifecycle.phase === 'destroying') throw new AppError('conflict', `${id} is being destroyed`);
       return command(() => {
         if (record.admin.mode !== 'ready') {
@@ -711,7 +715,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
         return viewOf(record);
       });
     },
-    async removeUpstream(id) {
+    async removeUpstream(id, removeOptions) {
       const record = recordOf(id);
       if (record.rental !== null) throw new AppError('unsupported', `${id} is rented: destroy it instead`);
       if (record.configured) {
@@ -719,8 +723,8 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
       }
       command(() => {
         ledger.statics.remove(id.slice('static-'.length));
-        records.removeStatic(record);
-        events.emit({ level: 'info', kind: 'upstream', subject: id, message: `${id} removed` });
+        takeOut(record, removeOptions?.now === true ? 0 : config.DRAIN_SECONDS * 1000);
+        retire();
       });
     },
     decisions: async (query = {}) => reports.decisions(query),

@@ -94,6 +94,7 @@ function upstreamView(parts: ViewParts, share: number, spentUsd: number): Upstre
     spentUsd,
     weight: record.weight,
     weightSource: record.weightSource,
+    configured: record.configured,
     ceiling: row?.ceiling ?? 0,
     active: row?.active ?? 0,
     total: row?.total ?? 0,

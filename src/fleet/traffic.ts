@@ -1,7 +1,7 @@
 import type { Ending } from '../core/domain.ts';
 import { endings } from '../core/domain.ts';
 import { type LoadRow, percentile, type TableTotals } from '../core/load-table.ts';
-import type { DataPlaneReport, Decision, FinishedRequest } from '../core/report.ts';
+import { type DataPlaneReport, type Decision, type FinishedRequest, keptRequests } from '../core/report.ts';
 import type { Traffic } from './app.ts';
 
 /** Endings in which the upstream is to blame: answers of 5xx and broken transfers. */
@@ -10,7 +10,6 @@ const windowSeconds = 60;
 /** Histograms are kept in steps of this many seconds: 13 of them span the window. */
 const stepSeconds = 5;
 const keptDecisions = 1000;
-const keptRequests = 1000;
 
 type Counts = Readonly<{ total: number; ended: number; broken: number }>;
 type Sample = Counts & { readonly second: number };

@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import { endings, type OfferFilter, strategyNames } from '../core/domain.ts';
+import { keptRequests } from '../core/report.ts';
 import type { InstanceConfig, Snapshot } from '../fleet/app.ts';
 import { marketplaceNames, providerNamed } from '../providers/names.ts';
 
@@ -52,6 +53,9 @@ export const offersQuery = z.strictObject({
 export const destroyQuery = z.strictObject({
   now: z.boolean().optional().meta({ description: 'true: do not drain first' }),
 });
+export const removeQuery = z.strictObject({
+  now: z.boolean().optional().meta({ description: 'true: cut what is open' }),
+});
 export const logsQuery = z.strictObject({ tail: z.int().min(1).max(10_000).optional() });
 export const decisionsQuery = z.strictObject({
   instance_id: idText.optional(),
@@ -60,7 +64,7 @@ export const decisionsQuery = z.strictObject({
 export const requestsQuery = z.strictObject({
   instance_id: idText.optional(),
   slowest: z.boolean().optional(),
-  limit: z.int().min(1).max(1000).optional(),
+  limit: z.int().min(1).max(keptRequests).optional(),
 });
 export const eventsQuery = z.strictObject({
   last_event_id: z
@@ -391,6 +395,7 @@ export const upstream = z
     spent_usd: usd,
     weight: z.number(),
     weight_source: z.enum(['formula', 'operator']),
+    configured: z.boolean().meta({ description: 'Named in UPSTREAMS: it is taken out there alone' }),
     max_in_flight: count.meta({ description: '0: no ceiling' }),
     requests_per_second: z.number(),
     error_rate: fraction,
@@ -623,6 +628,7 @@ const upstreamView = z.strictObject({
   spentUsd: z.number(),
   weight: z.number(),
   weightSource: z.enum(['formula', 'operator']),
+  configured: z.boolean(),
   ceiling: z.number(),
   active: z.number(),
   total: z.number(),

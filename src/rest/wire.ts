@@ -201,6 +201,7 @@ export function upstreamWire(view: UpstreamView): z.output<typeof schemas.upstre
     spent_usd: money(view.spentUsd),
     weight: view.weight,
     weight_source: view.weightSource,
+    configured: view.configured,
     max_in_flight: view.ceiling,
     requests_per_second: view.rps,
     error_rate: clampFraction(view.errorRate),

@@ -2,12 +2,14 @@ import { strategyNames } from '../core/domain.ts';
 import type { UpstreamView } from '../fleet/app.ts';
 import { columns } from './columns.ts';
 import type { Dashboard } from './dashboard.ts';
+import { each } from './each.ts';
 import { parseFilter } from './filter.ts';
 import { asciiGlyphs, money, unicodeGlyphs } from './format.ts';
 import type { Key } from './keys.ts';
 import type { PaneId } from './layout.ts';
 import { createDestroyDialog } from './overlays/destroy.ts';
 import { createDetailPage } from './overlays/detail.ts';
+import { createExtendDialog } from './overlays/extend.ts';
 import { createHelp } from './overlays/help.ts';
 import { createOffersPage } from './overlays/offers.ts';
 import { createPalette } from './overlays/palette.ts';
@@ -32,8 +34,8 @@ export type Command = Readonly<{
   /** `global` works in every pane; the name of a pane works there and comes first. */
   scope: 'global' | 'list' | PaneId;
   /** Words in the footer; absent: not shown there. Lower `rank` comes first. */
-  hint?: string;
-  rank?: number;
+  hint?: string | ((dashboard: Dashboard) => string);
+  rank?: number | ((dashboard: Dashboard) => number);
   /** True when it changes the fleet: refused when read-only, disconnected or frozen. */
   changes?: boolean;
   /** Why it cannot be done now; null when it can. */
@@ -50,10 +52,22 @@ const needsSelection = (dashboard: Dashboard): string | null =>
 /** Marked instances, or the selected one when nothing is marked. */
 function targets(dashboard: Dashboard): readonly UpstreamView[] {
   const view = dashboard.view();
-  const marked = view.rows.filter((row) => view.marks.has(row.id));
+  const marked = view.snapshot.upstreams.filter((row) => view.marks.has(row.id));
   if (marked.length > 0) return marked;
   return view.selected === null ? [] : [view.selected];
 }
+
+/** Nothing is done to what cannot be seen, and nothing else in its place. */
+function needsTargets(dashboard: Dashboard): string | null {
+  const view = dashboard.view();
+  const shown = new Set(view.rows.map((row) => row.id));
+  const hidden = targets(dashboard).filter((row) => view.marks.has(row.id) && !shown.has(row.id)).length;
+  if (hidden === 0) return needsSelection(dashboard);
+  return `${hidden} marked ${hidden === 1 ? 'row is' : 'rows are'} hidden by the filter: esc clears it, then the marks`;
+}
+
+const onlyFrozen = (dashboard: Dashboard): string | null =>
+  dashboard.view().pausedAt === null ? 'only while frozen: p freezes' : null;
 
 function move(dashboard: Dashboard, to: (cursor: number, length: number) => number): void {
   const view = dashboard.view();
@@ -79,6 +93,12 @@ function focus(dashboard: Dashboard, pane: PaneId): void {
   });
 }
 
+/** What UPSTREAMS names comes back at the next start: only the variable takes it out. */
+function namedElsewhere(rows: readonly UpstreamView[]): string | null {
+  const named = rows.find((row) => row.configured);
+  return named === undefined ? null : `${named.id} comes from UPSTREAMS: take it out there, or drain it`;
+}
+
 /** What a server accepts. */
 export const maxWeight = 1000;
 /** 2.8 - 1 is not 1.8 in binary. */
@@ -93,13 +113,14 @@ function setWeight(
   void dashboard.act(
     'weight',
     async () => {
-      const done = await Promise.all(rows.map((row) => dashboard.app.setWeight(row.id, weight(row))));
-      dashboard.offerUndo('weight', () => {
-        void dashboard.act('weight', async () => {
-          await Promise.all(undo.map(([id, before]) => dashboard.app.setWeight(id, before)));
-          return 'weights are as they were';
+      const undoable = () =>
+        dashboard.offerUndo('weight', () => {
+          void dashboard.act('weight', async () => {
+            await each(undo, ([id, before]) => dashboard.app.setWeight(id, before));
+            return 'weights are as they were';
+          });
         });
-      });
+      const done = await each(rows, (row) => dashboard.app.setWeight(row.id, weight(row)), undoable);
       return done.map((row) => `${row.id} weighs ${row.weight.toFixed(2)}`).join(', ');
     },
     rows.map((row) => `gpuproxy weight ${row.id} ${weight(row) ?? 'auto'}`).join(' && '),
@@ -118,19 +139,20 @@ function drainOrResume(dashboard: Dashboard): void {
   const chosen = resume ? draining : rows.filter((row) => row.admin.mode === 'ready');
   const verb = resume ? 'resume' : 'drain';
   const left = dashboard.view().snapshot.upstreams.some((row) => row.eligible && !chosen.includes(row));
-  const apply = (reverse: boolean) =>
-    Promise.all(chosen.map((row) => (resume !== reverse ? dashboard.app.resume(row.id) : dashboard.app.drain(row.id))));
+  const apply = (reverse: boolean, undoable?: () => void) =>
+    each(chosen, (row) => (resume !== reverse ? dashboard.app.resume(row.id) : dashboard.app.drain(row.id)), undoable);
   void dashboard.act(
     verb,
     async () => {
-      await apply(false);
-      dashboard.update({ marks: new Set() });
-      dashboard.offerUndo(verb, () => {
-        void dashboard.act(verb, async () => {
-          await apply(true);
-          return `${verb} taken back`;
+      const undoable = () =>
+        dashboard.offerUndo(verb, () => {
+          void dashboard.act(verb, async () => {
+            await apply(true);
+            return `${verb} taken back`;
+          });
         });
-      });
+      await apply(false, undoable);
+      dashboard.update({ marks: new Set() });
       return resume
         ? `${nameThem(chosen)} back in rotation`
         : `draining ${nameThem(chosen)}: ${left ? 'nothing new, in-flight requests finish' : 'nothing is left that takes requests'}`;
@@ -257,8 +279,8 @@ export const commands: readonly Command[] = [
     title: 'Freeze the picture; left and right walk back in time',
     keys: ['p'],
     scope: 'global',
-    hint: 'pause',
-    rank: 65,
+    hint: (d) => (d.view().pausedAt === null ? 'pause' : 'live'),
+    rank: (d) => (d.view().pausedAt === null ? 65 : -5),
     run: (d) => d.pause(),
   },
   {
@@ -266,7 +288,9 @@ export const commands: readonly Command[] = [
     title: 'One second back (frozen)',
     keys: ['left', '['],
     scope: 'global',
-    why: (d) => (d.view().pausedAt === null ? 'only while frozen: p freezes' : null),
+    hint: '1 s back',
+    rank: -4,
+    why: onlyFrozen,
     run: (d) => d.scrub(-1),
   },
   {
@@ -274,15 +298,29 @@ export const commands: readonly Command[] = [
     title: 'One second forward (frozen)',
     keys: ['right', ']'],
     scope: 'global',
-    why: (d) => (d.view().pausedAt === null ? 'only while frozen: p freezes' : null),
+    hint: 'forward',
+    rank: -3,
+    why: onlyFrozen,
     run: (d) => d.scrub(1),
   },
-  { id: 'back-far', title: 'Thirty seconds back (frozen)', keys: ['{'], scope: 'global', run: (d) => d.scrub(-30) },
+  {
+    id: 'back-far',
+    title: 'Thirty seconds back (frozen)',
+    keys: ['{'],
+    scope: 'global',
+    hint: '30 s back',
+    rank: -2,
+    why: onlyFrozen,
+    run: (d) => d.scrub(-30),
+  },
   {
     id: 'forward-far',
     title: 'Thirty seconds forward (frozen)',
     keys: ['}'],
     scope: 'global',
+    hint: 'forward',
+    rank: -1,
+    why: onlyFrozen,
     run: (d) => d.scrub(30),
   },
   {
@@ -433,14 +471,8 @@ export const commands: readonly Command[] = [
           return error;
         },
         submit: (text) => {
-          const { error } = parseFilter(text);
-          if (error === null) {
-            d.update({ filter: text.trim() });
-            d.rememberFilter(text.trim());
-          } else {
-            d.update({ filter: before });
-            d.toast('warn', `filter: ${error}`);
-          }
+          d.update({ filter: text.trim() });
+          d.rememberFilter(text.trim());
         },
         cancel: () => d.update({ filter: before }),
       });
@@ -504,7 +536,7 @@ export const commands: readonly Command[] = [
     hint: 'drain',
     rank: 30,
     changes: true,
-    why: needsSelection,
+    why: needsTargets,
     run: drainOrResume,
     cli: (d) => {
       const row = selected(d);
@@ -519,7 +551,7 @@ export const commands: readonly Command[] = [
     hint: 'destroy',
     rank: 31,
     changes: true,
-    why: needsSelection,
+    why: (d) => needsTargets(d) ?? namedElsewhere(targets(d)),
     run: (d) =>
       d.open(
         createDestroyDialog(
@@ -529,7 +561,7 @@ export const commands: readonly Command[] = [
       ),
     cli: (d) =>
       targets(d)
-        .map((row) => `gpuproxy destroy ${row.id}`)
+        .map((row) => `gpuproxy ${row.provider === 'static' ? 'upstream remove' : 'destroy'} ${row.id}`)
         .join(' && '),
   },
   {
@@ -538,18 +570,14 @@ export const commands: readonly Command[] = [
     keys: ['w'],
     scope: 'instances',
     changes: true,
-    why: needsSelection,
+    why: needsTargets,
     run: (d) => {
       const rows = targets(d);
       const valid = (text: string) => text.trim() === '' || (Number(text) >= 0 && Number(text) <= maxWeight);
       d.ask({
         label: `weight of ${nameThem(rows)}: `,
         change: (text) => (valid(text) ? null : `a number from 0 to ${maxWeight}, or nothing`),
-        submit: (text) => {
-          if (!valid(text))
-            d.toast('warn', `weight: got "${text}", accepts a number from 0 to ${maxWeight}, or nothing`);
-          else setWeight(d, rows, () => (text.trim() === '' ? null : Number(text)));
-        },
+        submit: (text) => setWeight(d, rows, () => (text.trim() === '' ? null : Number(text))),
         cancel: () => undefined,
       });
     },
@@ -560,7 +588,7 @@ export const commands: readonly Command[] = [
     keys: ['>'],
     scope: 'instances',
     changes: true,
-    why: needsSelection,
+    why: needsTargets,
     run: (d) => setWeight(d, targets(d), (row) => Math.min(maxWeight, hundredths(row.weight + 1))),
   },
   {
@@ -569,7 +597,7 @@ export const commands: readonly Command[] = [
     keys: ['<'],
     scope: 'instances',
     changes: true,
-    why: needsSelection,
+    why: needsTargets,
     run: (d) => setWeight(d, targets(d), (row) => Math.max(0, hundredths(row.weight - 1))),
   },
   {
@@ -707,6 +735,7 @@ export const commands: readonly Command[] = [
     scope: 'reservations',
     hint: 'members',
     rank: 1,
+    why: (d) => (d.view().snapshot.reservations.length === 0 ? 'there is no reservation' : null),
     run: (d) => {
       const view = d.view();
       const item = shownReservations(view)[view.cursors.reservations];
@@ -721,7 +750,13 @@ export const commands: readonly Command[] = [
     hint: 'release',
     rank: 2,
     changes: true,
-    why: (d) => (d.view().snapshot.reservations.length === 0 ? 'there is no reservation' : null),
+    why: (d) => {
+      const view = d.view();
+      const item = shownReservations(view)[view.cursors.reservations];
+      if (item === undefined) return 'there is no reservation';
+      const over = item.state === 'ended' || item.state === 'failed' || item.state === 'releasing';
+      return over ? `${item.id} is ${item.state === 'releasing' ? 'being released' : 'over'}` : null;
+    },
     run: (d) => {
       const view = d.view();
       const item = shownReservations(view)[view.cursors.reservations];
@@ -775,19 +810,9 @@ function askExtend(dashboard: Dashboard, rows: readonly UpstreamView[]): void {
   const perHour = rows.reduce((sum, row) => sum + row.usdPerHour, 0);
   const valid = (text: string) => /^\d+$/.test(text.trim()) && Number(text) >= 1 && Number(text) <= 720;
   dashboard.ask({
-    label: `more hours for ${nameThem(rows)} (${money(perHour)} each, paid at once): `,
+    label: `more hours for ${nameThem(rows)} (${money(perHour)} an hour, paid at once): `,
     change: (text) => (valid(text) ? null : 'a whole number of hours from 1 to 720'),
-    submit: (text) => {
-      if (!valid(text)) return;
-      void dashboard.act(
-        'extend',
-        async () => {
-          await Promise.all(rows.map((row) => dashboard.app.extend(row.id, Number(text))));
-          return `${nameThem(rows)} paid for ${text} more hours (${money(perHour * Number(text))})`;
-        },
-        rows.map((row) => `gpuproxy extend ${row.id} ${text}`).join(' && '),
-      );
-    },
+    submit: (text) => dashboard.open(createExtendDialog(dashboard, rows, Number(text))),
     cancel: () => undefined,
   });
 }
@@ -817,16 +842,29 @@ const keyNames: Readonly<Record<string, string>> = {
 /** How a key is written for people. */
 export const keyName = (key: Key): string => keyNames[key] ?? key;
 
-/** Key hints for the footer: what works here, most used first. */
+/** Key hints for the footer: what works here and now, most used first. */
 export function commandHints(dashboard: Dashboard): readonly (readonly [string, string])[] {
-  const { readonly: blocked, commands, ui } = dashboard;
+  const { commands, ui } = dashboard;
+  const blocked = dashboard.refusal() !== null;
   const pane = ui.focus;
+  const rankOf = ({ rank }: Command): number => (typeof rank === 'function' ? rank(dashboard) : (rank ?? 50));
   return commands
     .filter(
       (command) =>
         command.hint !== undefined && command.keys.length > 0 && (command.scope === 'global' || command.scope === pane),
     )
     .filter((command) => !(blocked && command.changes) && (command.why?.(dashboard) ?? null) === null)
-    .sort((a, b) => (a.rank ?? 50) - (b.rank ?? 50))
-    .map((command) => [keyName(command.keys[0] ?? ''), command.hint ?? ''] as const);
+    .sort((a, b) => rankOf(a) - rankOf(b))
+    .map(({ keys, hint }) => [keyName(keys[0] ?? ''), typeof hint === 'function' ? hint(dashboard) : (hint ?? '')]);
+}
+
+/** Of the commands that work everywhere, those that also work on a page that covers the panes. */
+const onPages: ReadonlySet<string> = new Set([
+  ...['undo', 'pause', 'refresh', 'help', 'palette', 'theme', 'glyphs', 'faster', 'slower', 'export', 'mouse'],
+  ...['back-far', 'forward-far', ...strategyNames.map((name) => `strategy-${name}`)],
+]);
+
+/** The command that a key runs on a page which has no use of its own for it. */
+export function commandOnPage(key: Key, all: readonly Command[]): Command | undefined {
+  return all.find((command) => command.scope === 'global' && command.keys.includes(key) && onPages.has(command.id));
 }

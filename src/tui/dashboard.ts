@@ -1,7 +1,15 @@
 import { type StrategyName, strategyNames } from '../core/domain.ts';
+import { keptRequests } from '../core/report.ts';
 import { type App, AppError, type FleetEvent, type Snapshot, type UpstreamView } from '../fleet/app.ts';
 import { type ColumnId, columnById } from './columns.ts';
-import { type Command, commandForKey, commandHints, keyName, commands as usualCommands } from './commands.ts';
+import {
+  type Command,
+  commandForKey,
+  commandHints,
+  commandOnPage,
+  keyName,
+  commands as usualCommands,
+} from './commands.ts';
 import { parseFilter } from './filter.ts';
 import { age, asciiGlyphs, type Glyphs, milliseconds, unicodeGlyphs } from './format.ts';
 import { composeFrame, type Drawable, tabAt } from './frame.ts';
@@ -66,6 +74,8 @@ export type DashboardSettings = Readonly<{
 export interface Overlay extends Drawable {
   /** For the footer. */
   readonly hints: readonly (readonly [string, string])[];
+  /** Nothing is typed in it: keys that it has no use for do what they do everywhere. */
+  readonly page?: boolean;
   /** Called with every key; Escape closes it when this returns false. */
   key(key: Key): boolean;
   /** Pasted text, newlines included. Without this method pastes are dropped. */
@@ -180,7 +190,10 @@ const live: Connection = { state: 'live', since: 0, retryAt: null, detail: null 
 
 /** One line for a person about anything that was thrown. */
 export function reasonOf(error: unknown): string {
-  if (error instanceof AppError) return [error.message, ...error.details].join('; ');
+  if (error instanceof AppError) {
+    const more = error.details.filter((detail) => !error.message.includes(detail));
+    return [error.message, ...more].join('; ');
+  }
   return error instanceof Error ? error.message : String(error);
 }
 
@@ -306,6 +319,10 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   function makeView(): View {
     const shown = shownSnapshot();
     const at = paused === null ? now() : shown.at;
+    if (ui.marks.size > 0 && paused === null) {
+      const living = new Set(shown.upstreams.filter((row) => ui.marks.has(row.id)).map((row) => row.id));
+      if (living.size < ui.marks.size) ui = { ...ui, marks: living };
+    }
     const ordered = orderRows(shown);
     const filter = parseFilter(ui.filter);
     let cursor = ui.selectedId === null ? -1 : ordered.findIndex((row) => row.id === ui.selectedId);
@@ -350,9 +367,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       prompt: prompt === null ? null : { label: prompt.label, text: prompt.text, error: prompt.error },
     };
     for (const id of paneIds) {
-      if (id === 'instances') continue;
-      const length = paneById(id).length({ ...base, hints: [] });
-      cursors[id] = Math.max(0, Math.min(cursors[id], length - 1));
+      if (id !== 'instances') cursors[id] = placeCursor(id, { ...base, hints: [] });
     }
     const top = overlays.at(-1);
     // Commands look at the view to say whether they can be done now.
@@ -362,6 +377,25 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     } finally {
       making = null;
     }
+  }
+
+  /** What the cursor of a pane stands on, and where it stood then: it follows its item when others come and go. */
+  const standsOn = new Map<PaneId, Readonly<{ at: number; item: string }>>();
+
+  function placeCursor(id: PaneId, view: View): number {
+    const pane = paneById(id);
+    const wanted = ui.cursors[id];
+    const clamped = Math.max(0, Math.min(wanted, pane.length(view) - 1));
+    const { items } = pane;
+    if (items === undefined || (items.newestFirst === true && wanted === 0)) return clamped;
+    const before = standsOn.get(id);
+    const kept = before?.at === wanted && items.at(view, clamped) !== before.item ? items.rowOf(view, before.item) : -1;
+    const at = kept === -1 ? clamped : kept;
+    const item = items.at(view, at);
+    if (item === undefined) standsOn.delete(id);
+    else standsOn.set(id, { at, item });
+    if (at !== wanted) ui = { ...ui, cursors: { ...ui.cursors, [id]: at } };
+    return at;
   }
 
   const promptHints = ({ earlier = [] }: Prompt): readonly (readonly [string, string])[] => [
@@ -421,7 +455,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     predicted = null;
     if (snapshot.strategy.name !== said.strategy) return;
     try {
-      const since = (await app.requests({ limit: 5000 })).filter((request) => request.at >= said.at);
+      const since = (await app.requests({ limit: keptRequests })).filter((request) => request.at >= said.at);
       const p95Ms = observedP95(since);
       const came =
         since.length < leastRequests || p95Ms === null
@@ -441,6 +475,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     lastFlush = now();
     const next = app.state.get();
     if (next === snapshot) return;
+    if (next.startedAt !== snapshot.startedAt) note('warn', 'connection', 'the server was started again');
     guarded(() => history.add(next));
     snapshot = next;
   }
@@ -538,9 +573,11 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       prompt = null;
       cancel();
     } else if (key === 'enter') {
-      const { submit, text } = prompt;
-      prompt = null;
-      submit(text);
+      const { submit, text, change } = prompt;
+      const error = change(text);
+      // What is not understood can be mended where it stands.
+      prompt = error === null ? null : { ...prompt, error };
+      if (error === null) submit(text);
     } else if (key === 'backspace' || key === 'delete') {
       setPrompt([...prompt.text].slice(0, -1).join(''));
     } else if (key === 'up' || key === 'down') {
@@ -574,6 +611,10 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       if (key === 'escape' || key === 'ctrl-c' || key === 'q') dashboard.close(top);
       else if (key === 'ctrl-z') dashboard.suspend();
       else if (key === 'ctrl-l') dashboard.redraw();
+      else if (top.page === true) {
+        const command = commandOnPage(key, commands);
+        if (command) dashboard.run(command);
+      }
       return;
     }
     const command = commandForKey(key, ui.focus, commands);
@@ -690,7 +731,12 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
           async () => {
             const answer = await app.setStrategy(name, 'tui');
             predicted = expected === null ? null : { strategy: name, p95Ms: expected, at: now() };
-            dashboard.offerUndo('the strategy', () => dashboard.switchStrategy(answer.previous));
+            dashboard.offerUndo('the strategy', () => {
+              // What somebody else has chosen meanwhile is not ours to take back.
+              const present = snapshot.strategy.name;
+              if (present === name) dashboard.switchStrategy(answer.previous);
+              else dashboard.toast('warn', `not undone: somebody else has switched to ${present} meanwhile`);
+            });
             return `strategy is now ${name} (was ${answer.previous})`;
           },
           cli,
@@ -739,8 +785,10 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     },
     scrub(steps) {
       if (paused === null) return;
-      const at = Math.max(0, history.indexOf(paused)) + steps;
-      paused = history.at(Math.max(0, Math.min(history.length - 1, at))) ?? paused;
+      // By its time: what was on the screen may have given way to a later picture of the same second.
+      const from = history.indexAt(paused.at);
+      const next = history.at(Math.max(0, Math.min(history.length - 1, from + steps)));
+      if (next !== undefined && (steps < 0 ? next.at < paused.at : next.at > paused.at)) paused = next;
     },
     refreshNow() {
       if (settings.connection?.get().state === 'stale' && settings.connection.retry !== undefined) {
@@ -795,7 +843,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       return;
     }
     void app
-      .requests({ limit: 5000 })
+      .requests({ limit: keptRequests })
       .then((kept) => previewOf(name, kept, snapshot, now(), settings.predict ?? predictByReplay))
       .then((found) => {
         if (ui.focus !== 'strategy' || strategyNames[ui.cursors.strategy] !== name) return;

@@ -10,7 +10,8 @@ export interface History {
   readonly length: number;
   add(snapshot: Snapshot): void;
   at(index: number): Snapshot | undefined;
-  indexOf(snapshot: Snapshot): number;
+  /** Of the last picture that was made at this time or before; the first one when there is none. */
+  indexAt(at: number): number;
 }
 
 export function createHistory(): History {
@@ -37,6 +38,10 @@ export function createHistory(): History {
       }
     },
     at: (index) => kept[index],
-    indexOf: (snapshot) => kept.lastIndexOf(snapshot),
+    indexAt: (at) =>
+      Math.max(
+        0,
+        kept.findLastIndex((snapshot) => snapshot.at <= at),
+      ),
   };
 }

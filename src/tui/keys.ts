@@ -26,14 +26,18 @@ const named: readonly (readonly [keyof InkKey, Key])[] = [
  */
 export function keysOf(input: string, key: InkKey): readonly Key[] {
   if (key.eventType === 'release') return [];
+  const keys = withoutMeta(input, key);
+  // Escape followed at once by another key arrives as that key with meta.
+  return key.meta && keys[0] !== 'escape' ? ['escape', ...keys] : keys;
+}
+
+function withoutMeta(input: string, key: InkKey): readonly Key[] {
   if (key.tab) return [key.shift ? 'shift-tab' : 'tab'];
   for (const [flag, name] of named) {
-    // Escape followed at once by a character arrives as that character with meta.
     if (key[flag] && !(flag === 'escape' && input !== '')) return [name];
   }
   if (key.ctrl) return input === '' ? [] : [`ctrl-${input.toLowerCase()}`];
-  const keys = splitCharacters(input);
-  return key.meta ? ['escape', ...keys] : keys;
+  return splitCharacters(input);
 }
 
 function splitCharacters(input: string): Key[] {

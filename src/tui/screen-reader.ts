@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { createInterface } from 'node:readline/promises';
 import { type OfferFilter, type StrategyName, strategyNames } from '../core/domain.ts';
+import { keptRequests } from '../core/report.ts';
 import {
   type App,
   AppError,
@@ -312,7 +313,7 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
       what: 'what a model says the last minute would have been under another strategy',
       run: async ([word]) => {
         const name = strategyOf(word);
-        const kept = await app.requests({ limit: 5000 });
+        const kept = await app.requests({ limit: keptRequests });
         const found = await previewOf(name, kept, app.state.get(), now(), options.predict ?? predictByReplay);
         if (found.why !== null) return [`No preview: ${found.why}.`];
         const hottest = Math.max(0, ...(found.shares?.values() ?? []));
@@ -403,7 +404,7 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
         const destroy = (immediately: boolean) => async () => {
           if (row.provider !== 'static')
             return `${row.id}: ${(await app.destroy(row.id, { now: immediately })).status}.`;
-          await app.removeUpstream(row.id);
+          await app.removeUpstream(row.id, { now: immediately });
           return `${row.id}: removed.`;
         };
         return ask(

@@ -75,3 +75,7 @@ export type View = Readonly<{
 
 /** The key to name for a command: the person's own when a keymap changed it. */
 export const keyFor = (view: View, command: string, usual: string): string => view.keys.get(command) ?? usual;
+
+/** Nothing can be changed right now: hints for what changes something stay away. */
+export const isBlocked = (view: View): boolean =>
+  view.readonly || view.pausedAt !== null || view.connection.state === 'stale';

@@ -150,6 +150,7 @@ export function upstreamBody(id: string, more: Readonly<Record<string, unknown>>
     spent_usd: 1.5,
     weight: 1.5,
     weight_source: 'formula',
+    configured: false,
     max_in_flight: 0,
     requests_per_second: 0,
     error_rate: 0,

@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { expect, test as serial } from 'vitest';
 import { monotonicMs } from '../../src/clock.ts';
 import { createBalancer } from '../../src/core/balancer.ts';
+import { LoadTable } from '../../src/core/load-table.ts';
 import type { AppError, FleetEvent } from '../../src/fleet/app.ts';
 import { createApp } from '../../src/fleet/create-app.ts';
 import { type Provider, ProviderError } from '../../src/providers/provider.ts';
@@ -241,9 +242,22 @@ test('static upstreams are probed, drained, removed, and remembered; those of UP
     await app[Symbol.asyncDispose]();
     const next = await stage.start();
     expect(next.state.get().upstreams.map((view) => view.id)).toEqual(['static-two']);
+    // What is open may finish; nothing new comes, and it cannot be taken back.
+    await until('up again', () => next.state.get().upstreams[0]?.eligible);
+    const balancer = createBalancer(new LoadTable(next.dataPlane.table.buffer), { slowStartMs: 0 }, { thread: 9 });
+    const lease = balancer.acquire(monotonicMs());
+    if (typeof lease === 'string') throw new Error(lease);
     await next.removeUpstream('static-two');
-    expect(next.state.get().upstreams).toEqual([]);
+    expect(next.state.get().upstreams[0]).toMatchObject({ state: 'DRAIN', active: 1, eligible: false });
+    expect(await codeOf(next.resume('static-two'))).toBe('conflict');
+    lease.settle('complete', monotonicMs());
+    await until('removed', () => next.state.get().upstreams.length === 0);
     expect(next.dataPlane.directory()).toEqual([]);
+    const third = await next.addUpstream({ name: 'three', url });
+    await until('three is up', () => next.state.get().upstreams[0]?.eligible);
+    balancer.acquire(monotonicMs());
+    await next.removeUpstream(third.id, { now: true });
+    expect(next.state.get().upstreams).toEqual([]);
   } finally {
     server.closeAllConnections();
     server.close();

@@ -42,6 +42,7 @@ export function upstreamView(change: Partial<UpstreamView> = {}): UpstreamView {
     spentUsd: 1.25,
     weight: 1.5,
     weightSource: 'formula',
+    configured: false,
     ceiling: 256,
     active: 3,
     total: 150,
@@ -329,8 +330,8 @@ export function createFakeApp(start: Partial<Snapshot> = {}): FakeApp {
       calls.push(['addUpstream', input]);
       return upstreamView({ id: `static-${input.name ?? 'x'}`, provider: 'static', contract: null, origin: input.url });
     },
-    async removeUpstream(id) {
-      calls.push(['removeUpstream', id]);
+    async removeUpstream(id, options) {
+      calls.push(['removeUpstream', id, options]);
       find(id);
     },
     decisions: async () => [

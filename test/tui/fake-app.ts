@@ -89,6 +89,7 @@ export function fakeUpstream(index: number, now: number, random: () => number): 
     spentUsd: price * gpuCount * (1 + index),
     weight: vramGb >= 80 ? 3 : vramGb >= 40 ? 2.4 : 1.8,
     weightSource: 'formula',
+    configured: false,
     ceiling: 256,
     active,
     total,

@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -77,10 +77,22 @@ echo ended with $?; stty -a | grep -wo -e -icanon -e -echo; echo checked
     expect(flag('alternate_on')).toBe('0');
     expect(flag('cursor_flag')).toBe('1');
     expect(flag('mouse_any_flag')).toBe('0');
-    const running = execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' });
-    expect(running.split('\n').filter((each) => each.includes(`${program.main} tui`))).toEqual([]);
+    expect(running()).toEqual([]);
     return Number(/ended with (\d+)/.exec(screen())?.[1]);
   }
+
+  /** Processes of this file's dashboards: others run the same program, with folders of their own. */
+  const running = (): string[] =>
+    execFileSync('ps', ['-eo', 'pid=,args='], { encoding: 'utf8' })
+      .split('\n')
+      .filter((each) => each.includes(`${program.main} tui`))
+      .filter((each) => {
+        try {
+          return readFileSync(`/proc/${Number.parseInt(each, 10)}/environ`, 'utf8').includes(program.folder);
+        } catch {
+          return false;
+        }
+      });
 
   test('ends with 130 while a server is asked that never answers', async () => {
     const code = await interrupted(`--url http://127.0.0.1:${port}`, () =>

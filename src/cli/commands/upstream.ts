@@ -11,7 +11,7 @@ export function build(command: Command): void {
   withExamples(command, [
     ['gpuproxy upstream add http://10.0.0.5:8000', 'balance over a server that you already have'],
     ['gpuproxy upstream add http://10.0.0.5:8000 --name lab', 'with a name'],
-    ['gpuproxy upstream remove static-lab', 'forget it'],
+    ['gpuproxy upstream remove static-lab', 'forget it, once what is open has ended'],
   ]);
   command
     .command('add')
@@ -37,10 +37,11 @@ export function build(command: Command): void {
     .command('remove')
     .description('Forget a server.')
     .argument('<id>', 'instance')
-    .action(async (id: string, _options: unknown, self: Command) => {
+    .option('--now', 'cut what is open')
+    .action(async (id: string, options: { now?: boolean }, self: Command) => {
       const session = openSession(self);
       try {
-        await session.call('DELETE', `/upstreams/${encodeURIComponent(id)}`);
+        await session.call('DELETE', `/upstreams/${encodeURIComponent(id)}${options.now === true ? '?now=true' : ''}`);
       } catch (error) {
         if (!(error instanceof CliError) || error.status !== 404) throw error;
         const near = nearest(id, await instanceIds(session));

@@ -182,10 +182,11 @@ export const fleetOperations = [
     summary: 'Remove a static upstream',
     access: 'admin',
     params: schemas.idParams,
-    answers: { 204: { description: 'Removed' } },
+    query: schemas.removeQuery,
+    answers: { 204: { description: 'It takes no requests any more, and is gone when those that are open have ended' } },
     problems: ['not_found', 'conflict'],
-    async handle({ params }, { app }) {
-      await app.removeUpstream(params.id);
+    async handle({ params, query }, { app }) {
+      await app.removeUpstream(params.id, { now: query.now === true });
       return { status: 204, body: undefined };
     },
   }),

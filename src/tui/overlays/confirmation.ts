@@ -18,7 +18,7 @@ export type ConfirmationOptions = Readonly<{
   title: string;
   /** What will happen, drawn above the choices. */
   body(view: View, width: number): readonly Line[];
-  choices: readonly Choice[];
+  choices: readonly Choice[] | ((view: View) => readonly Choice[]);
   /** The choice under the cursor at first. */
   first: number;
   /** What must be typed before a choice with an effect runs; null when Enter is enough. */
@@ -32,7 +32,11 @@ export type ConfirmationOptions = Readonly<{
 export function createConfirmation(dashboard: Dashboard, options: ConfirmationOptions): Overlay {
   const openedAt = dashboard.now();
   const field = createTextField('', 40);
-  const hasCli = options.choices.some((choice) => choice.cli !== undefined);
+  // What a choice says may change with what happens, their number and order never.
+  const choicesOf = (view: View): readonly Choice[] =>
+    typeof options.choices === 'function' ? options.choices(view) : options.choices;
+  const count = choicesOf(dashboard.view()).length;
+  const hasCli = choicesOf(dashboard.view()).some((choice) => choice.cli !== undefined);
   let cursor = options.first;
   let refused: string | null = null;
 
@@ -51,27 +55,27 @@ export function createConfirmation(dashboard: Dashboard, options: ConfirmationOp
     key(key) {
       if (dashboard.now() - openedAt < graceMs) return true;
       refused = null;
-      if (key === 'down' || key === 'tab') cursor = (cursor + 1) % options.choices.length;
-      else if (key === 'up' || key === 'shift-tab')
-        cursor = (cursor + options.choices.length - 1) % options.choices.length;
+      if (key === 'down' || key === 'tab') cursor = (cursor + 1) % count;
+      else if (key === 'up' || key === 'shift-tab') cursor = (cursor + count - 1) % count;
       else if (key === 'enter') confirm();
       else if (key === 'ctrl-c' && options.insist !== undefined) options.insist();
       else if (key === 'escape' || key === 'ctrl-c') dashboard.close(overlay);
       else if (options.typed !== null) field.key(key);
       else if (key === 'y') {
         // Yes to what the dialog asks, also while Cancel is under the cursor; of several ways it is the chosen one.
-        const ways = options.choices.filter((choice) => choice.run !== null);
-        if (ways.length === 1) cursor = options.choices.indexOf(ways[0] as Choice);
+        const choices = choicesOf(dashboard.view());
+        const ways = choices.filter((choice) => choice.run !== null);
+        if (ways.length === 1) cursor = choices.indexOf(ways[0] as Choice);
         confirm();
       } else if (key === 'n' || key === 'q') dashboard.close(overlay);
-      else if (key === 'j') cursor = (cursor + 1) % options.choices.length;
-      else if (key === 'k') cursor = (cursor + options.choices.length - 1) % options.choices.length;
+      else if (key === 'j') cursor = (cursor + 1) % count;
+      else if (key === 'k') cursor = (cursor + count - 1) % count;
       return true;
     },
   };
 
   function confirm(): void {
-    const choice = options.choices[cursor];
+    const choice = choicesOf(dashboard.view())[cursor];
     if (!choice) return;
     const why = dashboard.refusal();
     if (choice.run !== null && why !== null) {
@@ -88,14 +92,16 @@ export function createConfirmation(dashboard: Dashboard, options: ConfirmationOp
 
   /** What can be chosen and what must be typed is always seen: where it is low, the text above gives way. */
   function content(view: View, width: number, height = Number.POSITIVE_INFINITY): readonly Line[] {
-    const cli = options.choices[cursor]?.cli;
-    const tellsCli = hasCli && height >= options.choices.length + 8;
+    const choices = choicesOf(view);
+    const ways = choices.filter((choice) => choice.run !== null);
+    const cli = choices[cursor]?.cli ?? (ways.length === 1 ? ways[0]?.cli : undefined);
+    const tellsCli = hasCli && height >= count + 8;
     const all = [...options.body(view, width), []];
-    const room = height - options.choices.length - 2 - (tellsCli ? 1 : 0);
+    const room = height - count - 2 - (tellsCli ? 1 : 0);
     const dense = all.length > room ? all.filter((line) => line.length > 0) : all;
     const lines: Line[] =
       dense.length > room ? [...dense.slice(0, Math.max(0, room - 1)), ...(dense.slice(-1) as Line[])] : [...dense];
-    for (const [index, choice] of options.choices.entries()) {
+    for (const [index, choice] of choices.entries()) {
       const here = index === cursor;
       const line: Line = [
         span(here ? `${view.glyphs.cursor} ` : '  ', 'key'),

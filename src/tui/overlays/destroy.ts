@@ -1,10 +1,11 @@
 import type { UpstreamView } from '../../fleet/app.ts';
 import { gpuLabel, stateStyle } from '../columns.ts';
 import type { Dashboard, Overlay } from '../dashboard.ts';
+import { each } from '../each.ts';
 import { fitText, money, percent } from '../format.ts';
 import { type Line, outside, span } from '../line.ts';
 import type { View } from '../view.ts';
-import { createConfirmation } from './confirmation.ts';
+import { type Choice, createConfirmation } from './confirmation.ts';
 
 /** What the rest of the fleet would carry without some instances: in-flight per GPU now and after, and what is lost. */
 export function loadWithout(
@@ -30,8 +31,10 @@ export function createDestroyDialog(dashboard: Dashboard, ids: readonly string[]
   const gone = new Set(ids);
   const start = dashboard.view().snapshot.upstreams.filter((row) => gone.has(row.id));
   const owned = new Set(start.filter((row) => row.provider === 'static').map((row) => row.id));
+  // A server that one already had is not rented: it only leaves the fleet, and can be added again.
+  const removes = owned.size === ids.length;
+  const [word, words, title] = removes ? ['remove', 'removed', 'REMOVE'] : ['destroy', 'destroyed', 'DESTROY'];
   const single = start.length === 1 ? start[0] : undefined;
-  const inFlight = start.reduce((sum, row) => sum + row.active, 0);
   const after = loadWithout(dashboard.view().snapshot.upstreams, gone);
   const risky =
     start.some((row) => row.eligible) &&
@@ -39,25 +42,21 @@ export function createDestroyDialog(dashboard: Dashboard, ids: readonly string[]
 
   const commandLine = (now: boolean): string =>
     ids
-      .map((id) => (owned.has(id) ? `gpuproxy upstream remove ${id}` : `gpuproxy destroy ${id}${now ? ' --now' : ''}`))
+      .map((id) => `gpuproxy ${owned.has(id) ? 'upstream remove' : 'destroy'} ${id}${now ? ' --now' : ''}`)
       .join(' && ');
   const drainLine = ids.map((id) => `gpuproxy drain ${id}`).join(' && ');
-  const destroy = (now: boolean) => () => {
+  const end = (now: boolean) => () => {
     void dashboard.act(
-      'destroy',
+      word,
       async () => {
-        const done = await Promise.all(
-          ids.map(async (id) => {
-            // A server that one already had is not rented: it only leaves the fleet.
-            if (!owned.has(id)) return dashboard.app.destroy(id, { now });
-            await dashboard.app.removeUpstream(id);
-            return { id, status: 'destroyed' as const };
-          }),
-        );
+        const pending = await each(ids, async (id) => {
+          if (!owned.has(id)) return (await dashboard.app.destroy(id, { now })).status === 'destroying';
+          await dashboard.app.removeUpstream(id, { now });
+          return dashboard.app.state.get().upstreams.some((row) => row.id === id);
+        });
         dashboard.update({ marks: new Set() });
-        const pending = done.filter((answer) => answer.status === 'destroying').length;
-        const word = pending > 0 ? (now ? 'being destroyed' : 'draining, then destroyed') : 'destroyed';
-        return `${ids.length === 1 ? ids[0] : `${ids.length} instances`} ${word}`;
+        const state = pending.includes(true) ? (now ? `being ${words}` : `draining, then ${words}`) : words;
+        return `${ids.length === 1 ? ids[0] : `${ids.length} instances`} ${state}`;
       },
       commandLine(now),
     );
@@ -66,38 +65,36 @@ export function createDestroyDialog(dashboard: Dashboard, ids: readonly string[]
     void dashboard.act(
       'drain',
       async () => {
-        await Promise.all(ids.map((id) => dashboard.app.drain(id)));
-        return 'draining; still paid for';
+        await each(ids, (id) => dashboard.app.drain(id));
+        return removes ? 'draining' : 'draining; still paid for';
       },
       drainLine,
     );
   };
 
-  const choices = [
-    {
-      label: 'Drain first, then destroy',
-      note: risky ? '' : 'recommended',
-      cli: commandLine(false),
-      run: destroy(false),
-    },
-    {
-      label:
-        inFlight > 0
-          ? `Destroy now and fail ${inFlight} ${inFlight === 1 ? 'request' : 'requests'} in flight`
-          : 'Destroy now',
-      cli: commandLine(true),
-      run: destroy(true),
-    },
-    { label: 'Drain only, keep paying', cli: drainLine, run: drainOnly },
-    { label: 'Cancel', run: null },
-  ];
+  const choices = (view: View): readonly Choice[] => {
+    const inFlight = view.snapshot.upstreams.reduce((sum, row) => sum + (gone.has(row.id) ? row.active : 0), 0);
+    const failing = inFlight > 0 ? ` and fail ${inFlight} ${inFlight === 1 ? 'request' : 'requests'} in flight` : '';
+    return [
+      {
+        label: `Drain first, then ${word}`,
+        ...(risky ? {} : { note: 'recommended' }),
+        cli: commandLine(false),
+        run: end(false),
+      },
+      { label: `${removes ? 'Remove' : 'Destroy'} now${failing}`, cli: commandLine(true), run: end(true) },
+      { label: removes ? 'Drain only' : 'Drain only, keep paying', cli: drainLine, run: drainOnly },
+      { label: 'Cancel', run: null },
+    ];
+  };
   return createConfirmation(dashboard, {
-    title: 'DESTROY',
-    body: (view) => bodyLines(view, gone, risky),
+    title,
+    body: (view) => bodyLines(view, gone, risky, removes),
     choices,
-    first: risky ? choices.length - 1 : 0,
-    typed:
-      single !== undefined
+    first: risky ? 3 : 0,
+    typed: removes
+      ? null
+      : single !== undefined
         ? { word: single.id.slice(-4), prompt: 'Type the last 4 characters of the id and enter:' }
         : { word: String(ids.length), prompt: `Type ${ids.length}, their number, and enter:` },
   });
@@ -106,7 +103,7 @@ export function createDestroyDialog(dashboard: Dashboard, ids: readonly string[]
 const doubles = (before: number | null, after: number | null): boolean =>
   before !== null && after !== null && before >= 1 && after > before * 1.8;
 
-function bodyLines(view: View, gone: ReadonlySet<string>, risky: boolean): Line[] {
+function bodyLines(view: View, gone: ReadonlySet<string>, risky: boolean, removes: boolean): Line[] {
   const rows = view.snapshot.upstreams.filter((row) => gone.has(row.id));
   const after = loadWithout(view.snapshot.upstreams, gone);
   const lines: Line[] = [];
@@ -125,7 +122,9 @@ function bodyLines(view: View, gone: ReadonlySet<string>, risky: boolean): Line[
   lines.push(
     [
       span(
-        `Destroy ${rows.length === 1 ? '1 instance' : `${rows.length} instances`}? This cannot be undone.`,
+        removes
+          ? `Remove ${rows.length === 1 ? 'this server' : `${rows.length} servers`} from the fleet? It goes on running.`
+          : `Destroy ${rows.length === 1 ? '1 instance' : `${rows.length} instances`}? This cannot be undone.`,
         'strong',
       ),
     ],
@@ -142,19 +141,20 @@ function bodyLines(view: View, gone: ReadonlySet<string>, risky: boolean): Line[
   }
   if (rows.length > 8) lines.push([span(`  and ${rows.length - 8} more`, 'dim')]);
   const saved = rows.reduce((sum, row) => sum + row.usdPerHour, 0);
+  const carried =
+    after.after === null || after.before === null
+      ? ''
+      : `in flight per GPU ${after.before.toFixed(1)} now, ${after.after.toFixed(1)} after`;
   lines.push(
     [],
-    [
-      span('  stops '),
-      span(`${money(saved)}/h`, 'good'),
-      span(` of ${money(view.snapshot.cost.usdPerHour)}/h`, 'dim'),
-      span(
-        after.after === null || after.before === null
-          ? ''
-          : `; in flight per GPU ${after.before.toFixed(1)} now, ${after.after.toFixed(1)} after`,
-        'dim',
-      ),
-    ],
+    removes
+      ? [span(carried === '' ? '' : `  ${carried}`, 'dim')]
+      : [
+          span('  stops '),
+          span(`${money(saved)}/h`, 'good'),
+          span(` of ${money(view.snapshot.cost.usdPerHour)}/h`, 'dim'),
+          span(carried === '' ? '' : `; ${carried}`, 'dim'),
+        ],
     ...prepaidLines(rows, view.clock),
   );
   return lines;

@@ -1,4 +1,3 @@
-import { strategyNames } from '../../core/domain.ts';
 import { ttfbBoundsMs } from '../../core/load-table.ts';
 import type { Decision, FinishedRequest } from '../../core/report.ts';
 import type { UpstreamView } from '../../fleet/app.ts';
@@ -59,11 +58,10 @@ export function histogramRows(counts: readonly number[]): readonly Readonly<{ la
   }));
 }
 
-/** Commands that the page offers beside its own keys: those about one instance, and those that need no list. */
+/** Commands about one instance that the page offers beside its own keys. */
 const offered: ReadonlySet<string> = new Set([
   ...['drain', 'destroy', 'weight', 'weight-up', 'weight-down', 'extend-instance'],
-  ...['copy-id', 'copy-cli', 'copy-origin', 'export', 'undo', 'pause', 'refresh', 'help', 'palette'],
-  ...['theme', 'glyphs', 'faster', 'slower', ...strategyNames.map((name) => `strategy-${name}`)],
+  ...['copy-id', 'copy-cli', 'copy-origin'],
 ]);
 
 type Loaded<T> =
@@ -140,7 +138,7 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
               ['j k', 'scroll'],
               ['G', tab === 'logs' ? 'newest' : 'end'],
             ] as const)),
-        ...(dashboard.readonly
+        ...(dashboard.refusal() !== null
           ? []
           : ([
               [key('drain'), 'drain'],
@@ -151,6 +149,7 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
       ] as const;
     },
     size: () => 'page',
+    page: true,
     lines(view, width, height) {
       const row = view.snapshot.upstreams.find((one) => one.id === id);
       const bar: Line = tabs.flatMap(

@@ -123,15 +123,22 @@ export function createOffersPage(dashboard: Dashboard, provider: ProviderName | 
 
   return {
     title: 'OFFERS',
-    hints: [
-      ['enter', 'rent one'],
-      ['r', 'reserve several'],
-      ['/', 'filter'],
-      ['p', 'provider'],
-      ['R', 'ask again'],
-      ['esc', 'back'],
-    ],
+    get hints() {
+      return [
+        ...(dashboard.refusal() === null
+          ? ([
+              ['enter', 'rent one'],
+              ['r', 'reserve several'],
+            ] as const)
+          : []),
+        ['/', 'filter'],
+        ['p', 'provider'],
+        ['R', 'ask again'],
+        ['esc', 'back'],
+      ] as const;
+    },
     size: () => 'page',
+    page: true,
     lines(view, width, height) {
       const list = shown();
       cursor = Math.max(0, Math.min(cursor, list.length - 1));

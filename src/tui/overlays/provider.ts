@@ -9,6 +9,7 @@ import type { View } from '../view.ts';
 export function createProviderPage(dashboard: Dashboard, name: ProviderName): Overlay {
   return {
     title: `PROVIDER ${name}`,
+    page: true,
     hints: [
       ['R', 'ask again'],
       ['esc', 'close'],

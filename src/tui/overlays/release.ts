@@ -51,6 +51,6 @@ export function createReleaseDialog(dashboard: Dashboard, id: string): Overlay {
       { label: 'Cancel', run: null },
     ],
     first: 0,
-    typed: { word: String(living.length), prompt: `Type ${living.length}, the number of instances, and enter:` },
+    typed: { word: id.slice(-4), prompt: 'Type the last 4 characters of the id and enter:' },
   });
 }

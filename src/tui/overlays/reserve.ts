@@ -4,9 +4,11 @@ import { AppError, type ReservePlan, type ReserveRequest, type ReserveResult } f
 import { gpuLabel, stateStyle } from '../columns.ts';
 import { type Dashboard, type Overlay, reasonOf } from '../dashboard.ts';
 import { age, fitText, money, wrap } from '../format.ts';
-import { fitLine, type Line, outside, span } from '../line.ts';
+import { fitLine, type Line, lineWidth, outside, span } from '../line.ts';
+import { scrollTo } from '../panes/pane.ts';
 import { acceptedRise, cancelText, type OpenRental } from '../rentals.ts';
 import type { View } from '../view.ts';
+import { createReleaseDialog } from './release.ts';
 import { createStopDialog } from './stop-renting.ts';
 import { createTextField } from './text-field.ts';
 
@@ -25,7 +27,15 @@ const fieldHelp: Readonly<Record<FieldName, string>> = {
 
 type Step =
   | Readonly<{ name: 'form' }>
-  | Readonly<{ name: 'confirm'; request: ReserveRequest; plan: ReservePlan; at: number; risen: number | null }>
+  | Readonly<{
+      name: 'confirm';
+      request: ReserveRequest;
+      plan: ReservePlan;
+      at: number;
+      risen: number | null;
+      /** Where Escape leads: the form, or the partial result that this fills up. */
+      from: Step | null;
+    }>
   | Readonly<{ name: 'renting'; since: number; rental: OpenRental; stopping: 'keep' | 'give back' | null }>
   | Readonly<{ name: 'done'; result: ReserveResult }>;
 
@@ -98,8 +108,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
     return { count: count as number, filter, config: {} };
   };
 
-  const cli = (): string => {
-    const wanted = request();
+  const cli = (wanted: ReserveRequest | string): string => {
     if (typeof wanted === 'string') return '';
     const { filter } = wanted;
     const quoted = (text: string) => (/^[\w.-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
@@ -162,7 +171,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
   /** Takes the quote again before anything is paid. */
   const confirm = () => {
     if (step.name !== 'confirm') return;
-    const wanted = step.request;
+    const { request: wanted, from } = step;
     const why = dashboard.refusal();
     if (why !== null) {
       refused = why;
@@ -190,7 +199,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
         if (fresh.usdPerHour > agreed * acceptedRise) {
           if (closed) dashboard.toast('warn', 'reserve: the price rose, nothing was rented');
           typed.set('');
-          go({ name: 'confirm', request: wanted, plan: fresh, at: dashboard.now(), risen: agreed });
+          go({ name: 'confirm', request: wanted, plan: fresh, at: dashboard.now(), risen: agreed, from });
           return;
         }
         const bounded = { ...wanted, maxTotalUsdPerHour: agreed * acceptedRise };
@@ -208,9 +217,10 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
         dashboard.toast(
           result.count < result.requested ? 'warn' : 'ok',
           `${result.reservation}: reserved ${result.count} of ${result.requested} GPUs`,
-          cli(),
+          cli(wanted),
         );
         attempt = null;
+        next = null;
         go({ name: 'done', result });
         // Without an answer `n` opens the form in place of the next best offers.
         if (result.count < result.requested) findNext(wanted, result.requested - result.count).catch(() => {});
@@ -225,8 +235,8 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
         }
         dashboard.toast('error', `reserve: ${reasonOf(error)}`);
         typed.set('');
-        replan(0);
-        go({ name: 'form' });
+        if (from === null) replan(0);
+        go(from ?? { name: 'form' });
       } finally {
         unfollow();
         if (question !== null) dashboard.close(question);
@@ -286,7 +296,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
       refused = null;
       if (step.name === 'form') return formKey(key);
       if (step.name === 'confirm') {
-        if (key === 'escape') go({ name: 'form' });
+        if (key === 'escape') go(step.from ?? { name: 'form' });
         else if (key === 'enter') confirm();
         else if (key === 'ctrl-c') return false;
         else typed.key(key);
@@ -294,12 +304,8 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
       }
       if (step.name === 'done') {
         const { result } = step;
-        if (key === 'x' && result.count > 0) {
-          dashboard.close(overlay);
-          void dashboard.act('release', async () => {
-            const answer = await dashboard.app.releaseReservation(result.reservation, { now: true });
-            return `${result.reservation}: ${answer.released.length} instances released`;
-          });
+        if (key === 'x' && result.count > 0 && result.count < result.requested) {
+          dashboard.open(createReleaseDialog(dashboard, result.reservation));
         } else if (key === 'k' || key === 'enter') dashboard.close(overlay);
         else if (key === 'n' && result.count < result.requested) {
           if (next === null) {
@@ -307,8 +313,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
             dashboard.open(createReserveDialog(dashboard, defaults));
           } else {
             typed.set('');
-            go({ name: 'confirm', ...next, at: dashboard.now(), risen: null });
-            next = null;
+            go({ name: 'confirm', ...next, at: dashboard.now(), risen: null, from: step });
           }
         } else return false;
         return true;
@@ -366,7 +371,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
       return;
     }
     typed.set('');
-    go({ name: 'confirm', request: wanted, plan, at: dashboard.now(), risen: null });
+    go({ name: 'confirm', request: wanted, plan, at: dashboard.now(), risen: null, from: null });
   }
 
   function formKey(key: string): boolean {
@@ -395,7 +400,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
   }
 
   function formLines(view: View, width: number, height: number): Line[] {
-    const lines: Line[] = fieldNames.map((name, index): Line => {
+    const fieldLines = fieldNames.map((name, index): Line => {
       const here = index === at;
       return [
         span(here ? `${view.glyphs.cursor} ` : '  ', 'key'),
@@ -405,23 +410,32 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
         span(here ? `   ${fieldHelp[name]}` : '', 'dim'),
       ];
     });
-    lines.push([]);
-    if (refused !== null) lines.push([outside(refused, 'bad')]);
-    else if (planFailed !== null) lines.push([outside(planFailed, 'warn')]);
-    else if (plan === null) lines.push([span(`asking the providers${wantsOn ? ', then on' : ''}`, 'busy')]);
-    else lines.push(...planSummary(view, plan));
-    if (plan !== null) {
-      const room = height - lines.length - 2;
-      if (room > 2) lines.push(...offerLines(plan, room));
+    const found: Line[] =
+      refused !== null
+        ? [[outside(refused, 'bad')]]
+        : planFailed !== null
+          ? [[outside(planFailed, 'warn')]]
+          : plan === null
+            ? [[span(`asking the providers${wantsOn ? ', then on' : ''}`, 'busy')]]
+            : planSummary(view, plan, width);
+    // Where it is low what comes of the wishes stays in sight, and the field under the cursor.
+    const room = height - found.length;
+    const first = scrollTo(at, fieldLines.length, Math.max(1, room), 0);
+    const lines: Line[] = fieldLines.slice(first, first + Math.max(1, room));
+    if (room > lines.length) lines.push([]);
+    lines.push(...found);
+    const twin = cliLines(request(), width);
+    if (plan !== null && height - lines.length - twin.length > 2)
+      lines.push(...offerLines(plan, height - lines.length - twin.length));
+    if (height - lines.length >= twin.length) {
+      while (lines.length < height - twin.length) lines.push([]);
+      lines.push(...twin);
     }
-    const twin = cliLines(width);
-    while (lines.length < height - twin.length) lines.push([]);
-    lines.splice(height - twin.length, lines.length, ...twin);
     return lines.map((line) => fitLine(line, width));
   }
 
-  function cliLines(width: number): Line[] {
-    return wrap(cli(), width - 4).map((part, index) => [
+  function cliLines(wanted: ReserveRequest | string, width: number): Line[] {
+    return wrap(cli(wanted), width - 4).map((part, index) => [
       span(index === 0 ? 'CLI ' : '    ', 'dim'),
       outside(part, 'accent'),
     ]);
@@ -443,22 +457,27 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
         ),
       ]);
     }
-    lines.push(...planSummary(view, now.plan));
-    lines.push([], ...offerLines(now.plan, Math.max(2, height - lines.length - 6)), []);
-    lines.push(...cliLines(width));
-    if (refused !== null) lines.push([outside(refused, 'bad')]);
-    else {
-      lines.push([span(`quote ${age(view.now - now.at)} old; it is taken again before renting`, 'dim')]);
-    }
-    lines.push([
-      span(`Type ${now.plan.count} and enter to spend ${money(now.plan.usdPerHour)}/h: `, 'warn'),
-      span('[ ', 'dim'),
-      span(typed.text, 'strong'),
-      span('_', 'accent'),
-      span(' ]', 'dim'),
-      span('   esc back', 'dim'),
-    ]);
-    return lines;
+    lines.push(...planSummary(view, now.plan, width));
+    const end: Line[] = [
+      refused !== null
+        ? [outside(refused, 'bad')]
+        : [span(`quote ${age(view.now - now.at)} old; it is taken again before renting`, 'dim')],
+      [
+        span(`Type ${now.plan.count} and enter to spend ${money(now.plan.usdPerHour)}/h: `, 'warn'),
+        span('[ ', 'dim'),
+        span(typed.text, 'strong'),
+        span('_', 'accent'),
+        span(' ]', 'dim'),
+        span('   esc back', 'dim'),
+      ],
+    ];
+    // Where it is low the price and what to type stay; the offers give way, then their command line.
+    const twin = cliLines(now.request, width);
+    const room = height - lines.length - end.length;
+    if (room >= twin.length + 5) lines.push([], ...offerLines(now.plan, room - twin.length - 2), [], ...twin);
+    else if (room >= twin.length + 2) lines.push(...offerLines(now.plan, room - twin.length), ...twin);
+    else if (room >= twin.length) lines.push(...twin);
+    return [...lines.slice(0, height - end.length), ...end].map((line) => fitLine(line, width));
   }
 
   function doneLines(view: View, result: ReserveResult, width: number, height: number): Line[] {
@@ -561,16 +580,18 @@ function rentingLines(
   return lines;
 }
 
-function planSummary(view: View, plan: ReservePlan): Line[] {
+function planSummary(view: View, plan: ReservePlan, width: number): Line[] {
   const { cost } = view.snapshot;
   const then = cost.usdPerHour + plan.usdPerHour;
+  const prepaid: Line = plan.prepaidUsd > 0 ? [span(`${money(plan.prepaidUsd)} are paid at once`, 'warn')] : [];
+  const price: Line = [
+    span(`${plan.count} of ${plan.requested} GPUs: `, plan.count < plan.requested ? 'warn' : 'good'),
+    span(`${money(plan.usdPerHour)}/h`, 'strong'),
+    span(`, about ${money(plan.usdPerHour * 24)} a day`),
+  ];
+  const together: Line = prepaid.length === 0 ? price : [...price, span('; '), ...prepaid];
   const lines: Line[] = [
-    [
-      span(`${plan.count} of ${plan.requested} GPUs: `, plan.count < plan.requested ? 'warn' : 'good'),
-      span(`${money(plan.usdPerHour)}/h`, 'strong'),
-      span(`, about ${money(plan.usdPerHour * 24)} a day`),
-      span(plan.prepaidUsd > 0 ? `; ${money(plan.prepaidUsd)} are paid at once` : '', 'warn'),
-    ],
+    ...(lineWidth(together) <= width ? [together] : [price, prepaid]),
     [
       span(`fleet then ${money(then)}/h`, 'dim'),
       cost.maxUsdPerHour === null

@@ -17,6 +17,17 @@ export const eventsPane: Pane = {
   title: 'EVENTS',
   letter: 'E',
   length: (view) => view.events.length,
+  items: {
+    at: (view, row) => {
+      const event = view.events[view.events.length - 1 - row];
+      return event === undefined ? undefined : `${event.id} ${event.at}`;
+    },
+    rowOf: (view, item) => {
+      const at = view.events.findLastIndex((event) => `${event.id} ${event.at}` === item);
+      return at === -1 ? -1 : view.events.length - 1 - at;
+    },
+    newestFirst: true,
+  },
   heading: (view) => ({ left: '', right: view.eventLevel === 'all' ? 'all' : 'warnings and errors' }),
   tab: (view) => {
     const bad = view.events.filter((event) => event.level === 'warn' || event.level === 'error').length;

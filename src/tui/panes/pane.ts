@@ -10,6 +10,14 @@ export type Pane = Readonly<{
   letter: string;
   /** Rows that the cursor can stand on. */
   length(view: View): number;
+  /** Names of what stands in the rows, which stay when rows move: the cursor follows its item. */
+  items?: Readonly<{
+    at(view: View, row: number): string | undefined;
+    /** -1: it is not there. */
+    rowOf(view: View, item: string): number;
+    /** On the first row the cursor stays there, whatever comes. */
+    newestFirst?: boolean;
+  }>;
   /** Lines of the body above the first row of the list; 0 when absent. */
   above?(view: View): number;
   /** What stands in the title rule after the title and at its right end. */

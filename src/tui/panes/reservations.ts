@@ -1,7 +1,7 @@
 import type { ReservationView, UpstreamView } from '../../fleet/app.ts';
 import { barParts, cellWidth, fitText, money, shortAge } from '../format.ts';
 import { fitLine, type Line, outside, type Span, type Style, span, textOf } from '../line.ts';
-import { keyFor, type View } from '../view.ts';
+import { isBlocked, keyFor, type View } from '../view.ts';
 import { type Pane, scrollTo } from './pane.ts';
 
 const stateStyles: Readonly<Record<ReservationView['state'], Style>> = {
@@ -25,13 +25,19 @@ export const reservationsPane: Pane = {
   title: 'RESERVATIONS',
   letter: 'V',
   length: (view) => view.snapshot.reservations.length,
+  items: {
+    at: (view, row) => shownReservations(view)[row]?.id,
+    rowOf: (view, id) => shownReservations(view).findIndex((item) => item.id === id),
+  },
   above: (view) => (view.snapshot.cost.maxUsdPerHour === null ? 0 : 1),
   heading: (view) => ({
     left: '',
     right:
       view.snapshot.foreign.length > 0
         ? `${view.snapshot.foreign.length} not ours`
-        : `${keyFor(view, 'reserve', 'r')} reserves`,
+        : isBlocked(view)
+          ? ''
+          : `${keyFor(view, 'reserve', 'r')} reserves`,
   }),
   tab: (view) => {
     const open = view.snapshot.reservations.filter((item) => item.state !== 'ended' && item.state !== 'failed');

@@ -3,7 +3,7 @@ import { fitText, milliseconds, percent } from '../format.ts';
 import { fitLine, type Line, type Span, span, textOf } from '../line.ts';
 import type { PreviewState } from '../preview.ts';
 import { strategyNotes } from '../strategy-notes.ts';
-import type { View } from '../view.ts';
+import { isBlocked, type View } from '../view.ts';
 import { strategyKnown } from './header.ts';
 import type { Pane } from './pane.ts';
 
@@ -13,7 +13,10 @@ export const strategyPane: Pane = {
   title: 'STRATEGY',
   letter: 's',
   length: () => strategyNames.length,
-  heading: (view) => ({ left: '', right: view.focus === 'strategy' ? 'enter applies, esc keeps' : '1-5 switch' }),
+  heading: (view) => ({
+    left: '',
+    right: isBlocked(view) ? '' : view.focus === 'strategy' ? 'enter applies, esc keeps' : '1-5 switch',
+  }),
   tab: (view) => ({ text: String(strategyNames.indexOf(view.snapshot.strategy.name) + 1), alarm: false }),
   body: (view, width, height, focused) => {
     const active = strategyKnown(view) ? view.snapshot.strategy.name : null;
