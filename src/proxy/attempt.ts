@@ -68,6 +68,8 @@ export class Attempt implements Taker {
   #outgoing: Outgoing | null = null;
   #tunnel: Socket | null = null;
   #ending: Ending = 'complete';
+  /** The upstream frames the body of its answer in chunks. */
+  #chunked = false;
   #retryAfterMs: number | null = null;
   #repeated = false;
 
@@ -199,6 +201,7 @@ export class Attempt implements Taker {
       }
     }
     this.answered = true;
+    this.#chunked = head.chunked;
     if (!this.#exchange.answer(head, this)) {
       this.#exchange.attemptFailed(this, 'server_error', 'bad_answer');
       this.#cut();
@@ -217,7 +220,7 @@ export class Attempt implements Taker {
   }
 
   get takesChunks(): boolean {
-    return this.answered && !this.over && !this.paused && this.#exchange.takesChunks;
+    return this.#chunked && !this.over && !this.paused && this.#exchange.takesChunks;
   }
 
   onChunks(text: string, bodyBytes: number): void {
@@ -304,7 +307,7 @@ export class Attempt implements Taker {
 
   #firstByte(): void {
     this.firstByteAt = this.#exchange.plane.now();
-    this.lease.firstByte(this.firstByteAt);
+    this.lease.firstByte(this.firstByteAt, this.#ending === 'complete');
   }
 }
 

@@ -443,3 +443,32 @@ test('connections to upstreams are used again, and one that the upstream closed 
     expect((await fetch(rig.url, { method: 'POST', body: 'x' })).status).toBe(200);
   }
 });
+
+test.each([
+  [404, {}],
+  [429, { 'retry-after': '0' }],
+  [500, {}],
+])('an upstream that answers %i at once does not look fast to least_response_time', async (status, headers) => {
+  await using rig = await Rig.start({
+    strategy: 'least_response_time',
+    settings: { maxRetries: 0 },
+    balancer: { ejectAfterFailures: 1_000_000 },
+  });
+  await rig.backend('good', (_req, res) => void setTimeout(() => res.end('ok'), 20));
+  let now = 0;
+  let most = 0;
+  await rig.backend('bad', (_req, res) => {
+    most = Math.max(most, ++now);
+    res.on('close', () => now--);
+    res.writeHead(status, headers).end('no');
+  });
+  const until = Date.now() + 600;
+  await Promise.all(
+    Array.from({ length: 8 }, async () => {
+      while (Date.now() < until) await (await fetch(rig.url)).text();
+    }),
+  );
+  // Without a sample of its own it gets one request at a time, and after a failure a penalty.
+  expect(most).toBe(1);
+  if (status === 500) expect(rig.endings('bad').server_error).toBeLessThan(rig.endings('good').complete ?? 0);
+});
