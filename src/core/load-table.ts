@@ -593,7 +593,7 @@ export class LoadTable {
       throw new RangeError(`thread: got ${thread}, accepts a whole number from 0 to ${maxThreads - 1}`);
     }
     Atomics.compareExchange(this.#words, hLock, thread + 1, 0);
-    this.line(thread).show(0);
+    this.line(thread).clear();
     const c = this.columns;
     const drained = endings.indexOf('drained');
     this.lock();

@@ -1,16 +1,31 @@
-// Words, as Int32: tickets given out, threads that stand in line, then by thread the ticket of its first in line (0: none), how
-// often it was called, and how many of these calls it has answered.
+/** Groups of waiting requests that one thread shows to the others. */
+const shownGroups = 8;
+
+// Words, as Int32: tickets given out, groups that are shown by anybody, then by thread its groups (for each its key and the
+// ticket of its first; 0: nobody), how often the thread was called, and how many of these calls it has answered.
 const given = 0;
 const standing = 1;
-const firsts = 2;
+const groups = 2;
+const groupWords = 2 * shownGroups;
 
 /** Words of shared memory that a line of so many threads needs. */
-export const lineWords = (threads: number): number => firsts + 3 * threads;
+export const lineWords = (threads: number): number => groups + (groupWords + 2) * threads;
+
+/** Key of those whom any upstream can serve. */
+export const anybody = 0;
+
+/** Key of those who wait for a model; never that of `anybody`. Two models may share one: they then share an order. */
+export function groupKey(model: string): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < model.length; i++) hash = Math.imul(hash ^ model.charCodeAt(i), 0x01000193);
+  return hash === anybody ? 1 : hash;
+}
 
 /**
- * One order for the requests that wait in several threads. Each thread keeps its own and shows the ticket of the first one;
- * who finds that another thread's came earlier calls that thread instead of going ahead. Nothing here is under a lock:
- * a glance that is a moment old makes somebody go a turn late, nothing more.
+ * One order for the requests that wait in several threads. Each thread keeps its own, in groups that can be served by the
+ * same upstreams, and shows the ticket of the first of each; who finds that another thread's came earlier calls that
+ * thread instead of going ahead. Nothing here is under a lock: a glance that is a moment old makes somebody go a turn
+ * late, nothing more.
  */
 export class WaitingLine {
   readonly #words: Int32Array;
@@ -18,49 +33,87 @@ export class WaitingLine {
   readonly #threads: number;
   readonly #calls: number;
   readonly #answers: number;
+  /** Shown by this thread. */
+  #own = 0;
 
   constructor(words: Int32Array, thread: number) {
     this.#words = words;
     this.#thread = thread;
-    this.#threads = (words.length - firsts) / 3;
-    this.#calls = firsts + this.#threads;
+    this.#threads = (words.length - groups) / (groupWords + 2);
+    this.#calls = groups + groupWords * this.#threads;
     this.#answers = this.#calls + this.#threads;
   }
+
+  /** Places that a thread has for its groups. */
+  static readonly places = shownGroups;
 
   /** The next ticket; never 0. */
   ticket(): number {
     return (Atomics.add(this.#words, given, 1) + 1) | 0 || this.ticket();
   }
 
-  /** Shows the ticket of this thread's first in line; 0: nobody waits here. */
-  show(ticket: number): void {
-    const before = Atomics.exchange(this.#words, firsts + this.#thread, ticket);
-    if ((before === 0) !== (ticket === 0)) Atomics.add(this.#words, standing, ticket === 0 ? -1 : 1);
+  /** Shows the first of a group at one of this thread's places; ticket 0: nobody waits there. */
+  show(place: number, key: number, ticket: number): void {
+    const at = groups + groupWords * this.#thread + 2 * place;
+    const before = Atomics.load(this.#words, at + 1);
+    if (before === 0 && ticket !== 0) Atomics.store(this.#words, at, key);
+    Atomics.store(this.#words, at + 1, ticket);
+    if ((before === 0) === (ticket === 0)) return;
+    Atomics.add(this.#words, standing, ticket === 0 ? -1 : 1);
+    this.#own += ticket === 0 ? -1 : 1;
   }
 
-  /** Somebody waits, in whichever thread. */
-  get exists(): boolean {
-    return Atomics.load(this.#words, standing) > 0;
+  /** Takes away what a thread shows that is no more. */
+  clear(): void {
+    for (let place = 0; place < shownGroups; place++) this.show(place, anybody, 0);
   }
 
-  /** The other thread whose first in line has been there longest, if that is longer than `ticket`; -1: none. 0 for no ticket. */
-  ahead(ticket: number): number {
-    if (Atomics.load(this.#words, standing) <= (ticket === 0 ? 0 : 1)) return -1;
+  /** Somebody waits in another thread. */
+  get elsewhere(): boolean {
+    return Atomics.load(this.#words, standing) > this.#own;
+  }
+
+  /**
+   * The other thread whose first came earliest, of those who may take what `key` may take, if that is before `ticket`;
+   * -1: none. Those for whom anything will do come before a model's as well. 0 for no ticket.
+   */
+  ahead(key: number, ticket: number): number {
+    if (!this.elsewhere) return -1;
     let first = -1;
     let lowest = ticket;
     for (let thread = 0; thread < this.#threads; thread++) {
       if (thread === this.#thread) continue;
-      const other = Atomics.load(this.#words, firsts + thread);
-      // By difference, because tickets begin anew after 2^32.
-      if (other === 0 || (lowest !== 0 && ((other - lowest) | 0) >= 0)) continue;
-      lowest = other;
-      first = thread;
+      for (let place = 0; place < shownGroups; place++) {
+        const at = groups + groupWords * thread + 2 * place;
+        const other = Atomics.load(this.#words, at + 1);
+        // By difference, because tickets begin anew after 2^32.
+        if (other === 0 || (lowest !== 0 && ((other - lowest) | 0) >= 0)) continue;
+        const otherKey = Atomics.load(this.#words, at);
+        if (otherKey !== key && otherKey !== anybody) continue;
+        lowest = other;
+        first = thread;
+      }
     }
     return first;
   }
 
-  /** Tells a thread that there may be room for its first in line. */
+  /** Calls every other thread in which somebody waits whose key is none of these. */
+  callOthers(keys: ReadonlySet<number>): void {
+    if (!this.elsewhere) return;
+    for (let thread = 0; thread < this.#threads; thread++) {
+      if (thread === this.#thread) continue;
+      for (let place = 0; place < shownGroups; place++) {
+        const at = groups + groupWords * thread + 2 * place;
+        if (Atomics.load(this.#words, at + 1) === 0 || keys.has(Atomics.load(this.#words, at))) continue;
+        this.call(thread);
+        break;
+      }
+    }
+  }
+
+  /** Tells a thread that there may be room for its first in line; one that has been called and has not come will look. */
   call(thread: number): void {
+    if (this.owesAnswer(thread)) return;
     Atomics.add(this.#words, this.#calls + thread, 1);
     Atomics.notify(this.#words, this.#calls + thread);
   }

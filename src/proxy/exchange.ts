@@ -171,7 +171,7 @@ export class Exchange implements Waiting {
   /** Takes a lease on an upstream, or waits for one, or answers that there is none. */
   choose(): void {
     const { balancer, queue } = this.plane;
-    if (!this.picky && queue.exists) {
+    if (queue.isAhead(this)) {
       this.#enqueue();
       return;
     }
@@ -552,8 +552,16 @@ export class Exchange implements Waiting {
 
   /** Somebody joined, left or changed its models. */
   directoryChanged(): void {
-    const { upstreams } = this.plane;
-    this.allowed = this.model === null ? upstreams.known : (upstreams.serving(this.model) ?? upstreams.known);
+    const { upstreams, queue } = this.plane;
+    const knows = this.model !== null && upstreams.knowsModels;
+    const mask = knows ? upstreams.serving(this.model as string) : upstreams.known;
+    this.allowed = mask ?? upstreams.nobody;
+    if (mask !== null || !this.#queued) return;
+    // What it waits for is not in the fleet any more.
+    queue.remove(this);
+    this.#queued = false;
+    this.queueMs += this.plane.now() - this.queuedAt;
+    this.#modelNotFound();
   }
 
   /** Bytes of the request body that have arrived. */
@@ -584,15 +592,17 @@ export class Exchange implements Waiting {
     if (!upstreams.knowsModels) return true;
     const mask = upstreams.serving(model);
     if (mask === null) {
-      this.#reply(
-        openAiError(404, 'model_not_found', `The model '${model}' does not exist or is not served here.`),
-        'model_not_found',
-      );
+      this.#modelNotFound();
       return false;
     }
     this.allowed = mask;
     this.picky = true;
     return true;
+  }
+
+  #modelNotFound(): void {
+    const message = `The model '${this.model}' does not exist or is not served here.`;
+    this.#reply(openAiError(404, 'model_not_found', message), 'model_not_found');
   }
 
   #enqueue(): void {

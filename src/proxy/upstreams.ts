@@ -27,6 +27,7 @@ export class Upstreams {
     this.#settings = settings;
     this.#capacity = capacity;
     this.#known = new Uint8Array(capacity);
+    this.nobody = new Uint8Array(capacity);
   }
 
   /** True when at least one upstream has told which models it serves. */
@@ -38,6 +39,9 @@ export class Upstreams {
   get known(): Uint8Array {
     return this.#known;
   }
+
+  /** No row at all. */
+  readonly nobody: Uint8Array;
 
   get(row: number, generation: number): Upstream | null {
     const upstream = this.#rows[row];

@@ -1,5 +1,5 @@
 import type { Balancer, Lease } from '../core/balancer.ts';
-import type { WaitingLine } from '../core/waiting-line.ts';
+import { anybody, groupKey, WaitingLine } from '../core/waiting-line.ts';
 
 /** A request that waits for an upstream below its ceiling. */
 export interface Waiting {
@@ -7,34 +7,45 @@ export interface Waiting {
   readonly allowed: Uint8Array;
   readonly tried: readonly number[];
   readonly queuedAt: number;
-  /** True when it can only be served by some of the upstreams, so that others may overtake it. */
+  readonly model: string | null;
+  /** True when its model restricts it to some of the upstreams. */
   readonly picky: boolean;
   admitted(lease: Lease): void;
   /** `none`: nothing eligible is left; `late`: the deadline has passed. */
   turnedAway(why: 'none' | 'late'): void;
 }
 
+/** Those whom the same upstreams can serve: when there is no room for the first there is none for the others. */
+type Group = {
+  readonly name: string | Waiting | null;
+  readonly key: number;
+  /** Where other threads see it; -1: nowhere. */
+  place: number;
+  /** With their tickets, in their order. */
+  readonly waiting: Map<Waiting, number>;
+};
+
 /** How often those who wait look for room that nobody has told them of. */
 const pollMs = 20;
-/** How many requests a wake-up looks at when the first ones can only go where there is no room. */
-const maxLook = 64;
+const nowhere = -1;
 
 /**
- * First come, first served, bounded, with a deadline. The order is one over all threads for those who can go anywhere: one
- * who came earlier to another thread goes first.
+ * First come, first served, bounded, with a deadline. Who waits for one model is not held up by those who wait for another;
+ * within what the same upstreams can serve the order is one over all threads.
  */
 export class WaitQueue {
   readonly #balancer: Balancer;
   readonly #settings: Readonly<{ queueLimit: number; queueTimeoutMs: number }>;
   readonly #now: () => number;
   readonly #line: WaitingLine;
-  readonly #waiting = new Set<Waiting>();
-  /** Of these, the tickets of those who can go anywhere. */
-  readonly #tickets = new Map<Waiting, number>();
+  /** By model; one that has tried upstreams already is a group of its own. */
+  readonly #groups = new Map<string | Waiting | null, Group>();
+  readonly #groupOf = new Map<Waiting, Group>();
+  readonly #places: (Group | null)[] = Array.from({ length: WaitingLine.places }, () => null);
   #woken = false;
   #listening = false;
   #poller: NodeJS.Timeout | null = null;
-  /** The thread that was first in line at the last poll and had not come although it was called; -1: none. */
+  /** The thread that was ahead at the last poll and had not come although it was called; -1: none. */
   #late = -1;
 
   constructor(
@@ -49,25 +60,35 @@ export class WaitQueue {
   }
 
   get size(): number {
-    return this.#waiting.size;
+    return this.#groupOf.size;
   }
 
-  /** Somebody waits, here or in another thread, so that a newcomer has to as well. */
-  get exists(): boolean {
-    return this.#waiting.size > 0 || this.#line.exists;
+  /** Must a newcomer queue up, because somebody waits who could take what it would take? */
+  isAhead(newcomer: Waiting): boolean {
+    if (this.#groupOf.size === 0 && !this.#line.elsewhere) return false;
+    // It has had its turn before.
+    if (newcomer.tried.length > 0) return false;
+    const name = nameOf(newcomer);
+    if (this.#groups.has(name) || this.#groups.has(null)) return true;
+    return this.#line.ahead(keyOf(name), 0) !== -1;
   }
 
   /** False when it is full. */
   add(waiting: Waiting): boolean {
-    if (this.#waiting.size >= this.#settings.queueLimit) return false;
-    this.#waiting.add(waiting);
-    if (!waiting.picky && waiting.tried.length === 0) {
-      this.#tickets.set(waiting, this.#line.ticket());
-      if (this.#tickets.size === 1) this.#show();
-      this.#listen();
+    if (this.#groupOf.size >= this.#settings.queueLimit) return false;
+    const name = waiting.tried.length > 0 ? waiting : nameOf(waiting);
+    let group = this.#groups.get(name);
+    if (group === undefined) {
+      group = { name, key: keyOf(name), place: nowhere, waiting: new Map() };
+      this.#groups.set(name, group);
+      if (typeof name !== 'object' || name === null) this.#takePlace(group);
     }
+    group.waiting.set(waiting, this.#line.ticket());
+    this.#groupOf.set(waiting, group);
+    if (group.waiting.size === 1) this.#show(group);
+    this.#listen();
     this.#poller ??= setInterval(() => {
-      if (this.#waiting.size > 0) this.#poll();
+      if (this.#groupOf.size > 0) this.#poll();
       else this.close();
     }, pollMs);
     return true;
@@ -77,76 +98,106 @@ export class WaitQueue {
   close(): void {
     if (this.#poller !== null) clearInterval(this.#poller);
     this.#poller = null;
-    this.#show();
+    if (this.#groupOf.size === 0) this.#line.clear();
   }
 
   /** The client left, or has got what it waited for. */
   remove(waiting: Waiting): void {
-    this.#waiting.delete(waiting);
-    if (this.#tickets.delete(waiting)) this.#show();
+    const group = this.#groupOf.get(waiting);
+    if (group === undefined) return;
+    this.#groupOf.delete(waiting);
+    group.waiting.delete(waiting);
+    this.#show(group);
+    if (group.waiting.size > 0) return;
+    this.#groups.delete(group.name);
+    if (group.place !== nowhere) this.#places[group.place] = null;
   }
 
   /** Somewhere room was made. Looks once per turn of the event loop, however often it is called. */
   wake(): void {
-    if (this.#woken || !this.exists) return;
+    if (this.#woken || (this.#groupOf.size === 0 && !this.#line.elsewhere)) return;
     this.#woken = true;
     queueMicrotask(() => {
       this.#woken = false;
-      this.admit();
+      const full = this.admit();
+      // There may be room for others, unless whom anything would do has found none.
+      if (!full.has(anybody)) this.#line.callOthers(full);
     });
   }
 
-  /** Gives room to those who wait, oldest first. */
-  admit(): void {
-    this.#admit(false);
+  /** Gives room to those who wait, oldest first. Returns the keys for which there is none. */
+  admit(): ReadonlySet<number> {
+    return this.#admit(false);
   }
 
   /** A thread that is too busy to come when it is called loses its turn. */
   #poll(): void {
-    const [ticket] = this.#tickets.values();
-    const ahead = ticket === undefined ? -1 : this.#line.ahead(ticket);
-    const late = ahead !== -1 && this.#line.owesAnswer(ahead) ? ahead : -1;
+    let late = -1;
+    for (const group of this.#groups.values()) {
+      const ahead = group.place === nowhere ? -1 : this.#line.ahead(group.key, firstTicket(group));
+      if (ahead !== -1 && this.#line.owesAnswer(ahead)) late = ahead;
+    }
     this.#admit(late !== -1 && late === this.#late);
     this.#late = late;
   }
 
-  #admit(goesAhead: boolean): void {
-    let looked = 0;
+  #admit(goesAhead: boolean): ReadonlySet<number> {
     const now = this.#now();
-    for (const waiting of this.#waiting) {
-      if (++looked > maxLook) return;
-      const ticket = this.#tickets.get(waiting);
-      const ahead = ticket === undefined || goesAhead ? -1 : this.#line.ahead(ticket);
+    const full = new Set<number>();
+    const past = new Set<Group>();
+    for (let group = this.#oldest(past); group !== null; group = this.#oldest(past)) {
+      const [waiting, ticket] = group.waiting.entries().next().value as [Waiting, number];
+      const ahead = group.place === nowhere || goesAhead ? -1 : this.#line.ahead(group.key, ticket);
       if (ahead !== -1) {
         this.#line.call(ahead);
-        return;
+        past.add(group);
+        continue;
       }
       const lease = this.#balancer.acquire(now, waiting);
       if (lease === 'full') {
-        if (ticket !== undefined) return;
+        past.add(group);
+        if (group.place !== nowhere) full.add(group.key);
+        // Where anything will do and nothing is there, there is nothing for anybody.
+        if (group.key === anybody && group.place !== nowhere) return full;
         continue;
       }
       this.remove(waiting);
       if (lease === 'none') waiting.turnedAway('none');
       else waiting.admitted(lease);
     }
-    // There may be room left, and nobody here.
-    const ahead = this.#line.ahead(0);
-    if (ahead !== -1) this.#line.call(ahead);
+    return full;
+  }
+
+  /** The group whose first has waited longest, of those that were not looked at. */
+  #oldest(past: ReadonlySet<Group>): Group | null {
+    let oldest: Group | null = null;
+    for (const group of this.#groups.values()) {
+      if (past.has(group)) continue;
+      if (oldest === null || ((firstTicket(group) - firstTicket(oldest)) | 0) < 0) oldest = group;
+    }
+    return oldest;
   }
 
   /** Turns away whoever has waited too long. */
   expire(now: number): void {
-    for (const waiting of this.#waiting) {
-      if (now - waiting.queuedAt < this.#settings.queueTimeoutMs) return;
-      this.remove(waiting);
-      waiting.turnedAway('late');
+    for (const group of this.#groups.values()) {
+      for (const waiting of group.waiting.keys()) {
+        if (now - waiting.queuedAt < this.#settings.queueTimeoutMs) break;
+        this.remove(waiting);
+        waiting.turnedAway('late');
+      }
     }
   }
 
-  #show(): void {
-    const [first] = this.#tickets.values();
-    this.#line.show(first ?? 0);
+  #takePlace(group: Group): void {
+    const place = this.#places.indexOf(null);
+    if (place === nowhere) return;
+    group.place = place;
+    this.#places[place] = group;
+  }
+
+  #show(group: Group): void {
+    if (group.place !== nowhere) this.#line.show(group.place, group.key, firstTicket(group));
   }
 
   /** Comes when it is called, as long as somebody waits here. */
@@ -156,8 +207,17 @@ export class WaitQueue {
     void this.#line.called().then(() => {
       this.#listening = false;
       this.#line.answer();
-      if (this.#tickets.size > 0) this.#listen();
+      if (this.#groupOf.size > 0) this.#listen();
       this.admit();
     });
   }
+}
+
+const nameOf = (waiting: Waiting): string | null => (waiting.picky ? waiting.model : null);
+const keyOf = (name: string | Waiting | null): number => (typeof name === 'string' ? groupKey(name) : anybody);
+
+/** 0: nobody is in it. */
+function firstTicket(group: Group): number {
+  for (const ticket of group.waiting.values()) return ticket;
+  return 0;
 }

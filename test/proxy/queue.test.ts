@@ -2,8 +2,9 @@ import { expect, test } from 'vitest';
 import { monotonicMs } from '../../src/clock.ts';
 import { createBalancer } from '../../src/core/balancer.ts';
 import { LoadTable } from '../../src/core/load-table.ts';
+import { anybody } from '../../src/core/waiting-line.ts';
 import { createProxy } from '../../src/proxy/create-proxy.ts';
-import { RawClient, Rig, until } from './rig.ts';
+import { echo, RawClient, Rig, until } from './rig.ts';
 
 /** An upstream whose answers wait until they are let go, in the order in which they were asked. */
 function gate() {
@@ -144,7 +145,7 @@ test('the order is one over all threads: who came first to another thread goes f
     }
     for (const answer of await Promise.all(answers)) expect(answer.status).toBe(200);
     expect(open.map(({ url }) => url)).toEqual(asked);
-    await until(() => rig.active('a') === 0 && !rig.table.line(1).exists);
+    await until(() => rig.active('a') === 0 && !rig.table.line(9).elsewhere);
   } finally {
     await other.close();
   }
@@ -158,7 +159,8 @@ test('a thread that does not come when it is called, or died, holds nobody up', 
   await until(() => open.length === 1);
   // Somebody waits in a thread that is busy with something else.
   const busy = rig.table.line(7);
-  busy.show(busy.ticket());
+  const onlooker = rig.table.line(9);
+  busy.show(0, anybody, busy.ticket());
   const second = fetch(rig.url);
   await until(() => rig.proxy.active === 2);
   open[0]!.release();
@@ -166,12 +168,12 @@ test('a thread that does not come when it is called, or died, holds nobody up', 
   const third = fetch(rig.url);
   await until(() => rig.proxy.active === 2);
   rig.table.releaseThread(7);
-  expect(busy.exists).toBe(true);
+  expect(onlooker.elsewhere).toBe(true);
   open[1]!.release();
   await until(() => open.length === 3);
   open[2]!.release();
   for (const answer of await Promise.all([first, second, third])) expect(answer.status).toBe(200);
-  await until(() => !busy.exists);
+  await until(() => !onlooker.elsewhere);
 });
 
 test('one whose model is at its ceiling does not hold up the others', async () => {
@@ -193,6 +195,94 @@ test('one whose model is at its ceiling does not hold up the others', async () =
   await until(() => small.open.length === 2);
   small.open[1]!.release();
   expect((await Promise.all(answers)).map((answer) => answer.status)).toEqual([200, 200, 200]);
+});
+
+const askFor = (url: string, model: string) =>
+  fetch(`${url}/v1/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ prompt: 'x', model }),
+  });
+
+test('however many wait for one model, who wants another or none at all goes past them, in every thread', async () => {
+  await using rig = await Rig.start({ settings: { queueLimit: 500 } });
+  const small = gate();
+  await rig.backend('small', small.listener, { ceiling: 1, models: ['small'] });
+  await rig.backend('large', echo, { ceiling: 1, models: ['large'] });
+  const other = await createProxy({
+    table: new LoadTable(rig.table.buffer),
+    directory: rig.entries,
+    host: '127.0.0.1',
+    port: 0,
+    thread: 2,
+    balancer: { slowStartMs: 0 },
+    settings: { queueLimit: 500 },
+  });
+  const otherUrl = `http://127.0.0.1:${other.port}`;
+  try {
+    const waiting = Array.from({ length: 161 }, (_, i) => askFor(i % 2 === 0 ? rig.url : otherUrl, 'small'));
+    await until(() => rig.proxy.active + other.active === 161);
+    for (const url of [rig.url, otherUrl]) {
+      const passing = Array.from({ length: 6 }, (_, i) => (i % 2 === 0 ? askFor(url, 'large') : fetch(url)));
+      for (const answer of await Promise.all(passing)) expect(answer.status).toBe(200);
+    }
+    // Those without a model may take the room of the one model too, once it is theirs to take.
+    for (let done = 0; done < 161; done++) {
+      await until(() => small.open.length > done);
+      small.open[done]!.release();
+    }
+    for (const answer of await Promise.all(waiting)) expect(answer.status).toBe(200);
+  } finally {
+    await other.close();
+  }
+});
+
+test('those who wait for a model in several threads go in the order in which they came', async () => {
+  await using rig = await Rig.start();
+  const { open, listener } = gate();
+  await rig.backend('a', listener, { ceiling: 1, models: ['m'] });
+  await rig.backend('b', echo, { ceiling: 1, models: ['n'] });
+  const other = await createProxy({
+    table: new LoadTable(rig.table.buffer),
+    directory: rig.entries,
+    host: '127.0.0.1',
+    port: 0,
+    thread: 2,
+    balancer: { slowStartMs: 0 },
+  });
+  try {
+    const answers: Promise<Response>[] = [];
+    for (let i = 0; i < 9; i++) {
+      const url = `http://127.0.0.1:${(i % 3 === 1 ? other : rig.proxy).port}/${i}`;
+      answers.push(
+        fetch(url, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{"model":"m"}' }),
+      );
+      await until(() => rig.proxy.active + other.active === i + 1);
+    }
+    for (let i = 0; i < 9; i++) {
+      await until(() => open.length === i + 1);
+      open[i]!.release();
+    }
+    for (const answer of await Promise.all(answers)) expect(answer.status).toBe(200);
+    expect(open.map(({ url }) => url)).toEqual(answers.map((_, i) => `/${i}`));
+  } finally {
+    await other.close();
+  }
+});
+
+test('who waits for a model that leaves the fleet is told so, and never served by another', async () => {
+  await using rig = await Rig.start();
+  const { open, listener } = gate();
+  let wrong = 0;
+  await rig.backend('a', listener, { ceiling: 1, models: ['m'] });
+  await rig.backend('b', (_req, res) => void res.end(String(++wrong)), { models: ['n'] });
+  const answers = [askFor(rig.url, 'm'), askFor(rig.url, 'm'), askFor(rig.url, 'm')];
+  await until(() => rig.proxy.active === 3);
+  rig.leave('a');
+  const found = await Promise.all(answers);
+  expect(found.map((answer) => answer.status).sort()).toEqual([404, 404, 503]);
+  expect(open.length).toBe(1);
+  expect(wrong).toBe(0);
 });
 
 test('with nothing eligible the answer is 503 with Retry-After, without waiting', async () => {
