@@ -4,4 +4,5 @@
  */
 const http = process.getBuiltinModule('node:http');
 
-export const { Agent, createServer, request, ServerResponse, STATUS_CODES } = http;
+export const { Agent, createServer, request, ServerResponse, STATUS_CODES, validateHeaderName, validateHeaderValue } =
+  http;

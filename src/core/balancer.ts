@@ -16,6 +16,7 @@ import {
   ttfbBucket,
   wholeUs,
 } from './load-table.ts';
+import { keptDecisions } from './report.ts';
 import { strategies } from './strategies/index.ts';
 import type { Pick, PickContext, Strategy } from './strategies/strategy.ts';
 
@@ -110,7 +111,7 @@ export function createBalancer(
   }
   table.thread = thread;
 
-  const trace = new DecisionTrace(options.traced ?? 1000);
+  const trace = new DecisionTrace(options.traced ?? keptDecisions);
   const scores = new Float64Array(table.capacity);
   const context: PickContext = { table, tauMs: set.ewmaTauMs, tieFraction: set.tieFraction, slow: false, scores };
   const picks = (options.strategies ?? strategies).map((strategy) => strategy.create(context));

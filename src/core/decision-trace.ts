@@ -55,7 +55,6 @@ export class DecisionTrace {
   readonly #ttfb: Float64Array;
   readonly #totalMs: Float64Array;
   readonly #sequence: Float64Array;
-  readonly #taken: Uint8Array;
 
   constructor(capacity = 1000) {
     this.capacity = capacity;
@@ -72,7 +71,6 @@ export class DecisionTrace {
     this.#ttfb = new Float64Array(capacity);
     this.#totalMs = new Float64Array(capacity);
     this.#sequence = new Float64Array(capacity).fill(-1);
-    this.#taken = new Uint8Array(capacity);
   }
 
   /** Opens the record of a pick; candidates follow by `candidate`. Returns its sequence number. */
@@ -90,7 +88,6 @@ export class DecisionTrace {
     this.#ending[slot] = noEnding;
     this.#ttfb[slot] = -1;
     this.#totalMs[slot] = -1;
-    this.#taken[slot] = 0;
     return sequence;
   }
 
@@ -140,19 +137,6 @@ export class DecisionTrace {
       found.push(this.#decision(sequence % this.capacity, idOf, epochOffsetMs));
     }
     return found;
-  }
-
-  /** Those that have ended (or found nobody) and were not taken before, oldest first, at most `limit` of the newest. */
-  take(limit: number, idOf: (row: number, generation: number) => string | null, epochOffsetMs: number): Decision[] {
-    const found: Decision[] = [];
-    const oldest = Math.max(0, this.#next - this.capacity);
-    for (let sequence = this.#next - 1; sequence >= oldest; sequence--) {
-      const slot = sequence % this.capacity;
-      if (this.#taken[slot] === 1 || (this.#winner[slot] !== -1 && this.#ending[slot] === noEnding)) continue;
-      this.#taken[slot] = 1;
-      if (found.length < limit) found.push(this.#decision(slot, idOf, epochOffsetMs));
-    }
-    return found.reverse();
   }
 
   #decision(slot: number, idOf: (row: number, generation: number) => string | null, epochOffsetMs: number): Decision {

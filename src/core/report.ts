@@ -3,6 +3,9 @@ import type { Ending, StrategyName } from './domain.ts';
 /** Of the newest finished requests so many are kept: a minute at 80 a second, for the preview of a strategy. */
 export const keptRequests = 5000;
 
+/** Of the latest picks so many can be looked at, over all threads. */
+export const keptDecisions = 1000;
+
 /** One candidate of a pick: eligible with a score, or the reason why it was not eligible. */
 export type DecisionCandidate = Readonly<{
   id: string;
@@ -46,7 +49,6 @@ export type FinishedRequest = Readonly<{
 export type DataPlaneReport = Readonly<{
   thread: number;
   requests: readonly FinishedRequest[];
-  decisions: readonly Decision[];
   queued: number;
   counters: Readonly<{
     requests: number;

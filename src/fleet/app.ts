@@ -82,6 +82,8 @@ export interface LocalApp extends App, AsyncDisposable {
     directory(): readonly DirectoryEntry[];
     onDirectory(listener: (entries: readonly DirectoryEntry[]) => void): () => void;
     report(report: DataPlaneReport): void;
+    /** Where picks are remembered: asked when somebody wants to see them. Newest first. */
+    traceFrom?(decisions: () => Promise<readonly Decision[]>): void;
     /** The newest report of each thread, for counters that the snapshot does not have. */
     reports?(): readonly DataPlaneReport[];
   };

@@ -3,6 +3,7 @@ import { type Balancer, createBalancer } from '../core/balancer.ts';
 import { isBaseUrl } from '../core/base-url.ts';
 import { type ProviderName, type StrategyName, strategyNames } from '../core/domain.ts';
 import { LoadTable } from '../core/load-table.ts';
+import { type Decision, keptDecisions } from '../core/report.ts';
 import type { Provider } from '../providers/provider.ts';
 import { AppError, type FleetEvent, type LocalApp, type Snapshot, type UpstreamView } from './app.ts';
 import { createAvailability } from './availability.ts';
@@ -478,6 +479,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     ledger.close();
   };
 
+  let askDecisions = async (): Promise<readonly Decision[]> => [];
   const app: LocalApp = {
     state: { get: store.get, subscribe: store.subscribe },
     events: { recent: events.recent, subscribe: (listener: (event: FleetEvent) => void) => events.subscribe(listener) },
@@ -489,6 +491,9 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
       report(report) {
         reports.take(report);
         tellAccessLog();
+      },
+      traceFrom(decisions) {
+        askDecisions = decisions;
       },
       reports: reports.latest,
     },
@@ -727,7 +732,12 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
         retire();
       });
     },
-    decisions: async (query = {}) => reports.decisions(query),
+    async decisions({ instance, limit = 100 } = {}) {
+      const names = (decision: Decision) =>
+        decision.winner === instance || decision.candidates.some((candidate) => candidate.id === instance);
+      const all = (await askDecisions()).slice(0, keptDecisions);
+      return (instance === undefined ? all : all.filter(names)).slice(0, limit);
+    },
     requests: async (query = {}) => reports.requests(query),
     async refresh() {
       await settle(

@@ -1,7 +1,7 @@
 import type { Ending } from '../core/domain.ts';
 import { endings } from '../core/domain.ts';
 import { type LoadRow, percentile, type TableTotals } from '../core/load-table.ts';
-import { type DataPlaneReport, type Decision, type FinishedRequest, keptRequests } from '../core/report.ts';
+import { type DataPlaneReport, type FinishedRequest, keptRequests } from '../core/report.ts';
 import type { Traffic } from './app.ts';
 
 /** Endings in which the upstream is to blame: answers of 5xx and broken transfers. */
@@ -9,7 +9,6 @@ const broken: readonly Ending[] = ['server_error', 'refused', 'first_byte_timeou
 const windowSeconds = 60;
 /** Histograms are kept in steps of this many seconds: 13 of them span the window. */
 const stepSeconds = 5;
-const keptDecisions = 1000;
 
 type Counts = Readonly<{ total: number; ended: number; broken: number }>;
 type Sample = Counts & { readonly second: number };
@@ -89,10 +88,9 @@ export function countsOf(row: LoadRow | TableTotals): Counts {
   return { total: row.total, ended, broken: bad };
 }
 
-/** What the data plane reports, kept for people: decisions, requests, and totals over its threads. */
+/** What the data plane reports, kept for people: requests, and totals over its threads. */
 export interface Reports {
   take(report: DataPlaneReport): void;
-  decisions(query: { instance?: string; limit?: number }): readonly Decision[];
   requests(query: { instance?: string; slowest?: boolean; limit?: number }): readonly FinishedRequest[];
   /** The newest report of each thread, and one with the counts of threads that were replaced, so that no sum ever falls. */
   latest(): readonly DataPlaneReport[];
@@ -105,30 +103,18 @@ export function createReports(): Reports {
   /** What threads counted that have died since: their successors begin at zero. */
   let lost: DataPlaneReport | null = null;
   const latest = () => (lost === null ? [...threads.values()] : [...threads.values(), lost]);
-  const decisions: Decision[] = [];
   const requests: FinishedRequest[] = [];
 
   return {
     take(report) {
       const before = threads.get(report.thread);
       if (before !== undefined && report.counters.requests < before.counters.requests) {
-        lost = { thread: -1, requests: [], decisions: [], queued: 0, counters: added(before, lost) };
+        lost = { thread: -1, requests: [], queued: 0, counters: added(before, lost) };
       }
       threads.set(report.thread, report);
-      decisions.push(...report.decisions);
-      if (decisions.length > keptDecisions) decisions.splice(0, decisions.length - keptDecisions);
       requests.push(...report.requests);
       if (requests.length > keptRequests) requests.splice(0, requests.length - keptRequests);
     },
-    decisions: ({ instance, limit = 100 }) =>
-      newest(
-        decisions,
-        limit,
-        instance === undefined
-          ? () => true
-          : (decision) =>
-              decision.winner === instance || decision.candidates.some((candidate) => candidate.id === instance),
-      ),
     requests({ instance, slowest: bySlowness = false, limit = 100 }) {
       const match = (request: FinishedRequest) => instance === undefined || request.instance === instance;
       if (!bySlowness) return newest(requests, limit, match);

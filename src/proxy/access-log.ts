@@ -69,6 +69,24 @@ export class AccessLog {
     );
   }
 
+  /** Of a request whose method and path nobody knows. */
+  writeUnread(
+    request: Readonly<{
+      at: number;
+      id: string;
+      status: number;
+      cause: string;
+      bytesOut: number;
+      client: string | null;
+    }>,
+  ): void {
+    this.#append(
+      `{"time":"${this.#time(request.at)}","id":"${request.id}","method":null,"path":null,"status":${request.status},"cause":"${request.cause}",` +
+        `"instance":null,"attempts":0,"queue_ms":0,"connect_ms":null,"ttfb_ms":null,"total_ms":0,"bytes_in":0,"bytes_out":${request.bytesOut},` +
+        `"model":null,"client":${quoted(request.client)}}\n`,
+    );
+  }
+
   /** A line is ASCII alone. A string would live until it is written; as bytes it is gone at once. */
   #append(line: string): void {
     if (this.#used + line.length > batchBytes) this.#hand();

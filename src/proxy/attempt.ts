@@ -32,6 +32,11 @@ const cheapToDrain = 16_384;
 /** … but no longer than this. */
 const drainMs = 1_000;
 
+/** Errors of this machine, not of an upstream. */
+const localFaults: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM', 'EADDRNOTAVAIL']);
+/** The news that an idle connection was closed is on its way for so long at least. */
+const leastStaleMs = 50;
+
 class Cancelled extends Error {
   override readonly name = 'Cancelled';
 }
@@ -46,7 +51,8 @@ export class Attempt implements Taker {
   readonly upstream: Upstream;
   /** Lease settled: nothing of this attempt counts any more. */
   over = false;
-  readonly dispatchedAt: number;
+  /** When the latest connection for it was asked for. */
+  dispatchedAt: number;
   /** When the request was written to a connection; null: nothing was sent yet. */
   sentAt: number | null = null;
   answered = false;
@@ -71,7 +77,6 @@ export class Attempt implements Taker {
   /** The upstream frames the body of its answer in chunks. */
   #chunked = false;
   #retryAfterMs: number | null = null;
-  #repeated = false;
 
   constructor(exchange: Exchange, lease: Lease, upstream: Upstream, now: number) {
     this.#exchange = exchange;
@@ -172,7 +177,6 @@ export class Attempt implements Taker {
 
   onResponseStart(controller: Controller, status: number, headers: IncomingHttpHeaders, text = ''): void {
     if (this.over) return;
-    this.touched = true;
     const head = readAnswerHead(status, text, headers);
     // 101 without an Upgrade header, or unasked, switches to nothing; below 100 there is no status.
     if (head === null || status === 101 || status < 100) {
@@ -186,6 +190,7 @@ export class Attempt implements Taker {
       this.#exchange.information(head);
       return;
     }
+    this.touched = true;
     this.status = status;
     if (status >= 400) {
       const wait = status === 429 || status === 503 ? retryAfterMs(head.retryAfter, Date.now()) : null;
@@ -285,14 +290,23 @@ export class Attempt implements Taker {
       this.#exchange.refuse(400, 'bad_request', 'The request cannot be forwarded.');
       return;
     }
-    // An idle connection that was closed just as it was used again says nothing about the upstream.
-    if (connection !== null && connection.used > 0 && !this.#answering && !this.#repeated) {
-      if (this.#exchange.repeatable) {
-        this.#repeated = true;
+    // An idle connection that was closed just as it was used again says nothing about the upstream. What fails later than
+    // the news of that takes to come has failed while the upstream was at work.
+    if (connection !== null && connection.used > 0 && !this.#answering && this.sentAt !== null) {
+      const now = this.#exchange.plane.now();
+      const onItsWay = now - this.sentAt <= Math.max(leastStaleMs, 2 * connection.connectMs);
+      if (onItsWay && this.#exchange.takeRepeat()) {
         this.sentAt = null;
+        this.dispatchedAt = now;
         this.dispatch(this.#outgoing!, true);
         return;
       }
+    }
+    if (!this.answered && localFaults.has(code)) {
+      // No socket to be had here: that says nothing about the upstream, and another would get none either.
+      this.settle('client_gone');
+      this.#exchange.refuse(503, 'no_sockets', 'The proxy has run out of sockets.');
+      return;
     }
     this.#exchange.attemptFailed(this, this.answered ? 'truncated' : 'refused', code);
   }

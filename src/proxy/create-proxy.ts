@@ -8,9 +8,10 @@ import { monotonicMs } from '../clock.ts';
 import { type BalancerSettings, createBalancer } from '../core/balancer.ts';
 import type { DirectoryEntry } from '../core/directory.ts';
 import type { LoadTable } from '../core/load-table.ts';
-import type { DataPlaneReport } from '../core/report.ts';
-import { createServer } from '../node-http.ts';
+import type { DataPlaneReport, Decision } from '../core/report.ts';
+import { createServer, STATUS_CODES } from '../node-http.ts';
 import { AccessLog } from './access-log.ts';
+import { problem } from './answers.ts';
 import { Exchange } from './exchange.ts';
 import { Guard, type ProxyAuth, type Refused } from './guard.ts';
 import { readRequestHeaders } from './headers.ts';
@@ -52,6 +53,8 @@ export interface RunningProxy {
   readonly port: number;
   /** Requests that have begun and not ended. */
   readonly active: number;
+  /** The last 1,000 picks of this thread, newest first; open ones too. */
+  decisions(): Decision[];
   setDirectory(entries: readonly DirectoryEntry[]): void;
   setAuth(auth: ProxyAuth): void;
   /** Other settings from the next request on; those of the listener itself (limits of headers) stay. */
@@ -67,7 +70,6 @@ const badTargetPattern = /[^\x21\x22\x24-\xff]/;
 const sweepMs = 100;
 const reportMs = 250;
 const notableLagMs = 20;
-const decisionsPerReport = 250;
 
 /** Starts the data plane of one thread. Rejects with the error of `listen` (EADDRINUSE, EACCES …). */
 export async function createProxy(options: ProxyOptions): Promise<RunningProxy> {
@@ -186,7 +188,13 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     settings.tls === null
       ? createServer(serverOptions as Parameters<typeof createServer>[0] & object, listener)
       : (createTlsServer(
-          { ...serverOptions, ...settings.tls, minVersion: 'TLSv1.2', ALPNProtocols: ['http/1.1'] } as object,
+          {
+            ...serverOptions,
+            ...settings.tls,
+            minVersion: 'TLSv1.2',
+            ALPNProtocols: ['http/1.1'],
+            handshakeTimeout: settings.headersTimeoutMs,
+          } as object,
           listener,
         ) as unknown as Server);
   server.maxHeadersCount = 0; // counted by ourselves: node would silently drop what is over the limit
@@ -214,15 +222,39 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     response.expectsContinue = true;
     handle(req, response, null);
   });
-  server.on('checkExpectation', (_req: IncomingMessage, res: ServerResponse) => {
-    res.writeHead(417, { 'content-length': 0 });
-    res.end();
+  /** The answer to a request that is not even looked at, counted and logged. */
+  function unreadAnswer(
+    socket: Socket,
+    status: number,
+    cause: string,
+    detail: string,
+  ): { flat: string[]; body: string } {
+    const id = idPrefix + (idCounter++).toString(36);
+    const { headers, body } = problem(status, cause, detail);
+    recorder.unread(id, status, cause, body.length, socket.remoteAddress ?? null);
+    const length = String(Buffer.byteLength(body));
+    return { flat: [...headers, 'content-length', length, 'x-request-id', id, 'connection', 'close'], body };
+  }
+  /** For requests that never became one: there is no response object to answer with. */
+  function refuseUnread(socket: Socket, status: number, cause: string, detail: string): void {
+    const { flat, body } = unreadAnswer(socket, status, cause, detail);
+    let head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n`;
+    for (let i = 0; i < flat.length; i += 2) head += `${flat[i]}: ${flat[i + 1]}\r\n`;
+    socket.end(`${head}\r\n${body}`);
+    socket.destroySoon();
+  }
+
+  server.on('checkExpectation', ({ socket }: IncomingMessage, res: ServerResponse) => {
+    const detail = 'Of the expectations only 100-continue is understood.';
+    const { flat, body } = unreadAnswer(socket, 417, 'bad_expectation', detail);
+    res.writeHead(417, flat);
+    res.end(body);
   });
   server.on('connect', ({ socket }: IncomingMessage) => {
     // Node has let go of it.
     socket.on('error', () => socket.destroy());
     if (answering(socket) !== null) socket.destroy();
-    else rawAnswer(socket, 405, 'Method Not Allowed', 'This is no proxy for other servers.');
+    else refuseUnread(socket, 405, 'method_not_allowed', 'This is no proxy for other servers.');
   });
   server.on('upgrade', (req: IncomingMessage, duplex: Duplex, head: Buffer) => {
     const socket = duplex as Socket;
@@ -261,10 +293,10 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
       return;
     }
     if (error.code === 'HPE_HEADER_OVERFLOW') {
-      rawAnswer(socket, 431, 'Request Header Fields Too Large', 'Request line and headers are too large.');
+      refuseUnread(socket, 431, 'headers_too_large', 'Request line and headers are too large.');
     } else if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') {
-      rawAnswer(socket, 408, 'Request Timeout', 'The request headers did not arrive in time.');
-    } else rawAnswer(socket, 400, 'Bad Request', 'The request is not well-formed HTTP/1.1.');
+      refuseUnread(socket, 408, 'request_timeout', 'The request headers did not arrive in time.');
+    } else refuseUnread(socket, 400, 'malformed', 'The request is not well-formed HTTP/1.1.');
   });
   server.on('tlsClientError', (_error: Error, socket: TLSSocket) => socket.destroy());
 
@@ -295,16 +327,11 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
   }, sweepMs);
   let reported = '';
   const sendReport = () => {
-    const decisions = balancer.trace.take(
-      decisionsPerReport,
-      (row, generation) => idOf(row, generation),
-      epochOffsetMs,
-    );
-    const report = recorder.report(queue.size, decisions, Math.round(loopLagMs), tracer);
+    const report = recorder.report(queue.size, Math.round(loopLagMs), tracer);
     // A lag that was told is taken back by a further report, also when nothing else happens.
     const isLate = loopLagMs > notableLagMs;
     loopLagMs = 0;
-    const state = `${report.counters.requests} ${report.queued} ${report.counters.upgrades} ${decisions.length} ${isLate} ${tracer?.exported} ${tracer?.dropped} ${report.accessLogFault}`;
+    const state = `${report.counters.requests} ${report.queued} ${report.counters.upgrades} ${isLate} ${tracer?.exported} ${tracer?.dropped} ${report.accessLogFault}`;
     if (state === reported) return;
     reported = state;
     options.report?.({ ...report, keysUsed: guard.takeUsed() });
@@ -358,6 +385,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     get active() {
       return plane.active.size;
     },
+    decisions: () => balancer.trace.recent(balancer.trace.capacity, idOf, epochOffsetMs),
     setDirectory: applyDirectory,
     setAuth: (auth) => guard.set(auth),
     reconfigure(next, balancerSettings) {
@@ -442,13 +470,4 @@ function tunnelProtocol(req: IncomingMessage): string | null {
   if (/\b(?:h2c?|HTTP\/|TLS\/)/i.test(protocol)) return null;
   if (req.headers['content-length'] !== undefined || req.headers['transfer-encoding'] !== undefined) return null;
   return protocol;
-}
-
-/** For requests that never became one: there is no response object to answer with. */
-function rawAnswer(socket: Socket, status: number, title: string, detail: string): void {
-  const body = `${JSON.stringify({ type: 'about:blank', title, status, detail, code: 'bad_request' })}\n`;
-  socket.end(
-    `HTTP/1.1 ${status} ${title}\r\nContent-Type: application/problem+json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
-  );
-  socket.destroySoon();
 }

@@ -1,6 +1,7 @@
 import { createServer } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { healthSettingsOf } from '../config.ts';
+import type { Decision } from '../core/report.ts';
 import type { Keys, LocalApp } from '../fleet/app.ts';
 import type { ProxyAuth } from './guard.ts';
 import { KeyLimits, type KeyTerms, limitedKeys } from './key-limits.ts';
@@ -57,6 +58,7 @@ export class ListenError extends Error {
   }
 }
 
+const answerMs = 1_000;
 const restartMs = 250;
 const maxRestartMs = 10_000;
 
@@ -122,7 +124,8 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<Running
         if (message.type === 'report') {
           keys.used?.(message.report.keysUsed ?? []);
           app.report(message.report);
-        } else if (message.type === 'listening') {
+        } else if (message.type === 'decisions') answered.get(message.number)?.(message.decisions);
+        else if (message.type === 'listening') {
           listening = true;
           resolve(message.port);
         } else if (message.type === 'failed') reject(new ListenError(message.code, host, port, message.message));
@@ -144,6 +147,27 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<Running
     });
     return listens;
   }
+
+  /** Who waits for the decisions of a thread, by the number of the question. */
+  const answered = new Map<number, (decisions: readonly Decision[]) => void>();
+  let questions = 0;
+  /** A thread that is too busy to answer in time is left out. */
+  const askThread = (worker: Worker) =>
+    new Promise<readonly Decision[]>((resolve) => {
+      const number = questions++;
+      const done = (decisions: readonly Decision[]) => {
+        clearTimeout(timer);
+        answered.delete(number);
+        resolve(decisions);
+      };
+      const timer = setTimeout(done, answerMs, []);
+      answered.set(number, done);
+      worker.postMessage({ type: 'decisions', number } satisfies ToWorker);
+    });
+  const decisions = async (): Promise<readonly Decision[]> => {
+    const all = await Promise.all(workers.filter((worker) => worker !== null).map(askThread));
+    return all.flat().sort((a, b) => b.at - a.at);
+  };
 
   const stopListening: (() => void)[] = [];
   const tellAll = (message: ToWorker) => {
@@ -173,6 +197,7 @@ export async function startDataPlane(options: DataPlaneOptions): Promise<Running
     await stop({ type: 'close' }, 1_000);
     throw error;
   }
+  app.traceFrom?.(decisions);
   stopListening.push(app.onDirectory((entries) => tellAll({ type: 'directory', entries })));
   stopListening.push(keys.onChange(() => tellAll({ type: 'auth', auth: auth() })));
   // Changes while the workers were starting.

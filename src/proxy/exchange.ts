@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Lease } from '../core/balancer.ts';
 import type { Ending } from '../core/domain.ts';
+import { STATUS_CODES, validateHeaderName, validateHeaderValue } from '../node-http.ts';
 import { type AnswerHead, passedTrailers } from './answer-head.ts';
 import { type Answer, openAiError, problem } from './answers.ts';
 import { Attempt, type Outgoing } from './attempt.ts';
@@ -11,6 +12,7 @@ import { ModelScan } from './model-scan.ts';
 import type { Plane } from './plane.ts';
 import type { ProxyResponse } from './proxy-response.ts';
 import type { RequestTrace } from './tracer.ts';
+import { Tunnel } from './tunnel.ts';
 import { Upload } from './upload.ts';
 import { type Usage, UsageTail } from './usage-tail.ts';
 import type { Waiting } from './wait-queue.ts';
@@ -250,7 +252,10 @@ export class Exchange implements Waiting {
       this.closed();
       return;
     }
-    if (this.#tunnelled) return;
+    if (this.#tunnelled) {
+      this.#tunnel?.sweep(now);
+      return;
+    }
     if (settings.totalTimeoutMs > 0 && now - this.startedAt > settings.totalTimeoutMs) {
       this.cut('total_timeout');
       return;
@@ -287,8 +292,11 @@ export class Exchange implements Waiting {
     if (!attempt.answered) {
       if (upload !== null && !upload.complete) {
         if (quietMs > settings.idleTimeoutMs) {
-          attempt.cancel('client_gone');
-          this.refuse(408, 'request_timeout', 'The request body did not arrive in time.');
+          if (upload.held) this.#giveUp(attempt, 'first_byte_timeout', 'upload_stalled');
+          else {
+            attempt.cancel('client_gone');
+            this.refuse(408, 'request_timeout', 'The request body did not arrive in time.');
+          }
         }
       } else if (quietMs > settings.firstByteTimeoutMs)
         this.#giveUp(attempt, 'first_byte_timeout', 'first_byte_timeout');
@@ -335,7 +343,7 @@ export class Exchange implements Waiting {
     if (this.req.httpVersionMinor === 0 || this.res.socket === null || this.res.headersSent) return;
     this.#informed = true;
     const { status, passed } = head;
-    let text = `HTTP/1.1 ${status} ${status === 103 ? 'Early Hints' : 'Information'}\r\n`;
+    let text = `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? 'Information'}\r\n`;
     for (let i = 0; i < passed.length; i += 2) text += `${passed[i]}: ${passed[i + 1]}\r\n`;
     this.res.socket.write(`${text}\r\n`, 'latin1');
   }
@@ -354,6 +362,7 @@ export class Exchange implements Waiting {
     const { dated } = head;
     if (!res.takeHead(status, head.reason, flat, { contentLength, none, chunked }, { close, dated })) return false;
     this.status = status;
+    this.#endRetry();
     if (this.method === 'POST' && status === 200 && tellsUsage(head)) this.#usage = new UsageTail();
     this.#chunkedAnswer = chunked;
     this.#answerLength = none ? -1 : contentLength;
@@ -458,10 +467,18 @@ export class Exchange implements Waiting {
     this.res.end();
   }
 
-  /** The request can be sent once more as it was: nothing has come back and nothing of it is lost. */
-  get repeatable(): boolean {
-    return !this.#informed && !this.res.headersSent && this.#upload?.replayable !== false;
+  /**
+   * The request may be sent once more as it was, to the same upstream on a new connection: nothing has come back and
+   * nothing of it is lost. Once a request.
+   */
+  takeRepeat(): boolean {
+    if (this.#repeated || this.#informed || this.res.headersSent || this.#upload?.replayable === false) return false;
+    this.#repeated = true;
+    this.attempts++;
+    this.plane.recorder.retries++;
+    return true;
   }
+  #repeated = false;
 
   /**
    * The upstream has answered, but with a status that another one may do better. True when another one was found and is
@@ -512,6 +529,7 @@ export class Exchange implements Waiting {
     const { socket, res } = this;
     this.#tunnelled = true;
     this.status = 101;
+    this.#endRetry();
     this.plane.recorder.upgrades++;
     res.detachSocket(socket);
     socket.removeAllListeners('data');
@@ -532,6 +550,7 @@ export class Exchange implements Waiting {
       this.#finish(this.cause ?? ending, 'client_gone');
     };
     socket.setKeepAlive(true, 60_000);
+    upstream.setKeepAlive(true, 60_000);
     socket.on('error', () => {
       ending = 'client_gone';
     });
@@ -543,12 +562,20 @@ export class Exchange implements Waiting {
       close();
     });
     upstream.on('close', () => {
-      if (ending === 'complete' && !socket.destroyed) socket.destroySoon();
-      else socket.destroy();
+      if (ending === 'complete' && !socket.destroyed) {
+        socket.destroySoon();
+        setTimeout(destroySocket, lingerMs, socket).unref();
+      } else socket.destroy();
+    });
+    this.#tunnel = new Tunnel(socket, upstream, this.plane.settings.idleTimeoutMs, this.plane.now());
+    socket.on('data', (chunk: Buffer) => {
+      this.#tunnelBytesIn += chunk.length;
     });
     socket.pipe(upstream);
     upstream.pipe(socket);
   }
+  #tunnel: Tunnel | null = null;
+  #tunnelBytesIn = 0;
 
   /** Somebody joined, left or changed its models. */
   directoryChanged(): void {
@@ -566,7 +593,7 @@ export class Exchange implements Waiting {
 
   /** Bytes of the request body that have arrived. */
   get bytesIn(): number {
-    return this.#upload?.bytes ?? 0;
+    return this.#upload?.bytes ?? this.#tunnelBytesIn;
   }
 
   /** Address of the client. */
@@ -678,13 +705,19 @@ export class Exchange implements Waiting {
 
   #addTrailers(trailers: readonly string[]): void {
     const passed = passedTrailers(trailers);
+    const sound: [string, string][] = [];
     for (let i = 0; i < passed.length; i += 2) {
+      const [name, value] = [passed[i]!, passed[i + 1]!];
       try {
-        this.res.addTrailers([[passed[i]!, passed[i + 1]!]]);
+        validateHeaderName(name);
+        validateHeaderValue(name, value);
+        sound.push([name, value]);
       } catch {
         // One that node refuses to write is left out: the body itself is whole.
       }
     }
+    // All at once: each call takes the place of the one before.
+    this.res.addTrailers(sound);
   }
 
   /** Breaks the client's transfer so that it cannot be taken for a whole answer. */
@@ -702,6 +735,13 @@ export class Exchange implements Waiting {
     setTimeout(destroySocket, 1_000, socket).unref();
   }
 
+  /** A retry has brought an answer, however long that lasts: it does not count against the budget any more. */
+  #endRetry(): void {
+    if (!this.#retrying) return;
+    this.#retrying = false;
+    this.plane.retrying--;
+  }
+
   #finish(cause: string, ending: Ending): void {
     this.done = true;
     const { plane } = this;
@@ -710,7 +750,7 @@ export class Exchange implements Waiting {
     if (this.#queued) plane.queue.remove(this);
     if (this.#grace !== null) clearTimeout(this.#grace);
     this.attempt?.cancel(ending);
-    if (this.#retrying) plane.retrying--;
+    this.#endRetry();
     this.cause ??= cause;
     if (this.status === 0) this.status = 499;
     const upload = this.#upload;

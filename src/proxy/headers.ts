@@ -21,6 +21,7 @@ const te = 14;
 const upgrade = 15;
 const traceparent = 16;
 const trailer = 17;
+const origin = 18;
 
 const kinds: Readonly<Record<string, number>> = {
   host,
@@ -33,6 +34,13 @@ const kinds: Readonly<Record<string, number>> = {
   'x-forwarded-for': forwardedFor,
   'x-forwarded-proto': forwardedProto,
   'x-forwarded-host': forwardedHost,
+  forwarded: origin,
+  'x-real-ip': origin,
+  'x-forwarded-port': origin,
+  'x-forwarded-prefix': origin,
+  'x-forwarded-server': origin,
+  'x-forwarded-ssl': origin,
+  'x-forwarded-scheme': origin,
   via,
   'x-request-id': requestId,
   te,
@@ -48,18 +56,22 @@ const kinds: Readonly<Record<string, number>> = {
   'http2-settings': drop,
 };
 
+/** What some servers read as one of the headers that tell where a request came from. */
+const lookalike = /^(?=[^_]*_)x[_-](?:forwarded|real)[_-]/;
+
 type Name = Readonly<{ lower: string; kind: number }>;
 
 /** Spelling as sent → lower-case form and kind; saves lower-casing every name of every request. Bounded: clients choose names. */
 const names = new Map<string, Name>();
 const maxNames = 2048;
+const longestName = 64;
 
 function nameOf(raw: string): Name {
   const known = names.get(raw);
   if (known !== undefined) return known;
   const lower = raw.toLowerCase();
-  const name = { lower, kind: Object.hasOwn(kinds, lower) ? kinds[lower]! : pass };
-  if (names.size < maxNames) names.set(raw, name);
+  const name = { lower, kind: Object.hasOwn(kinds, lower) ? kinds[lower]! : lookalike.test(lower) ? drop : pass };
+  if (names.size < maxNames && raw.length <= longestName) names.set(raw, name);
   return name;
 }
 
@@ -144,7 +156,7 @@ export function readRequestHeaders(
       case contentLength:
         if (found.contentLength !== -1) found.fault = faults.framing;
         found.contentLength = Number(value);
-        if (!(found.contentLength >= 0) || !/^\d+$/.test(value)) found.fault = faults.framing;
+        if (!/^\d+$/.test(value) || !Number.isSafeInteger(found.contentLength)) found.fault = faults.framing;
         break;
       case transferEncoding:
         if (found.chunked) found.fault = faults.framing;
@@ -170,6 +182,10 @@ export function readRequestHeaders(
         break;
       case forwardedHost:
         if (client.trusted) forwardedHostValue = value;
+        break;
+      case origin:
+        // Whoever is not trusted to say where a request came from says nothing about it.
+        if (client.trusted) forward.push(name.lower, value);
         break;
       case via:
         viaValue = viaValue === '' ? value : `${viaValue}, ${value}`;

@@ -1,5 +1,5 @@
 import { ttfbBoundsMs, ttfbBucket } from '../core/load-table.ts';
-import type { DataPlaneReport, Decision, FinishedRequest } from '../core/report.ts';
+import type { DataPlaneReport, FinishedRequest } from '../core/report.ts';
 import type { AccessLog } from './access-log.ts';
 import type { Exchange } from './exchange.ts';
 
@@ -72,6 +72,16 @@ export class Recorder {
     this.log?.write(request, times, exchange);
   }
 
+  /** A request that was refused before it could be read. */
+  unread(id: string, status: number, cause: string, bytesOut: number, client: string | null): void {
+    this.requests++;
+    const statusClass = Math.floor(status / 100);
+    this.#statusClasses[statusClass] = this.#statusClasses[statusClass]! + 1;
+    this.#causes[cause] = (this.#causes[cause] ?? 0) + 1;
+    this.bytesOut += bytesOut;
+    this.log?.writeUnread({ at: Date.now(), id, status, cause, bytesOut, client });
+  }
+
   #outcome(instance: string, status: number, cause: string, totalMs: number): void {
     const bucket = ttfbBucket(totalMs);
     this.#durations[bucket] = this.#durations[bucket]! + 1;
@@ -96,7 +106,6 @@ export class Recorder {
 
   report(
     queued: number,
-    decisions: readonly Decision[],
     loopLagMs: number,
     tracer: Readonly<{ exported: number; dropped: number }> | null,
   ): DataPlaneReport {
@@ -107,7 +116,6 @@ export class Recorder {
     return {
       thread: this.#thread,
       requests,
-      decisions,
       queued,
       loopLagMs,
       ...(this.log === null || this.log.fault === null ? {} : { accessLogFault: this.log.fault }),

@@ -63,9 +63,11 @@ export function dispatchWithTrailers(
   };
   const failed = (error: Error) => attempt.onResponseError(controller, error);
   req.on('error', failed);
-  req.on('information', (info) =>
-    attempt.onResponseStart(controller, info.statusCode, info.headers, info.statusMessage),
-  );
+  req.on('information', (info) => {
+    // The client was told to go on by us.
+    if (info.statusCode === 100) return;
+    attempt.onResponseStart(controller, info.statusCode, info.headers, info.statusMessage);
+  });
   req.on('response', (res) => {
     answer = res;
     res.on('error', failed);

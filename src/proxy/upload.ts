@@ -81,6 +81,11 @@ export class Upload {
     else this.#req.resume();
   }
 
+  /** The upstream does not take what the client has sent. */
+  get held(): boolean {
+    return this.#stream?.consuming === true && this.#req.isPaused();
+  }
+
   resume(stream: UploadStream): void {
     if (stream === this.#stream && !this.complete) this.#req.resume();
   }

@@ -1,5 +1,6 @@
 import type { OnReadOpts, Socket } from 'node:net';
 import { buildConnector, Client, type Dispatcher } from 'undici';
+import { monotonicMs } from '../clock.ts';
 
 /** An idle connection is closed after this time, if the upstream has not told that it does so earlier. */
 const maxIdleMs = 30_000;
@@ -41,6 +42,8 @@ type Owner = Readonly<{
 /** A connection to an upstream: an undici client of its own, one request at a time. */
 export class UpstreamConnection {
   readonly client: Client;
+  /** How long it took to connect: about a round trip, or some of them. */
+  connectMs = 0;
   /** Requests sent before the present one. */
   used = 0;
   /** The head of an answer is awaited. */
@@ -75,12 +78,15 @@ export class UpstreamConnection {
       keepAliveMaxTimeout: maxIdleMs,
       keepAliveTimeoutThreshold: idleMarginMs,
       maxHeaderSize: maxHeadBytes,
-      connect: (options, callback) =>
+      connect: (options, callback) => {
+        const from = monotonicMs();
         connect(options, (...result) => {
           const [error, socket] = result;
+          this.connectMs = monotonicMs() - from;
           if (error === null) this.#opened(socket);
           callback(...result);
-        }),
+        });
+      },
     });
   }
 

@@ -1,6 +1,6 @@
 import type { BalancerSettings } from '../core/balancer.ts';
 import type { DirectoryEntry } from '../core/directory.ts';
-import type { DataPlaneReport } from '../core/report.ts';
+import type { DataPlaneReport, Decision } from '../core/report.ts';
 import type { ProxyAuth } from './guard.ts';
 import type { ProxySettings } from './settings.ts';
 
@@ -23,6 +23,8 @@ export type ToWorker =
   | Readonly<{ type: 'directory'; entries: readonly DirectoryEntry[] }>
   | Readonly<{ type: 'auth'; auth: ProxyAuth }>
   | Readonly<{ type: 'settings'; settings: ProxySettings; balancer: Partial<BalancerSettings> }>
+  /** The answer carries the same number. */
+  | Readonly<{ type: 'decisions'; number: number }>
   | Readonly<{ type: 'drain'; deadlineMs: number }>
   | Readonly<{ type: 'close' }>;
 
@@ -30,4 +32,5 @@ export type FromWorker =
   | Readonly<{ type: 'listening'; port: number }>
   | Readonly<{ type: 'failed'; code: string; message: string }>
   | Readonly<{ type: 'report'; report: DataPlaneReport }>
+  | Readonly<{ type: 'decisions'; number: number; decisions: readonly Decision[] }>
   | Readonly<{ type: 'closed' }>;

@@ -53,6 +53,9 @@ function obey(running: RunningProxy, message: ToWorker): void {
     case 'settings':
       running.reconfigure(message.settings, message.balancer);
       break;
+    case 'decisions':
+      tell({ type: 'decisions', number: message.number, decisions: running.decisions() });
+      break;
     case 'drain':
       void running.drain(message.deadlineMs).then(leave);
       break;

@@ -21,7 +21,6 @@ const request = (id: string, totalMs: number, instance: string | null = 'vast-1'
 const report = (thread: number, requests: FinishedRequest[], count: number): DataPlaneReport => ({
   thread,
   requests,
-  decisions: [],
   queued: 1,
   counters: {
     requests: count,

@@ -4,7 +4,7 @@ import { monotonicMs } from '../../src/clock.ts';
 import { createBalancer } from '../../src/core/balancer.ts';
 import type { DirectoryEntry } from '../../src/core/directory.ts';
 import { LoadTable } from '../../src/core/load-table.ts';
-import type { DataPlaneReport } from '../../src/core/report.ts';
+import type { DataPlaneReport, Decision } from '../../src/core/report.ts';
 import { type DataPlaneVariables, startDataPlane } from '../../src/proxy/data-plane.ts';
 import { echo, startBackend, until } from './rig.ts';
 
@@ -104,6 +104,36 @@ test('two threads share one port, one load table and the directory', async () =>
   }
   await until(() => new Set(reports.map((report) => report.thread)).size === 2);
   expect(app.table.read(ref)).toMatchObject({ active: 0, total: answered });
+});
+
+test('the picks of all threads can be looked at, open ones too, with the newest first', async () => {
+  const backend = await startBackend((req, res) => {
+    if (req.url === '/open') res.write('begun');
+    else res.end();
+  });
+  cleanups.push(backend.close);
+  const { app, keys, join } = fleet();
+  join('a', backend.origin);
+  let ask = async (): Promise<readonly Decision[]> => [];
+  const traced = {
+    ...app,
+    traceFrom(decisions: typeof ask) {
+      ask = decisions;
+    },
+  };
+  const plane = await startDataPlane({ app: traced, keys, config: variables, tls: null, threads: 2 });
+  cleanups.push(plane.close);
+  const url = `http://127.0.0.1:${plane.port}`;
+  for (let i = 0; i < 20; i++) await (await fetch(url, { headers: { connection: 'close' } })).text();
+  const open = await fetch(`${url}/open`);
+  const decisions = await ask();
+  expect(decisions).toHaveLength(21);
+  expect(decisions[0]).toMatchObject({ winner: 'a', ending: null });
+  expect(decisions.slice(1).every(({ ending }) => ending === 'complete')).toBe(true);
+  expect(decisions.map(({ at }) => at)).toEqual(decisions.map(({ at }) => at).sort((a, b) => b - a));
+  await open.body?.cancel();
+  await until(() => app.table.totals().active === 0);
+  expect((await ask())[0]).toMatchObject({ ending: 'client_gone' });
 });
 
 test('a thread that dies is replaced and its leases are given back', async () => {

@@ -472,3 +472,62 @@ test.each([
   expect(most).toBe(1);
   if (status === 500) expect(rig.endings('bad').server_error).toBeLessThan(rig.endings('good').complete ?? 0);
 });
+
+test('what fails on a used connection is sent once more only if the news of its end was on its way', async () => {
+  await using rig = await Rig.start({ settings: { maxRetries: 0 }, balancer: { ejectAfterFailures: 1_000_000 } });
+  let wait = 0;
+  const posts: string[] = [];
+  await rig.backend('a', (req, res) => {
+    if (req.method === 'GET') {
+      res.end('warm');
+      return;
+    }
+    posts.push(req.url ?? '');
+    if (posts.filter((url) => url === req.url).length > 1) res.end('again');
+    else setTimeout(() => (req.socket as Socket).resetAndDestroy(), wait);
+  });
+  const post = async (path: string) => (await fetch(rig.url + path, { method: 'POST', body: '{}' })).status;
+  await (await fetch(rig.url)).text();
+  expect(await post('/at-once')).toBe(200);
+  await (await fetch(rig.url)).text();
+  wait = 250;
+  expect(await post('/at-work')).toBe(502);
+  expect(posts).toEqual(['/at-once', '/at-once', '/at-work']);
+  const requests = await rig.reported(4);
+  expect(requests.find(({ path }) => path === '/at-once')).toMatchObject({ attempts: 2 });
+  expect(requests.find(({ path }) => path === '/at-work')).toMatchObject({ attempts: 1 });
+});
+
+test('an upstream that does not take an upload is to blame, not the client', async () => {
+  await using rig = await Rig.start({ settings: { idleTimeoutMs: 300 } });
+  const backend = await rig.backend('a', () => {});
+  backend.server.removeAllListeners('request');
+  backend.server.on('request', (req) => req.pause());
+  const client = new RawClient(rig.proxy.port);
+  client.send(`POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ${64 * 1024 * 1024}\r\n\r\n`);
+  const chunk = Buffer.alloc(1024 * 1024);
+  for (let i = 0; i < 64; i++) client.socket.write(chunk);
+  await client.until(/HTTP\/1\.1 504/);
+  expect(rig.endings('a')).toEqual({ first_byte_timeout: 1 });
+  client.socket.destroy();
+});
+
+test('long answers that were once retried leave the budget of retries to others', async () => {
+  await using rig = await Rig.start({ settings: { retryBudgetMin: 2, retryBudgetFraction: 0 } });
+  let failing = true;
+  await rig.backend('bad', (req, res) => {
+    if (failing) (req.socket as Socket).destroy();
+    else res.end('ok');
+  });
+  await rig.backend('good', (req, res) => {
+    if (req.url === '/stream') res.write('begun');
+    else res.end('ok');
+  });
+  const streams = [];
+  for (let i = 0; i < 6; i++) streams.push(await fetch(`${rig.url}/stream`));
+  expect(rig.proxy.active).toBe(6);
+  for (let i = 0; i < 6; i++) expect((await fetch(rig.url)).status).toBe(200);
+  failing = false;
+  for (const stream of streams) await stream.body?.cancel();
+  await until(() => rig.proxy.active === 0);
+});

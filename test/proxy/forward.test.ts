@@ -357,6 +357,19 @@ test('a compressed answer is passed on as it is', async () => {
   expect(Buffer.from(answer.text, 'latin1').equals(bytes)).toBe(true);
 });
 
+test('all trailers of an answer pass, but for those that may not stand there', async () => {
+  await using rig = await Rig.start();
+  await rig.backend('a', (_req, res) => {
+    res.writeHead(200, { trailer: 'grpc-status, grpc-message, content-length' });
+    res.write('body');
+    res.addTrailers({ 'grpc-status': '3', 'grpc-message': 'no', 'Set-Cookie': 'a=b' });
+    res.end();
+  });
+  const client = new RawClient(rig.proxy.port).send('GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n');
+  await until(() => client.closed);
+  expect(client.received).toContain('\r\n0\r\ngrpc-status: 3\r\ngrpc-message: no\r\nset-cookie: a=b\r\n\r\n');
+});
+
 test('a client that does not read stops the upstream, and nothing piles up in between', async () => {
   await using rig = await Rig.start();
   const size = 96 * 1024 * 1024;

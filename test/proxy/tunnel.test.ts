@@ -1,6 +1,7 @@
+import type { Socket } from 'node:net';
 import { expect, test } from 'vitest';
 import WebSocket, { WebSocketServer } from 'ws';
-import { RawClient, Rig, until } from './rig.ts';
+import { RawClient, Rig, sleep, until } from './rig.ts';
 
 /** An upstream that echoes messages. */
 async function echoing(rig: Rig, id: string) {
@@ -125,4 +126,59 @@ test('h2c is not tunnelled: the request is answered as HTTP/1.1 and the plea goe
   expect(headers).not.toHaveProperty('upgrade');
   expect(headers).not.toHaveProperty('http2-settings');
   client.socket.destroy();
+});
+
+/** An upstream that agrees to switch and then does what it is told. */
+async function switching(rig: Rig, id: string, then: (socket: Socket) => void) {
+  const backend = await rig.backend(id, (_req, res) => res.end());
+  backend.server.on('upgrade', (_req, duplex) => {
+    const socket = duplex as Socket;
+    socket.on('error', () => {});
+    socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n');
+    then(socket);
+  });
+  return backend;
+}
+const upgrading = 'GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n';
+
+test('an upstream that stays when its client has gone is let go', async () => {
+  await using rig = await Rig.start();
+  await switching(rig, 'a', (socket) => {
+    // It hears the end and says nothing.
+    (socket as Socket & { allowHalfOpen: boolean }).allowHalfOpen = true;
+    socket.resume();
+  });
+  const client = new RawClient(rig.proxy.port).send(upgrading);
+  await client.until(/101 Switching/);
+  expect(rig.active('a')).toBe(1);
+  client.socket.end();
+  await until(() => rig.active('a') === 0, 15_000);
+  await until(() => rig.proxy.active === 0);
+});
+
+test('a tunnel of which one side takes nothing is cut after the idle time, one that is silent is not', async () => {
+  await using rig = await Rig.start({ settings: { idleTimeoutMs: 400 } });
+  await switching(rig, 'a', (socket) => {
+    const chunk = Buffer.alloc(65_536);
+    const more = () => {
+      while (!socket.destroyed && socket.write(chunk));
+    };
+    socket.on('drain', more);
+    more();
+  });
+  const stalled = new RawClient(rig.proxy.port);
+  stalled.socket.removeAllListeners('data');
+  stalled.socket.pause();
+  stalled.send(upgrading);
+  await until(() => rig.active('a') === 1);
+  await until(() => rig.active('a') === 0, 15_000);
+
+  await using quiet = await Rig.start({ settings: { idleTimeoutMs: 200 } });
+  await switching(quiet, 'b', (socket) => socket.resume());
+  const silent = new RawClient(quiet.proxy.port).send(upgrading);
+  await silent.until(/101 Switching/);
+  await sleep(900);
+  expect(quiet.active('b')).toBe(1);
+  silent.socket.destroy();
+  await until(() => quiet.active('b') === 0);
 });

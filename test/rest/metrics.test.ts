@@ -102,7 +102,7 @@ function report(more: Partial<DataPlaneReport['counters']>): void {
     ...more,
   };
   for (const thread of [0, 1]) {
-    app.dataPlane.report({ thread, requests: [], decisions: [], queued: 0, loopLagMs: 12, counters });
+    app.dataPlane.report({ thread, requests: [], queued: 0, loopLagMs: 12, counters });
   }
 }
 
