@@ -726,9 +726,9 @@ export class Exchange implements Waiting {
     this.#ended = true;
     // Without a length and without chunks only a reset tells a broken body from a finished one.
     if (!this.#chunkedAnswer && this.#answerLength === -1) {
-      // TLS tells by itself: a connection without close_notify was cut.
-      if (this.plane.settings.tls === null) socket.resetAndDestroy();
-      else socket.destroy();
+      // Also under TLS: not every client minds a connection that ends without a close_notify.
+      ((socket as Socket & { _parent?: Socket })._parent ?? socket).resetAndDestroy();
+      socket.destroy();
       return;
     }
     socket.destroySoon();

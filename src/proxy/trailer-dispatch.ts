@@ -86,6 +86,7 @@ export function dispatchWithTrailers(
   const begin = () => {
     attempt.onRequestStart(controller);
     if (aborted !== null) return;
+    req.flushHeaders();
     if (body === null || Buffer.isBuffer(body)) {
       if (body !== null) req.write(body);
       finish();

@@ -313,3 +313,24 @@ test('counters are cumulative and told by cause', async () => {
   });
   expect(counters.statusClasses).toEqual([0, 0, 2, 0, 1, 0]);
 });
+
+test('an answer without a length that breaks off is a reset also under TLS: not every client minds a missing farewell', async () => {
+  const tls = certificate();
+  await using rig = await Rig.start({ settings: { tls } });
+  await rig.backend('a', (req, res) => {
+    res.write('part');
+    setTimeout(() => req.socket.resetAndDestroy(), 50);
+  });
+  const client = connectTls({ host: '127.0.0.1', port: rig.proxy.port, ca: tls.cert, servername: 'localhost' });
+  client.write('GET / HTTP/1.0\r\nHost: localhost\r\n\r\n');
+  let received = '';
+  client.on('data', (chunk) => {
+    received += chunk.toString('latin1');
+  });
+  const code = await new Promise((resolve) => {
+    client.on('error', (error: NodeJS.ErrnoException) => resolve(error.code));
+    client.on('end', () => resolve('a clean end'));
+  });
+  expect(received).toContain('part');
+  expect(code).toBe('ECONNRESET');
+});

@@ -2,6 +2,8 @@ import { connect, type Socket } from 'node:net';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { expect, test } from 'vitest';
+import { LoadTable } from '../../src/core/load-table.ts';
+import { createProxy } from '../../src/proxy/create-proxy.ts';
 import { Rig, sleep, until } from './rig.ts';
 
 /** Small seeded generator (mulberry32), so that a failing run can be run again. */
@@ -32,16 +34,27 @@ test('after random traffic with random faults every count is zero and no connect
 }, async () => {
   const seed = Number(process.env.SOAK_SEED ?? Math.floor(Math.random() * 1e9));
   const chance = random(seed);
+  const settings = {
+    idleTimeoutMs: 300,
+    firstByteTimeoutMs: 400,
+    queueTimeoutMs: 500,
+    queueLimit: 20,
+    connectTimeoutMs: 500,
+  };
   await using rig = await Rig.start({
     strategy: 'least_connections',
     balancer: { ejectBaseMs: 100, ejectMaxMs: 500 },
-    settings: {
-      idleTimeoutMs: 300,
-      firstByteTimeoutMs: 400,
-      queueTimeoutMs: 500,
-      queueLimit: 20,
-      connectTimeoutMs: 500,
-    },
+    settings,
+  });
+  // A second thread's proxy over the same table: they wait in one line and count in one place.
+  const second = await createProxy({
+    table: new LoadTable(rig.table.buffer),
+    directory: [],
+    host: '127.0.0.1',
+    port: 0,
+    thread: 2,
+    balancer: { slowStartMs: 0, ejectBaseMs: 100, ejectMaxMs: 500 },
+    settings,
   });
   const backends = [];
   for (const id of ['a', 'b', 'c', 'd', 'e']) {
@@ -75,17 +88,27 @@ test('after random traffic with random faults every count is zero and no connect
             next();
           } else req.on('end', () => res.end(Buffer.alloc(Math.floor(chance() * 100_000))));
         },
-        { ceiling: 6 },
+        { ceiling: 6, models: id < 'd' ? ['m', 'n'] : ['n'] },
       ),
     );
+    backends.at(-1)!.server.on('upgrade', (_req, duplex) => {
+      duplex.on('error', () => {});
+      if (chance() < 0.2) duplex.destroy();
+      else {
+        duplex.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n');
+        duplex.pipe(duplex);
+        if (chance() < 0.3) setTimeout(() => duplex.destroy(), chance() * 60);
+      }
+    });
   }
+  second.setDirectory([...rig.entries]);
   let sent = 0;
   const client = async (): Promise<void> => {
     const end = Date.now() + soakMs;
     while (Date.now() < end) {
       sent++;
       await new Promise<void>((resolve) => {
-        const socket = connect(rig.proxy.port, '127.0.0.1');
+        const socket = connect(chance() < 0.5 ? rig.proxy.port : second.port, '127.0.0.1');
         socket.on('error', () => {});
         // A timer would hold what the socket has not sent.
         const limit = setTimeout(() => socket.destroy(), 3_000);
@@ -93,6 +116,30 @@ test('after random traffic with random faults every count is zero and no connect
           clearTimeout(limit);
           resolve();
         });
+        const kind = chance();
+        if (kind < 0.08) {
+          socket.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly');
+          setTimeout(() => (chance() < 0.5 ? socket.end() : socket.destroy()), chance() * 80);
+          socket.resume();
+          return;
+        }
+        if (kind < 0.14) {
+          socket.write(
+            'POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTrailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n',
+          );
+          setTimeout(() => (chance() < 0.8 ? socket.write('0\r\nX-Sum: 1\r\n\r\n') : socket.destroy()), chance() * 20);
+          socket.resume();
+          return;
+        }
+        if (kind < 0.3) {
+          const body = JSON.stringify({ model: chance() < 0.5 ? 'm' : 'n', pad: 'x'.repeat(chance() * 2000) });
+          socket.write(
+            `POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+          );
+          socket.resume();
+          if (chance() < 0.2) setTimeout(() => socket.destroy(), chance() * 50);
+          return;
+        }
         const size = chance() < 0.3 ? Math.floor(chance() * 200_000) : 0;
         socket.write(
           `${size > 0 ? 'POST' : 'GET'} / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: ${size}\r\n\r\n`,
@@ -117,12 +164,14 @@ test('after random traffic with random faults every count is zero and no connect
   rig.reports.length = 0;
   // A leak of one object a request would show.
   expect(keptBytes() - (await third)).toBeLessThan(40 * 1024 * 1024);
-  await until(() => rig.proxy.active === 0);
+  await until(() => rig.proxy.active === 0 && second.active === 0, 20_000);
+  expect(rig.table.line(9).elsewhere).toBe(false);
   for (const id of rig.refs.keys()) expect([id, rig.active(id), seed]).toEqual([id, 0, seed]);
   const totals = rig.table.totals();
   expect(totals.active).toBe(0);
   expect(Object.values(totals.endings).reduce((sum, count) => sum + count, 0)).toBe(totals.total);
   await rig.proxy.close();
+  await second.close();
   await sleep(50);
   for (const backend of backends) await until(() => backend.sockets.size === 0);
   expect(sent).toBeGreaterThan(100);
