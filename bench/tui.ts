@@ -154,7 +154,7 @@ try {
     const terminal = await open(local);
     await terminal.saw('LIVE');
     await sleep(run === starts - 1 ? 8000 : 3000);
-    if (run === starts - 1) row('memory of the whole demo in one process', rssMb(terminal.pid), 'MB', 250);
+    if (run === starts - 1) row('memory with the simulated marketplaces and servers in it', rssMb(terminal.pid), 'MB', 250);
     await terminal.end();
     const found = await terminal.milestones(milestones);
     if (run < 0) {
@@ -181,6 +181,12 @@ try {
   }
   console.log('');
   row('preview on 2,000 instances: longest block', await longestPreviewBlock(), 'ms', 30);
+
+  const real = await open(['--upstreams', 'http://127.0.0.1:9', '--port', '0', '--proxy-port', '0']);
+  await real.saw('LIVE');
+  await sleep(5000);
+  row('memory of the whole system in one process', rssMb(real.pid), 'MB', 150);
+  await real.end();
 
   const demo = await serve(['--demo']);
   const attached = await open(['--url', demo.url]);

@@ -26,7 +26,7 @@ export function createExtendDialog(dashboard: Dashboard, rows: readonly Upstream
           outside(fitText(row.id, 16), 'strong'),
           outside(` ${fitText(gpuLabel(row), 14)}`),
           span(fitText(money(row.usdPerHour * hours), 9, 'right')),
-          span(`  then lasts ${age(end - view.clock)}, until ${clockTime(end)}`, 'dim'),
+          span(`  then lasts ${age(end - view.clock)}, until ${clockTime(end).slice(0, 5)}`, 'dim'),
         ];
       }),
       ...(rows.length > 8 ? [[span(`  and ${rows.length - 8} more`, 'dim')] as Line] : []),
