@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { createServer } from 'node:net';
+import { createServer as createHttpServer } from 'node:http';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createProgram, type Program } from '../cli/program.ts';
@@ -185,6 +186,36 @@ describe('two servers on one data directory', () => {
     expect(second.code).toBe(2);
     expect(second.stderr).toContain(`in use by another gpuproxy (pid ${first.child.pid})`);
   });
+});
+
+describe('a second SIGTERM', () => {
+  it('ends at once what the first one would have waited for, and the stream is seen to be cut', async () => {
+    const upstream = createHttpServer((req, res) => {
+      res.write(req.url === '/health' ? '' : 'data: begun\n\n');
+      if (req.url === '/health') res.end();
+    });
+    await new Promise<void>((resolve) => upstream.listen(0, '127.0.0.1', resolve));
+    const { port } = upstream.address() as AddressInfo;
+    const server = await serve([], {
+      GPUPROXY_DATA_DIR: join(program.folder, 'twice'),
+      UPSTREAMS: `http://127.0.0.1:${port}`,
+      DRAIN_SECONDS: '120',
+    });
+    await eventually(async () => (await fetch(`${server.api}/readyz`)).status === 200, 'an upstream');
+    const open = await fetch(`${server.proxy}/stream`);
+    server.child.kill('SIGTERM');
+    await eventually(async () => (await fetch(`${server.api}/readyz`)).status === 503, 'draining');
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    expect(server.child.exitCode).toBe(null);
+    const at = performance.now();
+    server.child.kill('SIGTERM');
+    expect(await server.ended).toBe(143);
+    // Far from the 120 seconds that the stream was given.
+    expect(performance.now() - at).toBeLessThan(20_000);
+    await expect(open.text()).rejects.toThrow();
+    upstream.closeAllConnections();
+    upstream.close();
+  }, 60_000);
 });
 
 describe('the configured key', () => {
