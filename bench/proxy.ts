@@ -479,6 +479,8 @@ for (const [name, row] of rows) {
 
 const rps = (name: string) => median((of(name)?.small ?? []).map((one) => one.rps));
 const perEvent = (name: string, count: number) => median(of(name)?.streams.get(count) ?? []);
+/** How much of what it can do the candidate does with two connections that ask one request after the other. */
+const lightShare = median((of('gpuproxy')?.light ?? []).map((one) => one.rps)) / rps('gpuproxy');
 const addedP99 = median((of('gpuproxy')?.light ?? []).map((one) => one.p99)) - directLight.p99;
 const aims: readonly (readonly [what: string, value: number, unit: string, holds: boolean])[] = [
   [
@@ -504,7 +506,12 @@ const aims: readonly (readonly [what: string, value: number, unit: string, holds
     'KB',
     (of('gpuproxy')?.idle ?? Number.NaN) <= 64,
   ],
-  ['p99 of added latency at 2 connections under 2 ms', addedP99, 'ms', addedP99 < 2],
+  [
+    `p99 of added latency at about half load (${number(lightShare * 100, 0)} %) under 2 ms`,
+    addedP99,
+    'ms',
+    addedP99 < 2,
+  ],
   [
     '2 threads: CPU per request within 15 % of one',
     cpuOf('gpuproxy, 2 threads') / cpuOf('gpuproxy'),

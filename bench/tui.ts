@@ -154,7 +154,8 @@ try {
     const terminal = await open(local);
     await terminal.saw('LIVE');
     await sleep(run === starts - 1 ? 8000 : 3000);
-    if (run === starts - 1) row('memory with the simulated marketplaces and servers in it', rssMb(terminal.pid), 'MB', 250);
+    if (run === starts - 1)
+      row('memory with the simulated marketplaces and servers in it', rssMb(terminal.pid), 'MB', 250);
     await terminal.end();
     const found = await terminal.milestones(milestones);
     if (run < 0) {
