@@ -12,7 +12,7 @@ export async function createCommand(entry: CommandEntry): Promise<Command> {
     .exitOverride()
     // Errors are told in one place, as three lines or as JSON; commander only throws them.
     .configureOutput({ outputError: () => {} })
-    .configureHelp({ showGlobalOptions: true, helpWidth: Math.min(100, process.stdout.columns ?? 100) })
+    .configureHelp({ showGlobalOptions: true, helpWidth: Math.min(100, process.stdout.columns || 100) })
     .helpOption('-h, --help', 'show this help')
     .helpCommand(false)
     .allowExcessArguments(false);

@@ -179,7 +179,7 @@ export function nothingToRent(reasons: readonly string[]): CliError {
 
 /** Columns of offers, in the words of the reservation table. */
 export const offerColumns: readonly Column<Offer>[] = [
-  { title: 'OFFER', width: 11, value: (offer) => offer.id, cut: true },
+  { title: 'OFFER', width: 11, value: (offer) => offer.id },
   { title: 'PROVIDER', width: 8, value: (offer) => offer.provider },
   { title: 'GPU', width: 10, value: (offer) => gpuText(offer.gpu_name, offer.gpu_count), cut: true },
   { title: 'VRAM', width: 4, value: (offer) => vramText(offer.vram_gb), plain: (offer) => offer.vram_gb },

@@ -6,38 +6,44 @@ export type Column<Row> = Readonly<{
   /** Least width of the contents; scripts cut fixed columns, so it never shrinks below this without a terminal. */
   width?: number;
   value: (row: Row) => string;
-  /** May be cut with `…` when the terminal is too narrow. */
+  /** May be cut with `…` when the terminal is too narrow. Never what one types again: ids, contracts. */
   cut?: boolean;
+  /** Left out when the terminal is too narrow even so; of several the least number first. */
+  drop?: number;
 }>;
 
 export const gap = 2;
 
+/** Least width of a column that is cut. */
+const leastCut = 6;
+
 /**
  * Lines of a table, header first, no blanks at the ends of lines. With `fit`, columns that may be cut give way until
- * the lines are at most that wide; without it nothing is cut.
+ * the lines are at most that wide, and if that is not enough those that may be left out go; without it nothing is cut.
  */
 export function tableLines<Row>(
-  columns: readonly Column<Row>[],
+  all: readonly Column<Row>[],
   rows: readonly Row[],
   fit: number | null = null,
 ): string[] {
-  const cells = rows.map((row) => columns.map((column) => oneLine(column.value(row))));
-  const widths = columns.map((column, i) =>
-    Math.max(column.title.length, column.width ?? 0, ...cells.map((line) => line[i]!.length)),
-  );
+  const widthOf = (column: Column<Row>) =>
+    Math.max(column.title.length, column.width ?? 0, ...rows.map((row) => oneLine(column.value(row)).length));
+  const leastOf = (column: Column<Row>) =>
+    column.cut ? Math.min(widthOf(column), Math.max(column.title.length, leastCut)) : widthOf(column);
+  const columns = fit === null ? all : withoutDropped(all, leastOf, fit);
+  const widths = columns.map(widthOf);
   if (fit !== null) {
-    let over = widths.reduce((sum, width) => sum + width + gap, -gap) - fit;
-    while (over > 0) {
+    const least = columns.map(leastOf);
+    for (let over = total(widths) - fit; over > 0; over -= 1) {
       let widest = -1;
-      for (const [i, column] of columns.entries()) {
-        const least = Math.max(column.title.length, 6);
-        if (column.cut && widths[i]! > least && (widest < 0 || widths[i]! > widths[widest]!)) widest = i;
+      for (const [i, width] of widths.entries()) {
+        if (width > least[i]! && (widest < 0 || width > widths[widest]!)) widest = i;
       }
       if (widest < 0) break;
       widths[widest]! -= 1;
-      over -= 1;
     }
   }
+  const cells = rows.map((row) => columns.map((column) => oneLine(column.value(row))));
   const line = (texts: readonly string[]) =>
     texts
       .map((text, i) => {
@@ -47,6 +53,25 @@ export function tableLines<Row>(
       .join('')
       .trimEnd();
   return [line(columns.map((column) => column.title)), ...cells.map(line)];
+}
+
+/** Width of a line of columns that are so wide. */
+function total(widths: readonly number[]): number {
+  return widths.reduce((sum, width) => sum + width + gap, -gap);
+}
+
+function withoutDropped<Row>(
+  all: readonly Column<Row>[],
+  leastOf: (column: Column<Row>) => number,
+  fit: number,
+): readonly Column<Row>[] {
+  let columns = all;
+  while (total(columns.map(leastOf)) > fit) {
+    const [first] = columns.filter((column) => column.drop !== undefined).sort((a, b) => (a.drop ?? 0) - (b.drop ?? 0));
+    if (first === undefined) break;
+    columns = columns.filter((column) => column !== first);
+  }
+  return columns;
 }
 
 /** Texts of others (image names, reasons) must not move the cursor or break the line. */

@@ -128,7 +128,8 @@ export function openSession(command: Command, connection: Connection = connectio
     },
     async page(text) {
       const lines = text.split('\n').length - 1;
-      if (process.stdout.isTTY !== true || plain || quiet || lines < process.stdout.rows) print(text);
+      if (process.stdout.isTTY !== true || plain || quiet || lines < (process.stdout.rows || Number.POSITIVE_INFINITY))
+        print(text);
       else await (await import('./pager.ts')).page(text);
     },
     line: (...words) => `${words.join(plain ? '\t' : '  ')}\n`,

@@ -42,12 +42,12 @@ export async function showReplay(session: Session, strategies: readonly Strategy
 const columns: readonly Column<Result>[] = [
   { title: 'STRATEGY', value: (row) => row.strategy },
   { title: 'MEAN', width: 6, value: (row) => timeText(row.mean_ms) },
-  { title: 'P50', width: 6, value: (row) => timeText(row.p50_ms) },
+  { title: 'P50', width: 6, value: (row) => timeText(row.p50_ms), drop: 1 },
   { title: 'P95', width: 6, value: (row) => timeText(row.p95_ms) },
   { title: 'P99', width: 6, value: (row) => timeText(row.p99_ms) },
   { title: 'LOST', value: (row) => String(row.lost) },
-  { title: 'HOTTEST', value: (row) => greatestText(row.shares), cut: true },
-  { title: 'BUSIEST', value: (row) => greatestText(row.loads), cut: true },
+  { title: 'HOTTEST', value: (row) => greatestText(row.shares) },
+  { title: 'BUSIEST', value: (row) => greatestText(row.loads), drop: 2 },
 ];
 
 function resultsText(session: Session, results: readonly Result[], about: readonly string[]): string {

@@ -91,7 +91,7 @@ export async function show(
 /** As much as the terminal is high, each line cleared to its end: more would scroll, and leave the rounds before behind. */
 function fitted(text: string): string {
   const lines = text.split('\n');
-  const room = (process.stdout.rows ?? Number.POSITIVE_INFINITY) - 1;
+  const room = (process.stdout.rows || Number.POSITIVE_INFINITY) - 1;
   const shown =
     lines.length - 1 > room ? [...lines.slice(0, room - 1), `… ${lines.length - room} more lines`, ''] : lines;
   return shown.join('\u001b[K\n');

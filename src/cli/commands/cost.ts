@@ -6,7 +6,7 @@ import { openSession, type Session } from '../session.ts';
 import { show } from '../watch.ts';
 
 const columns: readonly Column<Answers['cost']['instances'][number]>[] = [
-  { title: 'INSTANCE', width: 11, value: (row) => row.instance_id, cut: true },
+  { title: 'INSTANCE', width: 11, value: (row) => row.instance_id },
   { title: 'PROVIDER', width: 8, value: (row) => row.provider },
   { title: 'PER HOUR', value: (row) => usd(row.usd_per_hour), plain: (row) => row.usd_per_hour },
   { title: 'SPENT', value: (row) => usd(row.spent_usd), plain: (row) => row.spent_usd },

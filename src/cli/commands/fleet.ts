@@ -61,18 +61,18 @@ export function build(command: Command): void {
 }
 
 const columns: readonly Column<Upstream>[] = [
-  { title: 'INSTANCE', width: 11, value: (row) => row.instance_id, cut: true },
-  { title: 'PROVIDER', width: 8, value: (row) => row.provider },
+  { title: 'INSTANCE', width: 11, value: (row) => row.instance_id },
+  { title: 'PROVIDER', width: 8, value: (row) => row.provider, drop: 2 },
   { title: 'STATE', width: 5, value: (row) => row.state },
   { title: 'GPU', width: 10, value: (row) => gpuText(row.gpu_model, row.gpu_count), cut: true },
-  { title: 'VRAM', width: 4, value: (row) => vramText(row.vram_gb), plain: (row) => row.vram_gb },
+  { title: 'VRAM', width: 4, value: (row) => vramText(row.vram_gb), plain: (row) => row.vram_gb, drop: 1 },
   {
     title: 'PRICE',
     width: 5,
     value: (row) => (row.provider === 'static' ? '-' : usd(row.price_per_hour)),
     plain: (row) => row.price_per_hour,
   },
-  { title: 'LEFT', value: (row) => timeLeft(row) ?? '-', plain: (row) => row.expires_at },
+  { title: 'LEFT', value: (row) => timeLeft(row) ?? '-', plain: (row) => row.expires_at, drop: 3 },
   { title: 'ACTIVE', value: (row) => String(row.load.active_connections) },
   { title: 'AVG RT', value: (row) => row.load.avg_response_time },
   { title: 'REASON', value: (row) => row.reason, cut: true },

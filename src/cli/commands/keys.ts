@@ -6,20 +6,30 @@ import { CliError, usageError } from '../exit.ts';
 import { forSuggestion } from '../fleet-call.ts';
 import { nearest } from '../nearest.ts';
 import { wholeFrom } from '../offer-options.ts';
-import type { Column } from '../output.ts';
+import { type Column, duration } from '../output.ts';
 import { openSession, type Session } from '../session.ts';
 
 type Key = Answers['keys']['keys'][number];
 
-const day = (time: string | null) => time?.replace(/\.\d+Z$/, 'Z') ?? '-';
 const columns: readonly Column<Key>[] = [
   { title: 'ID', value: (row) => row.id },
   { title: 'NAME', value: (row) => row.name, cut: true },
   { title: 'SCOPE', value: (row) => row.scope },
-  { title: 'CREATED', value: (row) => day(row.created_at) },
-  { title: 'LAST USED', value: (row) => day(row.last_used_at) },
-  { title: 'EXPIRES', value: (row) => day(row.expires_at) },
+  { title: 'CREATED', value: (row) => row.created_at.slice(0, 10), plain: (row) => row.created_at, drop: 1 },
+  {
+    title: 'LAST USED',
+    value: (row) => fromNow(row.last_used_at),
+    plain: (row) => row.last_used_at,
+    drop: 2,
+  },
+  {
+    title: 'EXPIRES',
+    value: (row) => fromNow(row.expires_at),
+    plain: (row) => row.expires_at,
+  },
   { title: 'STATE', value: (row) => (row.revoked_at === null ? (expired(row) ? 'expired' : 'live') : 'revoked') },
+  { title: 'PER MIN', value: (row) => String(row.requests_per_minute ?? '-') },
+  { title: 'OPEN', value: (row) => String(row.max_concurrent ?? '-') },
 ];
 
 export function build(command: Command): void {
@@ -103,6 +113,13 @@ async function revoke(session: Session, id: string): Promise<void> {
       { status: 404, requestId: error.requestId, hint: '"gpuproxy keys list" lists them' },
     );
   }
+}
+
+/** "in 29 d", "5 m ago". */
+function fromNow(time: string | null): string {
+  if (time === null) return '-';
+  const ms = Date.parse(time) - Date.now();
+  return ms > 0 ? `in ${duration(ms)}` : `${duration(-ms)} ago`;
 }
 
 function expired(row: Key): boolean {

@@ -54,7 +54,7 @@ function merged(loads: unknown, providers: unknown): object {
 type Load = Answers['loads']['loads'][string];
 
 const columns: readonly Column<Load>[] = [
-  { title: 'INSTANCE', width: 11, value: (load) => load.instance_id, cut: true },
+  { title: 'INSTANCE', width: 11, value: (load) => load.instance_id },
   { title: 'PROVIDER', width: 8, value: (load) => load.provider },
   { title: 'ACTIVE', width: 6, value: (load) => String(load.active_connections) },
   { title: 'TOTAL', width: 5, value: (load) => String(load.total_connections) },

@@ -27,11 +27,13 @@ const columns: readonly Column<Provider>[] = [
     title: 'LATENCY',
     value: (row) => (row.latency_ms === null ? '-' : `${Math.round(row.latency_ms)}ms`),
     plain: (row) => row.latency_ms,
+    drop: 2,
   },
   {
     title: 'ASKED',
     value: (row) => (row.refreshed_at === null ? '-' : `${duration(Date.now() - Date.parse(row.refreshed_at))} ago`),
     plain: (row) => row.refreshed_at,
+    drop: 1,
   },
 ];
 

@@ -24,13 +24,13 @@ import { show } from '../watch.ts';
 type Reservation = Answers['reservation'];
 
 const columns: readonly Column<Reservation>[] = [
-  { title: 'RESERVATION', width: 11, value: (row) => row.reservation_id, cut: true },
+  { title: 'RESERVATION', width: 11, value: (row) => row.reservation_id },
   { title: 'STATE', width: 7, value: (row) => row.state },
   { title: 'GPUS', value: (row) => String(row.requested) },
   { title: 'INSTANCES', value: (row) => String(row.instances.length) },
   { title: 'PER HOUR', value: (row) => usd(row.price_per_hour), plain: (row) => row.price_per_hour },
-  { title: 'CREATED', value: (row) => row.created_at.replace(/\.\d+Z$/, 'Z') },
-  { title: 'BY', value: (row) => row.by, cut: true },
+  { title: 'CREATED', value: (row) => row.created_at.replace(/\.\d+Z$/, 'Z'), plain: (row) => row.created_at },
+  { title: 'BY', value: (row) => row.by, cut: true, drop: 1 },
 ];
 
 export function build(command: Command): void {

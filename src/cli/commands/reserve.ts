@@ -108,8 +108,8 @@ export function build(command: Command): void {
 }
 
 const reservedColumns: readonly Column<Answers['reserved']['reserved'][number]>[] = [
-  { title: 'INSTANCE', width: 11, value: (item) => item.instance_id, cut: true },
-  { title: 'CONTRACT', width: 8, value: (item) => item.contract_id, cut: true },
+  { title: 'INSTANCE', width: 11, value: (item) => item.instance_id },
+  { title: 'CONTRACT', width: 8, value: (item) => item.contract_id },
   { title: 'PROVIDER', width: 8, value: (item) => item.provider },
   { title: 'GPU', width: 10, value: (item) => gpuText(item.gpu_model, item.gpu_count), cut: true },
   { title: 'VRAM', width: 4, value: (item) => vramText(item.vram), plain: (item) => item.vram },
