@@ -39,14 +39,17 @@ const answers = {
   loads: schemas.loadsAnswer.extend({
     loads: z.record(
       z.string(),
-      schemas.load.pick({
-        instance_id: true,
-        provider: true,
-        active_connections: true,
-        total_connections: true,
-        avg_response_time: true,
-        weight: true,
-      }),
+      schemas.load
+        .pick({
+          instance_id: true,
+          provider: true,
+          active_connections: true,
+          total_connections: true,
+          avg_response_time: true,
+          avg_response_time_ms: true,
+          weight: true,
+        })
+        .partial({ avg_response_time_ms: true }),
     ),
   }),
   available: schemas.providersAnswer.extend({

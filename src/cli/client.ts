@@ -129,7 +129,7 @@ export function createClient({ connection, timeoutMs, retries = 0, debug }: Clie
       const url = target(path, call.query);
       let response: IncomingMessage;
       try {
-        response = await open('GET', url, { ...call, headers: { ...call.headers, accept: 'text/event-stream' } }, null);
+        response = await open('GET', url, { ...call, headers: { accept: 'text/event-stream', ...call.headers } }, null);
         if ((response.statusCode ?? 0) >= 400) {
           throw await refusal(response.statusCode ?? 0, parseJson(await readAll(response)), response, connection);
         }

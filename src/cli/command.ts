@@ -22,9 +22,9 @@ export async function createCommand(entry: CommandEntry): Promise<Command> {
   return command;
 }
 
-/** Options of every command that talks to a server. */
-export function withConnection(command: Command): Command {
-  return command
+/** Options of every command that talks to a server. `curl` false: it is no one request that could be shown. */
+export function withConnection(command: Command, { curl = true }: Readonly<{ curl?: boolean }> = {}): Command {
+  command
     .optionsGroup('Common options:')
     .option('-k, --key <key>', 'API key (GPUPROXY_API_KEY)')
     .addOption(new Option('--key-file <file>', 'read the API key from a file, - for stdin').conflicts('key'))
@@ -51,8 +51,9 @@ export function withConnection(command: Command): Command {
         },
       ),
     )
-    .option('--curl', 'print the request as a curl command and send nothing')
     .option('--debug', 'log each request to stderr');
+  if (curl) command.option('--curl', 'print the request as a curl command and send nothing');
+  return command;
 }
 
 /** For commands that ask no server: who writes key and URL before every command may do so here as well. */

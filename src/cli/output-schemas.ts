@@ -97,6 +97,29 @@ export const outputSchemas: Readonly<Record<string, z.ZodType>> = {
   error,
 };
 
+/**
+ * Fields of a row of what a command prints: of the elements of `rows`, or of the document itself where that is null.
+ * undefined: nobody can say before it is there.
+ */
+export function rowFields(name: string, rows: string | null): string[] | undefined {
+  const document = shapeOf(outputSchemas[name]);
+  if (document === undefined || rows === null) return document && Object.keys(document);
+  const held = document[rows];
+  const row =
+    held instanceof z.ZodArray
+      ? shapeOf(held.element)
+      : held instanceof z.ZodRecord
+        ? shapeOf(held.valueType)
+        : undefined;
+  return row && Object.keys(row);
+}
+
+/** Of one of several shapes the first is the usual one. */
+function shapeOf(schema: unknown): Readonly<Record<string, unknown>> | undefined {
+  if (schema instanceof z.ZodUnion) return shapeOf(schema.options[0]);
+  return schema instanceof z.ZodObject ? schema.shape : undefined;
+}
+
 /** JSON Schema (2020-12) of what a command prints. Fields may be added in later versions, so others are allowed. */
 export function outputSchema(name: string): object | undefined {
   const schema = outputSchemas[name];

@@ -35,6 +35,11 @@ export function withPlan(command: Command): Command {
 
 export type PlanOptions = Readonly<{ dryRun?: boolean; plan?: string }>;
 
+/** Whether the command looks at what it would act upon, to show or to check a plan. --curl shows the request itself. */
+export function looksFirst(session: Session, { dryRun, plan }: PlanOptions): boolean {
+  return !session.shows && (dryRun === true || plan !== undefined);
+}
+
 /** Prints a plan: the document with --json, else the text, and how to carry it out. */
 export function showPlan(session: Session, plan: Plan, document: object, text: string): void {
   if (session.json) {

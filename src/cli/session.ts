@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import type { AnswerName, Answers } from './answers.ts';
-import { type Answer, type Call, type Client, createClient, type Method } from './client.ts';
+import { type Answer, type Call, type Client, createClient, type Method, type ServerSentEvent } from './client.ts';
 import { type ColorChoice, colorWanted } from './color.ts';
 import { type Connection, findConnection } from './connection.ts';
 import { usageError } from './exit.ts';
 import { exitOnInterrupt } from './interrupts.ts';
-import { narrow } from './narrow.ts';
+import { checkFields, narrow } from './narrow.ts';
 import { type Column, plainLines, tableLines } from './output.ts';
 import { terminal } from './terminal.ts';
 
@@ -27,6 +27,15 @@ export type CommonOptions = Readonly<{
   curl?: boolean;
   retry?: number;
   until?: string;
+  dryRun?: boolean;
+}>;
+
+/** What the document is that a command prints with --json. */
+export type Document = Readonly<{
+  /** The field that holds its rows, a list or a table by id; null (the default): it is one row itself. */
+  rows?: string | null;
+  /** Its name in `gpuproxy schema`, by default that of the command; null: it has none. */
+  schema?: string | null;
 }>;
 
 /** What a client command works with: the client, and the ways to say something. */
@@ -41,6 +50,8 @@ export type Session = Readonly<{
   /** May stdout carry colour? */
   color: boolean;
   call(method: Method, path: string, call?: Call): Promise<Answer>;
+  /** Server-sent events as they come. */
+  events(path: string, call?: Call): AsyncGenerator<ServerSentEvent>;
   /** What an answer says, checked. Throws CliError when it is not the answer that its name promises. */
   read<Name extends AnswerName>(name: Name, answer: Answer): Promise<Answers[Name]>;
   /** Whether a question before the deed is to be answered, by whom, or why there is none. */
@@ -74,13 +85,17 @@ export function connectionOf(command: Command): Connection {
   });
 }
 
-export function openSession(command: Command, connection: Connection = connectionOf(command)): Session {
+export function openSession(
+  command: Command,
+  { rows = null, schema = schemaName(command) }: Document = {},
+  connection: Connection = connectionOf(command),
+): Session {
   exitOnInterrupt();
   const options = command.optsWithGlobals<CommonOptions>();
   // Fields are those of the document, so asking for them asks for it.
   const json = options.json === true || options.raw === true || options.fields !== undefined;
   const fields = options.fields?.split(',').map((name) => name.trim()) ?? null;
-  const narrowed = (document: unknown) => narrow(document, fields);
+  const narrowed = (document: unknown) => narrow(document, fields, rows);
   const quiet = options.quiet === true;
   const plain = options.plain === true;
   const client = createClient({
@@ -94,6 +109,12 @@ export function openSession(command: Command, connection: Connection = connectio
         : undefined,
   });
   const print = (text: string) => process.stdout.write(text);
+  /** Before something is sent for it: neither a list of fields nor a slip of the pen may rent or destroy anything. */
+  const checkFieldsFirst = async (changes: boolean) => {
+    if (fields === null || schema === null || options.dryRun === true || !(changes || fields[0] === '?')) return;
+    const known = (await import('./output-schemas.ts')).rowFields(schema, rows);
+    if (known !== undefined) checkFields(fields, known);
+  };
   const printJson = (value: unknown) =>
     print(`${JSON.stringify(narrowed(value), null, terminal() === null ? 0 : 2)}\n`);
   return {
@@ -115,7 +136,16 @@ export function openSession(command: Command, connection: Connection = connectio
         print(`${client.curl(method, path, call)}\n`);
         throw new CurlPrinted();
       }
+      await checkFieldsFirst(method !== 'GET');
       return client.call(method, path, call);
+    },
+    async *events(path, call) {
+      if (options.curl === true) {
+        print(`${client.curl('GET', path, call)}\n`);
+        throw new CurlPrinted();
+      }
+      await checkFieldsFirst(true);
+      yield* client.events(path, call);
     },
     async read(name, answer) {
       const { readAnswer } = await import('./answers.ts');
@@ -142,6 +172,16 @@ export function openSession(command: Command, connection: Connection = connectio
       if (!quiet) process.stderr.write(`${text}\n`);
     },
   };
+}
+
+/** "reservations show"; what a subcommand prints that also runs unnamed is that of its command. */
+function schemaName(command: Command): string {
+  const words: string[] = [];
+  for (let each: Command | null = command; each !== null; each = each.parent) words.unshift(each.name());
+  return words
+    .join(' ')
+    .replace(/^gpuproxy /, '')
+    .replace(/ list$/, '');
 }
 
 function readKey(file: string): string {

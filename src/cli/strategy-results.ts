@@ -50,9 +50,22 @@ const columns: readonly Column<Result>[] = [
   { title: 'BUSIEST', value: (row) => greatestText(row.loads), drop: 2 },
 ];
 
+/** The same in figures: times in ms, shares and loads as parts of 1. */
+const plainColumns: readonly Column<Result>[] = [
+  { title: 'STRATEGY', value: (row) => row.strategy },
+  ...(['mean_ms', 'p50_ms', 'p95_ms', 'p99_ms', 'lost'] as const).map((name) => ({
+    title: name,
+    value: (row: Result) => String(row[name] ?? ''),
+  })),
+  ...(['shares', 'loads'] as const).flatMap((name) => [
+    { title: name, value: (row: Result) => String(greatest(row[name])?.[1] ?? '') },
+    { title: 'instance', value: (row: Result) => greatest(row[name])?.[0] ?? '' },
+  ]),
+];
+
 function resultsText(session: Session, results: readonly Result[], about: readonly string[]): string {
   if (session.quiet) return results.map((row) => `${row.strategy}\n`).join('');
-  if (session.plain) return session.table(columns, results);
+  if (session.plain) return session.table(plainColumns, results);
   return `${session.table(columns, results)}\n${about.map((line) => `${line}\n`).join('')}${summary(results)}`;
 }
 
@@ -92,10 +105,13 @@ export function percent(part: number): string {
 }
 
 function greatestText(parts: Readonly<Record<string, number>>): string {
+  const found = greatest(parts);
+  return found === undefined ? '-' : `${percent(found[1])} ${found[0]}`;
+}
+
+function greatest(parts: Readonly<Record<string, number>>): readonly [id: string, part: number] | undefined {
   const [first, ...rest] = Object.entries(parts);
-  if (first === undefined) return '-';
-  const [id, part] = rest.reduce((a, b) => (b[1] > a[1] ? b : a), first);
-  return `${percent(part)} ${id}`;
+  return first && rest.reduce((a, b) => (b[1] > a[1] ? b : a), first);
 }
 
 export function resultOf(strategy: StrategyName, result: ModelResult | Replay): Result {

@@ -51,9 +51,9 @@ describe('--plain', () => {
   it('is rows with tabs, no header, and figures as numbers', async () => {
     const [load, reserved] = await Promise.all([at('load server --plain'), at('reserve 16 --plain')]);
     expect(load.stdout).toBe(
-      'vast-12345\tvast.ai\t3\t150\t250ms\t1.5\n' +
-        'vast-67890\tvast.ai\t2\t120\t230ms\t1.5\n' +
-        'ionet-abc\tio.net\t1\t80\t180ms\t2\n',
+      'vast-12345\tvast.ai\t3\t150\t250\t1.5\n' +
+        'vast-67890\tvast.ai\t2\t120\t230\t1.5\n' +
+        'ionet-abc\tio.net\t1\t80\t180\t2\n',
     );
     expect(reserved.stdout.split('\n')[0]).toBe('vast-12345\t54321\tvast.ai\tRTX 4090\t24\t0.79');
   });

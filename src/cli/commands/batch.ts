@@ -54,7 +54,7 @@ export function build(command: Command): void {
     if (options.vastai + options.ionet === 0) {
       throw usageError('nothing to rent: --vastai and --ionet are both 0', { hint: 'gpuproxy batch --vastai 2' });
     }
-    const session = openSession(command);
+    const session = openSession(command, { rows: options.dryRun === true ? 'instances' : null });
     const filters = filtersBody(options);
     const need = confirmation(session, {
       confirmed: options.yes === true || options.plan !== undefined || options.maxTotal !== undefined,

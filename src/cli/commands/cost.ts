@@ -17,7 +17,7 @@ export function build(command: Command): void {
   withConnection(command);
   withExamples(command, [['gpuproxy cost', 'per hour, today, and in total']]);
   command.action(async (options: { watch?: number }) => {
-    const session = openSession(command);
+    const session = openSession(command, { rows: 'instances' });
     await show(session, repeatOf(options), async () => {
       const answer = await session.call('GET', '/cost');
       return { json: answer.body, text: async () => costText(session, await session.read('cost', answer)) };

@@ -1,10 +1,11 @@
 import type { Command } from 'commander';
+import type { Answers } from '../answers.ts';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { confirmation, settle } from '../confirm.ts';
 import { CliError, exitCodes } from '../exit.ts';
 import { callInstance, forEachId, lookAt } from '../fleet-call.ts';
 import { counted, usd } from '../output.ts';
-import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
+import { checkPlan, looksFirst, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession } from '../session.ts';
 
 const meanings = {
@@ -30,10 +31,10 @@ export function build(command: Command): void {
     ['gpuproxy destroy vast-12345 --now --confirm vast-12345', 'at once, in a script'],
   ]);
   command.action(async (ids: readonly string[], options: DestroyOptions) => {
-    const session = openSession(command);
+    const session = openSession(command, { rows: options.dryRun === true ? 'instances' : null });
     const confirmed = options.yes === true || options.plan !== undefined || confirmedAs(ids, options.confirm);
     const need = confirmation(session, { confirmed });
-    if (options.dryRun === true || options.plan !== undefined || need === 'ask') {
+    if (looksFirst(session, options) || need === 'ask') {
       const { bodies, upstreams } = await lookAt(session, ids);
       const query = options.now === true ? { now: true } : {};
       const plan = planOf(
@@ -42,15 +43,19 @@ export function build(command: Command): void {
         upstreams.map((each) => [each.contract_id, each.price_per_hour, each.lifecycle.phase]),
       );
       const text = upstreams
-        .map((each) =>
-          session.line(
-            each.instance_id,
-            each.gpu_model,
-            `${usd(each.price_per_hour)} per hour`,
-            `${each.load.active_connections} open requests`,
-            ...unused(each.expires_at, each.price_per_hour),
-          ),
-        )
+        .map((each) => {
+          const { instance_id: id, gpu_model: gpu, price_per_hour: price } = each;
+          const open = each.load.active_connections;
+          const lost = unusedUsd(each);
+          if (session.plain) return session.line(id, gpu, String(price), String(open), lost === 0 ? '' : String(lost));
+          return session.line(
+            id,
+            gpu,
+            `${usd(price)} per hour`,
+            counted(open, 'open request'),
+            ...(lost === 0 ? [] : [`${usd(lost)} of prepaid time is not used and stays booked`]),
+          );
+        })
         .join('');
       if (options.dryRun === true) {
         const perHour = upstreams.reduce((sum, each) => sum + each.price_per_hour, 0);
@@ -81,10 +86,10 @@ export function build(command: Command): void {
   });
 }
 
-/** What is lost of time that is paid already. */
-function unused(expiresAt: string | null, perHour: number): string[] {
-  const hours = expiresAt === null ? 0 : (Date.parse(expiresAt) - Date.now()) / 3_600_000;
-  return hours <= 0 ? [] : [`${usd(hours * perHour)} of prepaid time is not used and stays booked`];
+/** What is lost of time that is paid already, USD to a hundredth. */
+function unusedUsd({ expires_at: end, price_per_hour: perHour }: Answers['upstream']): number {
+  const hours = end === null ? 0 : (Date.parse(end) - Date.now()) / 3_600_000;
+  return hours <= 0 ? 0 : Math.round(hours * perHour * 100) / 100;
 }
 
 /** Does --confirm name what is to be destroyed? A list that grew must not be destroyed by a word that was meant for one. */

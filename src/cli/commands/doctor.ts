@@ -6,14 +6,14 @@ import { connectionOf, openSession } from '../session.ts';
 
 export function build(command: Command): void {
   command.option('--offline', 'ask no provider');
-  withConnection(command);
+  withConnection(command, { curl: false });
   withExamples(command, [
     ['gpuproxy doctor', 'every check, with what to do about what is wrong'],
     ['gpuproxy doctor --json', 'for programs'],
   ]);
   command.action(async (options: { offline?: boolean }) => {
     const found = connection(command);
-    const session = openSession(command, found instanceof CliError ? nowhere : found);
+    const session = openSession(command, { rows: 'checks' }, found instanceof CliError ? nowhere : found);
     const { runChecks } = await import('../doctor-checks.ts');
     const checks = await runChecks({
       client: found instanceof CliError ? found : session.client,
@@ -27,7 +27,11 @@ export function build(command: Command): void {
       const codes = { ok: '32', warn: '33', fail: '31', skip: '2' } as const;
       const width = Math.max(...checks.map((check) => check.name.length));
       for (const { status, name, detail, hint } of checks) {
-        if (session.quiet && (status === 'ok' || status === 'skip')) continue;
+        if (session.quiet) {
+          // What calls for somebody.
+          if (status === 'warn' || status === 'fail') session.print(`${name}\n`);
+          continue;
+        }
         if (session.plain) {
           session.print(session.line(status, name, detail, hint ?? ''));
           continue;

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { Answers } from '../answers.ts';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { callInstance, forEachId, lookAt } from '../fleet-call.ts';
-import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
+import { checkPlan, looksFirst, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession, parseDuration } from '../session.ts';
 
 export function build(command: Command): void {
@@ -22,9 +22,9 @@ export function build(command: Command): void {
     ['gpuproxy drain vast-12345 --dry-run', 'what would happen'],
   ]);
   command.action(async (ids: readonly string[], options: PlanOptions & Readonly<{ deadline?: number }>) => {
-    const session = openSession(command);
+    const session = openSession(command, { rows: options.dryRun === true ? 'instances' : null });
     const body = options.deadline === undefined ? {} : { deadline_seconds: options.deadline / 1000 };
-    if (options.dryRun === true || options.plan !== undefined) {
+    if (looksFirst(session, options)) {
       const { bodies, upstreams } = await lookAt(session, ids);
       const requests = ids.map((id) => ({ method: 'POST', path: `/fleet/${id}/drain`, body }) as const);
       const plan = planOf(
@@ -34,7 +34,13 @@ export function build(command: Command): void {
       );
       if (options.dryRun === true) {
         const lines = upstreams.map((each) =>
-          session.quiet ? `${each.instance_id}\n` : session.line(each.instance_id, each.state, openText(each)),
+          session.quiet
+            ? `${each.instance_id}\n`
+            : session.line(
+                each.instance_id,
+                each.state,
+                session.plain ? String(each.load.active_connections) : openText(each),
+              ),
         );
         showPlan(session, plan, { instances: bodies }, lines.join(''));
         return;

@@ -30,12 +30,12 @@ export function build(command: Command): void {
     for (let connected = false; ; ) {
       try {
         const headers = lastId === null ? {} : { 'last-event-id': lastId };
-        for await (const { id, event, data } of session.client.events('/events', { headers })) {
+        for await (const { id, event, data } of session.events('/events', { headers })) {
           connected = true;
           waitMs = 500;
           if (id !== null) lastId = id;
           if (options.kind !== undefined && event !== options.kind) continue;
-          session.print(session.json ? `${data}\n` : await eventText(session, event, data));
+          session.print(session.json ? documentText(session, event, data) : await eventText(session, event, data));
         }
         connected = true;
         if (options.once === true) return;
@@ -48,6 +48,11 @@ export function build(command: Command): void {
       waitMs = Math.min(maxWaitMs, waitMs * 2);
     }
   });
+}
+
+/** One line. A gap is none of the events whose fields --fields names. */
+function documentText(session: Session, kind: string, data: string): string {
+  return kind === 'gap' ? `${data}\n` : `${JSON.stringify(session.narrowed(parseJson(data)))}\n`;
 }
 
 async function eventText(session: Session, kind: string, data: string): Promise<string> {

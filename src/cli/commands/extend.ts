@@ -4,7 +4,7 @@ import { confirmation, settle } from '../confirm.ts';
 import { callInstance } from '../fleet-call.ts';
 import { wholeFrom } from '../offer-options.ts';
 import { counted, usd } from '../output.ts';
-import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
+import { checkPlan, looksFirst, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession } from '../session.ts';
 
 export function build(command: Command): void {
@@ -19,14 +19,19 @@ export function build(command: Command): void {
   command.action(async (id: string, hours: number, options: PlanOptions & Readonly<{ yes?: boolean }>) => {
     const session = openSession(command);
     const need = confirmation(session, { confirmed: options.yes === true || options.plan !== undefined });
-    if (options.dryRun === true || options.plan !== undefined || need !== 'none') {
+    if (looksFirst(session, options) || need !== 'none') {
       const answer = await callInstance(session, 'GET', id, '');
       const { price_per_hour: price, expires_at: until } = await session.read('upstream', answer);
       const cost = `${counted(hours, 'hour')} for about ${usd(price * hours)}`;
       const plan = planOf(session, [{ method: 'POST', path: `/fleet/${id}/extend`, body: { hours } }], [price, until]);
       if (options.dryRun === true) {
         const document = { instance_id: id, hours, price_usd: price * hours, expires_at: until };
-        showPlan(session, plan, document, session.quiet ? `${id}\n` : `Would buy ${cost}\n`);
+        const text = session.quiet
+          ? `${id}\n`
+          : session.plain
+            ? session.line(id, String(hours), String(price * hours))
+            : `Would buy ${cost}\n`;
+        showPlan(session, plan, document, text);
         return;
       }
       checkPlan(plan, options.plan);

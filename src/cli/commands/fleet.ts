@@ -32,7 +32,7 @@ export function build(command: Command): void {
     ['gpuproxy fleet --json | jq ".upstreams[] | select(.eligible)"', 'for programs'],
   ]);
   command.action(async (id: string | undefined) => {
-    const session = openSession(command);
+    const session = openSession(command, id === undefined ? { rows: 'upstreams' } : { schema: 'fleet <id>' });
     await show(session, repeatOf(command.opts<RepeatOptions>()), async () => {
       if (id !== undefined) {
         const answer = await callInstance(session, 'GET', id, '');
@@ -74,7 +74,7 @@ const columns: readonly Column<Upstream>[] = [
   },
   { title: 'LEFT', value: (row) => timeLeft(row) ?? '-', plain: (row) => row.expires_at, drop: 3 },
   { title: 'ACTIVE', value: (row) => String(row.load.active_connections) },
-  { title: 'AVG RT', value: (row) => row.load.avg_response_time },
+  { title: 'AVG RT', value: (row) => row.load.avg_response_time, plain: (row) => row.load.avg_response_time_ms },
   { title: 'REASON', value: (row) => row.reason, cut: true },
 ];
 
@@ -99,6 +99,7 @@ function fleetText(session: Session, { upstreams, foreign }: Answers['fleet']): 
 
 function oneText(session: Session, row: Upstream): string {
   if (session.quiet) return `${row.instance_id}\n`;
+  if (session.plain) return session.table(columns, [row]);
   const { load, lifecycle } = row;
   const pairs: readonly (readonly [string, string])[] = [
     ['instance', row.instance_id],
@@ -121,9 +122,6 @@ function oneText(session: Session, row: Upstream): string {
   ];
   const width = Math.max(...pairs.map(([name]) => name.length)) + 2;
   return pairs
-    .map(
-      ([name, value]) =>
-        `${session.plain ? `${name}\t` : name.padEnd(width)}${value.replace(/[\u0000-\u001f\u007f]+/g, ' ')}\n`,
-    )
+    .map(([name, value]) => `${name.padEnd(width)}${value.replace(/[\u0000-\u001f\u007f]+/g, ' ')}\n`)
     .join('');
 }

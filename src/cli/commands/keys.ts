@@ -44,7 +44,7 @@ export function build(command: Command): void {
   defaultSubcommand(command, 'list')
     .description('All keys, without their secrets.')
     .action(async (_options: unknown, self: Command) => {
-      const session = openSession(self);
+      const session = openSession(self, { rows: 'keys' });
       const answer = await session.call('GET', '/keys');
       if (session.json) return session.printBody(answer);
       const { keys } = await session.read('keys', answer);

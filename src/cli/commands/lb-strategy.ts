@@ -3,7 +3,7 @@ import { type StrategyName, strategyNames } from '../../core/domain.ts';
 import { repeatOf, suggest, withConnection, withExamples, withWatch } from '../command.ts';
 import { CliError, usageError } from '../exit.ts';
 import { nearest } from '../nearest.ts';
-import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
+import { checkPlan, looksFirst, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession } from '../session.ts';
 import { show } from '../watch.ts';
 
@@ -23,7 +23,7 @@ export function build(command: Command): void {
     ['gpuproxy lb-strategy least_connections --preview', 'what it would have made of the latest requests'],
   ]);
   command.action(async (word: string | undefined, options: PlanOptions & { watch?: number; preview?: boolean }) => {
-    const session = openSession(command);
+    const session = openSession(command, options.preview === true ? { rows: 'results', schema: null } : {});
     if (word === undefined) {
       await show(session, repeatOf(options), async () => {
         const answer = await session.call('GET', '/loadbalancer/strategy');
@@ -38,7 +38,8 @@ export function build(command: Command): void {
         hint: `one of ${strategyNames.join(', ')}`,
       });
     }
-    const looks = options.dryRun === true || options.plan !== undefined || options.preview === true;
+    const plans = looksFirst(session, options);
+    const looks = plans || (options.preview === true && !session.shows);
     const previous = looks || !(session.quiet || session.shows) ? await currentStrategy() : null;
     if (options.preview === true) {
       const { showReplay } = await import('../strategy-results.ts');
@@ -46,21 +47,23 @@ export function build(command: Command): void {
       await showReplay(session, compared);
       return;
     }
-    const plan = planOf(
-      session,
-      [{ method: 'PUT', path: '/loadbalancer/strategy', body: { strategy: name } }],
-      previous,
-    );
-    if (options.dryRun === true) {
-      showPlan(session, plan, { strategy: previous, would_be: name }, `${name}\n`);
-      session.note(
-        previous === name
-          ? `Strategy is already ${name}; nothing would change.`
-          : `Strategy would change: ${previous} -> ${name}`,
+    if (plans) {
+      const plan = planOf(
+        session,
+        [{ method: 'PUT', path: '/loadbalancer/strategy', body: { strategy: name } }],
+        previous,
       );
-      return;
+      if (options.dryRun === true) {
+        showPlan(session, plan, { strategy: previous, would_be: name }, `${name}\n`);
+        session.note(
+          previous === name
+            ? `Strategy is already ${name}; nothing would change.`
+            : `Strategy would change: ${previous} -> ${name}`,
+        );
+        return;
+      }
+      checkPlan(plan, options.plan);
     }
-    checkPlan(plan, options.plan);
     const answer = await session.call('PUT', '/loadbalancer/strategy', { body: { strategy: name } });
     if (session.json) session.printBody(answer);
     else session.print(`${(await session.read('strategySet', answer)).strategy}\n`);

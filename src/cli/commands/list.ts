@@ -39,7 +39,7 @@ export function build(command: Command): void {
       if (provider !== undefined && options.provider !== undefined && provider !== options.provider) {
         throw usageError(`two providers: ${provider} and --provider ${options.provider}`, { hint: 'name one of them' });
       }
-      const session = openSession(command);
+      const session = openSession(command, { rows: 'instances' });
       const query = filtersBody(provider === undefined ? options : { ...options, provider });
       await show(session, repeatOf(options), async () => {
         const answer = await session.call('GET', '/gpu/instances', { query });

@@ -26,24 +26,29 @@ export function build(command: Command): void {
         hint: 'gpuproxy load, gpuproxy load server, or gpuproxy load provider',
       });
     }
-    const session = openSession(command);
+    const session = openSession(command, { rows: part === 'provider' ? 'providers' : 'loads' });
     await show(session, repeatOf(options), async () => {
       const [loads, providers] = await Promise.all([
         part === 'provider' ? null : session.call('GET', '/loadbalancer/loads'),
-        part === 'server' ? null : session.call('GET', '/providers'),
+        part === 'server' || (part === undefined && rowsAlone(session)) ? null : session.call('GET', '/providers'),
       ]);
       return {
         json: loads === null || providers === null ? (loads ?? providers)?.body : merged(loads.body, providers.body),
         async text() {
           const blocks = [
             loads && serverText(session, await session.read('loads', loads)),
-            providers && !session.quiet && providerText(session, await session.read('available', providers)),
+            providers && providerText(session, await session.read('available', providers)),
           ];
           return blocks.filter((block) => typeof block === 'string').join('\n');
         },
       };
     });
   });
+}
+
+/** Rows of two kinds have no place in one list, so without a part named these are the instances. */
+function rowsAlone({ plain, quiet, json }: Session): boolean {
+  return (plain || quiet) && !json;
 }
 
 /** Both bodies as one document: they share no field. */
@@ -58,9 +63,15 @@ const columns: readonly Column<Load>[] = [
   { title: 'PROVIDER', width: 8, value: (load) => load.provider },
   { title: 'ACTIVE', width: 6, value: (load) => String(load.active_connections) },
   { title: 'TOTAL', width: 5, value: (load) => String(load.total_connections) },
-  { title: 'AVG RT', width: 7, value: (load) => load.avg_response_time },
+  { title: 'AVG RT', width: 7, value: (load) => load.avg_response_time, plain: averageMs },
   { title: 'WEIGHT', value: (load) => load.weight.toFixed(2), plain: (load) => load.weight },
 ];
+
+/** null before the first answer. Of a server that tells people alone it is what they read. */
+function averageMs({ avg_response_time_ms: ms, avg_response_time: text }: Load): number | null {
+  const told = ms === undefined ? Number.parseFloat(text) : ms;
+  return told === null || Number.isNaN(told) ? null : Math.round(told * 1000) / 1000;
+}
 
 function serverText(session: Session, { strategy, count, loads }: Answers['loads']): string {
   const rows = Object.values(loads);
@@ -72,6 +83,7 @@ function serverText(session: Session, { strategy, count, loads }: Answers['loads
 function providerText(session: Session, { providers, total_available: total }: Answers['available']): string {
   // Servers that one already has are not for rent.
   const rows = providers.filter(({ provider }) => provider !== 'static');
+  if (session.quiet) return rows.map((row) => `${row.provider}\n`).join('');
   if (session.plain) return rows.map((row) => session.line(row.provider, String(row.available))).join('');
   for (const row of rows) {
     if (row.status !== 'error') continue;

@@ -46,7 +46,7 @@ export function build(command: Command): void {
     ['gpuproxy providers --refresh', 'not from the last round, but asked now'],
   ]);
   command.action(async (options: { watch?: number; refresh?: boolean }) => {
-    const session = openSession(command);
+    const session = openSession(command, { rows: 'providers' });
     await show(session, repeatOf(options), async () => {
       const answer =
         options.refresh === true

@@ -16,7 +16,7 @@ import { CliError, exitCodes } from '../exit.ts';
 import { forSuggestion } from '../fleet-call.ts';
 import { nearest } from '../nearest.ts';
 import { type Column, counted, usd } from '../output.ts';
-import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
+import { checkPlan, looksFirst, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { readiness } from '../readiness.ts';
 import { openSession, type Session } from '../session.ts';
 import { show } from '../watch.ts';
@@ -46,7 +46,7 @@ export function build(command: Command): void {
   defaultSubcommand(command, 'list')
     .description('All reservations.')
     .action(async (_options: unknown, self: Command) => {
-      const session = openSession(self);
+      const session = openSession(self, { rows: 'reservations' });
       await show(session, repeatOf(self.optsWithGlobals<RepeatOptions>()), async () => {
         const answer = await session.call('GET', '/reservations');
         return {
@@ -89,7 +89,7 @@ export function build(command: Command): void {
     async (id: string, options: PlanOptions & Readonly<{ now?: boolean; yes?: boolean }>, self: Command) => {
       const session = openSession(self);
       const need = confirmation(session, { confirmed: options.yes === true || options.plan !== undefined });
-      if (options.dryRun === true || options.plan !== undefined || need !== 'none') {
+      if (looksFirst(session, options) || need !== 'none') {
         const answer = await callReservation(session, 'GET', id);
         const { instances } = await session.read('reservation', answer);
         const query = options.now === true ? { now: true } : {};
@@ -112,7 +112,7 @@ export function build(command: Command): void {
       const answer = await callReservation(session, 'DELETE', id, { now: options.now });
       const { released, failed } = await session.read('released', answer);
       if (session.json) session.printBody(answer);
-      else if (session.quiet) session.print(released.map((instance) => `${instance}\n`).join(''));
+      else if (session.quiet || session.plain) session.print(released.map((instance) => `${instance}\n`).join(''));
       else
         session.print(
           `Released ${counted(released.length, 'instance')} of ${id}\n${released.map((instance) => `  ${instance}\n`).join('')}`,

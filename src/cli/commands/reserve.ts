@@ -54,7 +54,7 @@ export function build(command: Command): void {
     ['gpuproxy reserve 2 --max-total 1.50 --json', 'for programs: two for at most $1.50 per hour together'],
   ]);
   command.action(async (count: number, options: ReserveOptions) => {
-    const session = openSession(command);
+    const session = openSession(command, { rows: options.dryRun === true ? 'instances' : 'reserved' });
     const body = {
       count,
       filters: filtersBody(options),

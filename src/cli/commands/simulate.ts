@@ -42,14 +42,14 @@ export function build(command: Command): void {
     .addHelpText('after', modelFleetHelp);
   suggest(command, 'strategy', ['all', ...strategyNames]);
   suggest(command, 'fleet', 'files');
-  withConnection(command);
+  withConnection(command, { curl: false });
   withExamples(command, [
     ['gpuproxy simulate', 'all strategies on the demo fleet at 80 %'],
     ['gpuproxy simulate --strategy all --fleet my-fleet.json --load 0.95', 'a fleet of your own, nearly full'],
     ['gpuproxy simulate --live', 'what each would have made of the latest requests of the server'],
   ]);
   command.action(async (options: Options) => {
-    const session = openSession(command);
+    const session = openSession(command, { rows: 'results' });
     if (options.live === true) {
       await showReplay(session, options.strategy);
       return;

@@ -14,6 +14,7 @@ export function build(command: Command): void {
     const session = openSession(command);
     const { url } = session.client.connection;
     const own = { version: programVersion(), node: process.versions.node };
+    if (session.quiet && !session.json) return session.print(`${own.version}\n`);
     const server = await serverVersion(session);
     if (session.json) session.printJson({ ...own, server: { url, ...server } });
     else {

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { usageError } from '../exit.ts';
 import { callInstance, lookAt } from '../fleet-call.ts';
-import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
+import { checkPlan, looksFirst, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession } from '../session.ts';
 
 export function build(command: Command): void {
@@ -25,12 +25,9 @@ export function build(command: Command): void {
   command.action(async (id: string, weight: number | null, options: PlanOptions) => {
     const session = openSession(command);
     const body = { weight };
-    const wanted = weight === null ? 'that of the formula' : String(weight);
-    const [before] =
-      options.dryRun === true || options.plan !== undefined || !(session.quiet || session.shows)
-        ? (await lookAt(session, [id])).upstreams
-        : [];
-    if (before !== undefined && (options.dryRun === true || options.plan !== undefined)) {
+    const plans = looksFirst(session, options);
+    const [before] = plans || !(session.quiet || session.shows) ? (await lookAt(session, [id])).upstreams : [];
+    if (before !== undefined && plans) {
       const plan = planOf(
         session,
         [{ method: 'PUT', path: `/fleet/${id}/weight`, body }],
@@ -38,12 +35,17 @@ export function build(command: Command): void {
       );
       if (options.dryRun === true) {
         const from = { weight: before.weight, weight_source: before.weight_source };
-        showPlan(
-          session,
-          plan,
-          { instance_id: id, from, to: body },
-          session.line(id, before.weight.toFixed(2), '->', wanted),
-        );
+        const text = session.quiet
+          ? `${id}\n`
+          : session.plain
+            ? session.line(id, String(before.weight), String(weight ?? 'auto'))
+            : session.line(
+                id,
+                before.weight.toFixed(2),
+                '->',
+                weight === null ? 'that of the formula' : String(weight),
+              );
+        showPlan(session, plan, { instance_id: id, from, to: body }, text);
         return;
       }
       checkPlan(plan, options.plan);
@@ -51,8 +53,10 @@ export function build(command: Command): void {
     const answer = await callInstance(session, 'PUT', id, '/weight', { body });
     const upstream = await session.read('upstream', answer);
     if (session.json) session.printBody(answer);
-    else
-      session.print(session.quiet ? `${id}\n` : session.line(id, upstream.weight.toFixed(2), upstream.weight_source));
+    else {
+      const now = session.plain ? String(upstream.weight) : upstream.weight.toFixed(2);
+      session.print(session.quiet ? `${id}\n` : session.line(id, now, upstream.weight_source));
+    }
     if (before !== undefined) {
       const old = before.weight_source === 'operator' ? String(before.weight) : 'auto';
       session.note(
