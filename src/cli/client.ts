@@ -105,7 +105,7 @@ export function createClient({ connection, timeoutMs, retries = 0, debug }: Clie
         `${url.href} answered ${status} with ${type || 'no content type'}`,
         {
           why: 'what listens there does not speak the API of gpuproxy',
-          hint: 'check --url / GPUPROXY_URL: it is the control plane (default port 8080), not the data plane',
+          hint: urlHint,
           status,
         },
       );
@@ -279,6 +279,8 @@ function systemCode(error: unknown): string {
   return 'unknown error';
 }
 
+const urlHint = 'check --url / GPUPROXY_URL: it is the control plane (default port 8080), not the data plane';
+
 /** What exit code a stable `code` of a problem answer means; others go by their status. */
 const exitByCode: Readonly<Record<string, ExitCode>> = {
   no_offers: exitCodes.nothing,
@@ -312,6 +314,14 @@ async function refusal(
     requestId: typeof requestId === 'string' ? requestId : null,
   };
   const exitCode = exitByCode[code] ?? exitByStatus(status);
+  // Every refusal of the control plane has a code.
+  if (problem.code === undefined) {
+    return new CliError(exitCode, code, `${connection.url} answered ${status}${detail === '' ? '' : ` (${detail})`}`, {
+      ...more,
+      why: 'it is no answer of the control plane: another program, the data plane or a proxy in between gave it',
+      hint: urlHint,
+    });
+  }
   if (status === 401) {
     const sent = connection.key !== null;
     return new CliError(exitCodes.unauthorized, code, `not authorised by ${connection.url}`, {
@@ -331,7 +341,7 @@ async function refusal(
             : null));
   const message = detail === '' ? title : detail;
   const unsaid = details.filter((each) => !message.includes(each));
-  const known = details.length > 0 || detail === '' || detail === title;
+  const known = details.length > 0 || detail === '' || detail === title || emptyTitles.has(code);
   return new CliError(exitCode, code, message, {
     ...more,
     why: unsaid.length > 0 ? unsaid.join('; ') : known ? null : `${title} (${status})`,
@@ -339,12 +349,16 @@ async function refusal(
   });
 }
 
+/** Codes whose title says less than any detail. */
+const emptyTitles: ReadonlySet<string> = new Set(['conflict', 'not_found', 'invalid', 'unsupported']);
+
 const hints: Readonly<Record<string, string>> = {
   no_offers: 'look at "gpuproxy list", then loosen the filters or lower the count',
   incomplete: 'nothing was kept; loosen the filters, lower the count, or leave out --all-or-nothing',
   budget_exceeded:
     'lower the count or --max-price, destroy something ("gpuproxy cost"), or raise MAX_USD_PER_HOUR on the server',
   idempotency_mismatch: 'use another --idempotency-key for another request',
+  conflict: '"gpuproxy fleet" shows what is there and in which state',
   no_credit: 'add credit at the provider; "gpuproxy providers" shows what is left',
   read_only: 'the server was started read-only',
 };

@@ -46,6 +46,12 @@ async function suggestions(before: readonly string[], current: string): Promise<
   const entry = commandNamed(name);
   if (entry === undefined) return [];
   const { command, operands, pending } = walk(await createCommand(entry), rest);
+  const [, long, given] = /^(--[a-z-]+)=(.*)$/s.exec(current) ?? [];
+  if (long !== undefined && given !== undefined) {
+    const option = allOptions(command).find((each) => each.long === long && each.required);
+    const values = option === undefined ? [] : await valuesOf(command, option.name(), option.argChoices, before);
+    return values.map(([word, meaning]) => [`${long}=${word}`, meaning] as const);
+  }
   if (pending !== undefined) return valuesOf(command, pending.name(), pending.argChoices, before);
   if (current.startsWith('-')) return optionsOf(command);
   const subcommands = command.commands.map((each) => [each.name(), each.description()] as const);

@@ -24,10 +24,13 @@ const scripts: Readonly<Record<Shell, string>> = {
   while IFS=$'\\t' read -r word _; do
     [[ $word == "$current"* ]] && COMPREPLY+=("$word")
   done < <("\${words[0]}" __complete -- "\${words[@]:1}" 2>/dev/null)
-  local colon=\${current%"\${current##*:}"}
-  if [[ $current == *:* && $COMP_WORDBREAKS == *:* ]]; then
-    COMPREPLY=("\${COMPREPLY[@]#"$colon"}")
-  fi
+  local mark before=
+  for mark in : =; do
+    [[ $current == *$mark* && $COMP_WORDBREAKS == *$mark* ]] || continue
+    word=\${current%"\${current##*"$mark"}"}
+    (( \${#word} > \${#before} )) && before=$word
+  done
+  COMPREPLY=("\${COMPREPLY[@]#"$before"}")
 }
 complete -o default -F _gpuproxy ${programs.join(' ')}
 `,

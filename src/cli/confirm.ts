@@ -24,7 +24,7 @@ async function ask(question: string): Promise<string> {
 
 /**
  * Whether a deed that costs money or cannot be undone may be done at once. On a terminal a person is asked; elsewhere it is
- * refused unless the command line confirms it, except where `unasked` says that scripts do it bare.
+ * refused unless the command line confirms it, except where `unasked` says that scripts without a terminal do it bare.
  */
 export function confirmation(
   session: Pick<Session, 'asking' | 'shows'>,
@@ -34,6 +34,16 @@ export function confirmation(
   if (confirmed || session.shows) return 'none';
   if (session.asking === 'terminal') return 'ask';
   return session.asking === 'nobody' && unasked ? 'none' : 'refuse';
+}
+
+/** Does --confirm name what is to be destroyed? A word that was meant for something else must destroy nothing. */
+export function confirmedAs(word: string | undefined, wanted: string, what: string): boolean {
+  if (word === undefined) return false;
+  if (word === wanted) return true;
+  throw new CliError(exitCodes.refused, 'not_confirmed', `not confirmed: --confirm says "${word}"`, {
+    why: what,
+    hint: 'nothing was destroyed',
+  });
 }
 
 /** Asks, or refuses where nobody can be asked. Throws CliError (exit 7) unless the answer is yes. */

@@ -60,6 +60,21 @@ export function usageError(message: string, options: { why?: string | null; hint
   return new CliError(exitCodes.usage, 'usage', message, options);
 }
 
+/** Runs something whose refusals get a way out by their code, where the command knows a better one than the client. */
+export async function withWayOut<Result>(
+  run: () => Promise<Result>,
+  hints: Readonly<Record<string, string>>,
+): Promise<Result> {
+  try {
+    return await run();
+  } catch (error) {
+    const hint = error instanceof CliError && error.status !== null ? hints[error.code] : undefined;
+    if (!(error instanceof CliError) || hint === undefined) throw error;
+    const { exitCode, code, message, why, status, requestId } = error;
+    throw new CliError(exitCode, code, message, { why, hint, status, requestId });
+  }
+}
+
 /** The error as text for people, or as one JSON document for programs. Always ends with a line feed. */
 export function describeError(error: CliError, json: boolean): string {
   if (json) {

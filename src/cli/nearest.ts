@@ -9,7 +9,11 @@ export function nearest(typed: string, known: Iterable<string>): string | undefi
     // A beginning of at least three letters is as good as one slip.
     const begins = word.length >= 3 && other.startsWith(word);
     const distance = begins ? 1 : editDistance(word, other);
-    const limit = begins ? 1 : Math.max(1, Math.floor(Math.max(word.length, other.length) / 3));
+    const longest = Math.max(word.length, other.length);
+    // Two slips in a short word leave little to know it by, but for its first letter.
+    const limit = begins
+      ? 1
+      : Math.max(Math.min(word.length, other.length) >= 4 && word[0] === other[0] ? 2 : 1, Math.floor(longest / 3));
     if (distance <= limit && distance < bestDistance) {
       best = candidate;
       bestDistance = distance;

@@ -54,7 +54,7 @@ export type Session = Readonly<{
   events(path: string, call?: Call): AsyncGenerator<ServerSentEvent>;
   /** What an answer says, checked. Throws CliError when it is not the answer that its name promises. */
   read<Name extends AnswerName>(name: Name, answer: Answer): Promise<Answers[Name]>;
-  /** Whether a question before the deed is to be answered, by whom, or why there is none. */
+  /** By whom a question before the deed is answered. Under CI a terminal is there by accident, so nobody may be asked. */
   asking: 'terminal' | 'nobody' | 'forbidden';
   /** --curl: nothing is asked and nothing looked up, so that the one request of the command is shown. */
   shows: boolean;
@@ -125,9 +125,9 @@ export function openSession(
     plain,
     color: !plain && colorWanted(options.color ?? 'auto', process.env, terminal() !== null),
     asking:
-      options.input === false
+      options.input === false || (process.stdin.isTTY === true && process.env.CI && process.env.CI !== 'false')
         ? 'forbidden'
-        : process.stdin.isTTY === true && !(process.env.CI && process.env.CI !== 'false')
+        : process.stdin.isTTY === true
           ? 'terminal'
           : 'nobody',
     shows: options.curl === true,

@@ -104,6 +104,22 @@ describe('completion', () => {
     if (!has(shell)) console.warn(`completion is NOT tested in ${shell}: it is not installed`);
   });
 
+  it('offers the values of an option also behind its equals sign, where bash has split the word', async () => {
+    const { stdout } = await program.run(['__complete', '--', 'load', '--color=']);
+    expect(stdout).toBe('--color=auto\n--color=always\n--color=never\n');
+    const offered = (breaks: string) =>
+      inShell(
+        'bash',
+        ['--norc', '-c'],
+        `source <(gpuproxy completion bash)
+         COMP_WORDBREAKS='${breaks}'; COMP_LINE='gpuproxy load --color=a'; COMP_POINT=\${#COMP_LINE}
+         _gpuproxy gpuproxy
+         printf '%s\\n' "\${COMPREPLY[@]}"`,
+      );
+    expect(offered(' =:')).toEqual(['auto', 'always']);
+    expect(offered(' ')).toEqual(['--color=auto', '--color=always']);
+  });
+
   it('never fails in the middle of a line', async () => {
     for (const words of [['drain', ''], ['bogus', ''], ['reserve', '4', '--gpu', ''], []]) {
       const { code, stdout, stderr } = await program.run(['__complete', '--', ...words]);

@@ -131,6 +131,19 @@ describe('what cannot be undone', () => {
     expect(several.stderr).toContain('these are 2 instances');
   });
 
+  it('of a reservation is confirmed by its id', async () => {
+    server.on('GET /api/v1/reservations/res-1', { body: reservation });
+    server.on('DELETE /api/v1/reservations/res-1', {
+      body: { reservation_id: 'res-1', released: ['vast-12345'], failed: [] },
+    });
+    expect((await at('reservations release res-1')).code).toBe(7);
+    const other = await at('reservations release res-1 --confirm res-2');
+    expect([other.code, other.stderr]).toEqual([7, expect.stringContaining('the reservation is res-1')]);
+    expect(sent()).not.toContain('DELETE /reservations/res-1');
+    const done = await at('reservations release res-1 --confirm res-1');
+    expect([done.code, done.stdout]).toEqual([0, 'Released 1 instance of res-1\n  vast-12345\n']);
+  });
+
   it('on a terminal is asked about, with what is open, and --no-input forbids to ask', async () => {
     gone();
     const no = await onTerminal('destroy vast-12345', { typed: 'n' });
@@ -159,6 +172,22 @@ describe('what cannot be undone', () => {
     expect(sent()).toEqual(['POST /gpu/instances/plan']);
   });
 
+  it('renting under CI with a terminal asks nobody and rents nothing unless it is confirmed', async () => {
+    const offer = { id: '7', provider: 'io.net', gpu_name: 'H100', gpu_count: 1, vram_gb: 80, available: 1 };
+    const instances = [{ ...offer, price_per_hour: 1.4, location: null }];
+    const plan = { instances, count: 1, requested: 1, price_per_hour: 1.4, prepaid_usd: 0, errors: [] };
+    server.on('POST /api/v1/gpu/instances/plan', { body: plan });
+    server.on('POST /api/v1/gpu/instances/batch/plan', { body: plan });
+    server.on('GET /api/v1/gpu/instances', { body: { instances, count: 1, provider: 'io.net', errors: [] } });
+    for (const line of ['reserve 1', 'batch --ionet 1', 'rent io.net 7']) {
+      const { screen, code } = await onTerminal(line, { env: { CI: '1' } });
+      expect([line, code]).toEqual([line, 7]);
+      expect(screen).toContain('not confirmed: add --yes (would spend $1.40 per hour in total)');
+    }
+    expect(sent().filter((line) => !/^GET|plan$/.test(line))).toEqual([]);
+    expect((await onTerminal('reserve 1 --yes', { env: { CI: '1' } })).code).toBe(0);
+  });
+
   it('renting asks with what is charged at once, and does it for a yes alone', async () => {
     const instance = { id: '7', provider: 'io.net', gpu_name: 'H100', gpu_count: 1, vram_gb: 80, available: 1 };
     server.on('POST /api/v1/gpu/instances/plan', {
@@ -178,6 +207,18 @@ describe('what cannot be undone', () => {
     expect(sent()).toContain('POST /gpu/instances/reserve');
   });
 });
+
+const reservation = {
+  reservation_id: 'res-1',
+  created_at: '2026-11-20T10:00:00.000Z',
+  by: 'operator',
+  requested: 1,
+  state: 'active',
+  instances: ['vast-12345'],
+  ended: [],
+  price_per_hour: 0.79,
+  errors: [],
+};
 
 describe('--dry-run and --plan', () => {
   it('show what would be sent under an id, and send just that', async () => {
@@ -275,19 +316,7 @@ describe('--dry-run and --plan', () => {
 
   it('go with every command that changes what runs or what it costs', async () => {
     server.on(one, { body: upstreamBody('vast-12345') });
-    server.on('GET /api/v1/reservations/res-1', {
-      body: {
-        reservation_id: 'res-1',
-        created_at: '2026-11-20T10:00:00.000Z',
-        by: 'operator',
-        requested: 1,
-        state: 'active',
-        instances: ['vast-12345'],
-        ended: [],
-        price_per_hour: 0.79,
-        errors: [],
-      },
-    });
+    server.on('GET /api/v1/reservations/res-1', { body: reservation });
     const commands = [
       'destroy vast-12345',
       'weight vast-12345 3',
@@ -595,7 +624,7 @@ it('a refusal that is no problem document is told by its status', async () => {
   server.on('GET /api/v1/loadbalancer/loads', { status: 502, body: 'bad gateway', type: 'text/plain' });
   const { code, stderr } = await at('load server');
   expect(code).toBe(1);
-  expect(stderr).toContain('the server answered 502');
+  expect(stderr).toContain('answered 502');
   server.on('GET /api/v1/loadbalancer/loads', problem(429, 'rate_limited', 'too many', {}));
   expect((await at('load server')).stderr).toContain('too many');
 });

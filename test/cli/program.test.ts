@@ -170,6 +170,42 @@ describe('exit codes', () => {
     expect(more).toMatch(/^error: no offers match the filters\ncause: vast\.ai: timeout\nhint: /);
   });
 
+  it('come with a cause only where it says more than the error', async () => {
+    server.on(reserve, problem(409, 'conflict', 'the server is shutting down'));
+    expect((await at('reserve 4')).stderr).toBe(
+      'error: the server is shutting down\nhint: "gpuproxy fleet" shows what is there and in which state\n',
+    );
+    server.on(reserve, problem(409, 'no_credit', 'insufficient funds'));
+    expect((await at('reserve 4')).stderr).toContain('\ncause: Title of no_credit (409)\n');
+  });
+
+  it.each([
+    ['upstream add http://10.0.0.5:8000 --name lab', 'POST /api/v1/upstreams', 409, 'conflict', '--name'],
+    ['adopt vast.ai 54321', 'POST /api/v1/fleet/adopt', 404, 'not_found', 'gpuproxy fleet'],
+    ['rent vast.ai 7', 'POST /api/v1/gpu/instances/vast.ai/7', 404, 'not_found', 'gpuproxy list vast.ai'],
+    ['keys revoke key-1', 'DELETE /api/v1/keys/key-1', 409, 'conflict', 'keys create --name <name> --scope admin'],
+  ] as const)('come with what to do when %s is refused', async (line, request, status, code, hint) => {
+    server.on(request, problem(status, code, 'it cannot be done'));
+    const { stderr } = await at(line);
+    expect(stderr).toMatch(/^error: it cannot be done\nhint: /);
+    expect(stderr).toContain(hint);
+  });
+
+  it('tell of the data plane, which answers what its upstreams say, that it is the wrong address', async () => {
+    server.on('GET /api/v1/loadbalancer/loads', {
+      status: 404,
+      body: { detail: 'Not Found' },
+      type: 'application/json',
+    });
+    const { code, stderr } = await at('load server');
+    expect(code).toBe(1);
+    expect(stderr).toBe(
+      `error: ${server.url} answered 404 (Not Found)\n` +
+        'cause: it is no answer of the control plane: another program, the data plane or a proxy in between gave it\n' +
+        'hint: check --url / GPUPROXY_URL: it is the control plane (default port 8080), not the data plane\n',
+    );
+  });
+
   it('tell that nothing listens, in three lines', async () => {
     const { code, stdout, stderr } = await program.run(['load', '-u', 'http://127.0.0.1:1']);
     expect([code, stdout]).toEqual([3, '']);
@@ -203,6 +239,7 @@ describe('exit codes', () => {
 describe('wrong words', () => {
   it.concurrent.each([
     [['laod'], 'unknown command "laod"; did you mean load?'],
+    [['lode'], 'unknown command "lode"; did you mean load?'],
     [['load', '--jsn'], "unknown option '--jsn'; did you mean --json?"],
     [['lb-strategy', 'least_conn'], 'unknown strategy "least_conn"; did you mean least_connections?'],
     [['load', 'sever'], 'unknown part "sever"; did you mean server?'],
@@ -453,6 +490,20 @@ describe('a reservation', () => {
   });
 });
 
+/** The help of every command and subcommand. */
+async function helps(): Promise<{ name: string; help: string }[]> {
+  const found: { name: string; help: string }[] = [];
+  for (const entry of commands) {
+    const command = await createCommand(entry);
+    for (const each of [command, ...command.commands]) {
+      let help = '';
+      each.configureOutput({ writeOut: (text) => void (help += text) }).outputHelp();
+      found.push({ name: each === command ? entry.name : `${entry.name} ${each.name()}`, help });
+    }
+  }
+  return found;
+}
+
 describe('the program', () => {
   it('ends quietly when its reader leaves', async () => {
     const command = `${process.execPath} ${program.main} --help | head -n 1; echo "\${PIPESTATUS[0]}"`;
@@ -461,14 +512,14 @@ describe('the program', () => {
     expect(stderr).toBe('');
   });
 
-  it('has help with examples for every command', async () => {
-    for (const entry of commands) {
-      const command = await createCommand(entry);
-      let help = '';
-      command.configureOutput({ writeOut: (text) => void (help += text) }).outputHelp();
-      expect(help).toContain(`Usage: gpuproxy ${entry.name}`);
-      if (entry.name !== 'help') expect(help, entry.name).toContain('Examples:');
+  it('has help with examples for every command and subcommand', async () => {
+    const named: string[] = [];
+    for (const { name, help } of await helps()) {
+      expect(help).toContain(`Usage: gpuproxy ${name}`);
+      expect(help, name).toContain('Examples:');
+      named.push(name);
     }
+    expect(named).toEqual(expect.arrayContaining([...commands.map((each) => each.name), 'keys create']));
     const [asOption, asTopic] = await Promise.all([
       program.run(['reserve', '--help']),
       program.run(['help', 'reserve']),
@@ -480,10 +531,7 @@ describe('the program', () => {
 
   it('shows only examples that it understands', async () => {
     const broken: string[] = [];
-    for (const entry of commands) {
-      const command = await createCommand(entry);
-      let help = '';
-      command.configureOutput({ writeOut: (text) => void (help += text) }).outputHelp();
+    for (const { help } of await helps()) {
       for (const line of help.split('Examples:\n')[1]?.split('\n') ?? []) {
         const [words = ''] = line.trim().split(/ {2,}/);
         if (!words.startsWith('gpuproxy ') || /[|<>$]/.test(words)) continue;

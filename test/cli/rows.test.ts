@@ -1,4 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { createCommand } from '../../src/cli/command.ts';
+import { commands } from '../../src/cli/index.ts';
 import { guideReserved, startGuideServer, upstreamBody } from './guide-server.ts';
 import { createProgram, type Program } from './program.ts';
 
@@ -170,4 +172,31 @@ describe('-q', () => {
     expect(await said('simulate --requests 1000 --strategy round_robin')).toBe('round_robin\n');
     expect(guideReserved.reserved.map(({ instance_id }) => `${instance_id}\n`).join('')).toBe(await said('reserve 16'));
   });
+});
+
+it('every command but those of the server and of the help prints documents, rows and ids', async () => {
+  for (const entry of commands) {
+    const command = await createCommand(entry);
+    const known = command.options.map(({ long }) => long);
+    const others = ['tui', 'serve', 'sim', 'schema', 'completion', 'help'];
+    if (others.includes(entry.name)) continue;
+    expect(known, entry.name).toEqual(expect.arrayContaining(['--json', '--plain', '--quiet']));
+  }
+});
+
+it('config and doctor print rows with --plain and names with -q', async () => {
+  const run = async (line: string) =>
+    (
+      await program.run(line.split(' '), {
+        env: { GPUPROXY_PORT: '0', GPUPROXY_PROXY_PORT: '0', UPSTREAMS: 'http://127.0.0.1:9' },
+      })
+    ).stdout;
+  expect(await run('config get --plain')).toContain('url\t\n');
+  expect((await run('config get -q')).split('\n')).toContain('apiKey');
+  expect(await run('config show --plain')).toContain('\nHEALTH_PATH\tdefault\t/health\n');
+  expect((await run('config show -q')).split('\n')[0]).toBe('LB_STRATEGY');
+  const checks = await run('doctor --plain -u http://127.0.0.1:9');
+  expect(checks).toMatch(/^ok\tnode\t\S.*\t\n/);
+  expect(checks).toMatch(/\nwarn\tserver\t.*\tstart it with "gpuproxy serve"/);
+  expect(await run('doctor -q -u http://127.0.0.1:9')).toBe('server\nupstream 127.0.0.1-9\n');
 });

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { suggest, withConnection, withExamples } from '../command.ts';
+import { withWayOut } from '../exit.ts';
 import { providerWord } from '../offer-options.ts';
 import { openSession } from '../session.ts';
 
@@ -12,9 +13,9 @@ export function build(command: Command): void {
   withExamples(command, [['gpuproxy adopt vast.ai 54321', 'balance over an instance that was rented elsewhere']]);
   command.action(async (provider: string, contract: string) => {
     const session = openSession(command);
-    const answer = await session.call('POST', '/fleet/adopt', {
-      body: { provider, contract_id: contract },
-      timeoutMs: 60_000,
+    const body = { provider, contract_id: contract };
+    const answer = await withWayOut(() => session.call('POST', '/fleet/adopt', { body, timeoutMs: 60_000 }), {
+      not_found: 'at the end of "gpuproxy fleet" are the instances of the account that can be taken over',
     });
     if (session.json) session.printBody(answer);
     else {

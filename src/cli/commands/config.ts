@@ -1,12 +1,13 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { loadConfig, type VariableName, variables } from '../../config.ts';
 import { defaultSubcommand, suggest, withExamples } from '../command.ts';
 import { usageError } from '../exit.ts';
 import { nearest } from '../nearest.ts';
-import { tableLines } from '../output.ts';
+import { type Column, plainLines, tableLines } from '../output.ts';
 import { openPreferences } from '../preferences.ts';
 import { preferencesFile, readPreferences } from '../preferences-file.ts';
 import { storedVariables } from '../server-config.ts';
+import { terminal } from '../terminal.ts';
 
 /** Preferences that may be set by hand, with what they accept. */
 const names = {
@@ -31,9 +32,23 @@ export function build(command: Command): void {
     ['gpuproxy config path', 'the file'],
   ]);
   suggest(command, 'name', Object.keys(names));
-  command.option('--json', 'print one JSON document');
-  const asJson = () => command.opts<{ json?: boolean }>().json === true;
-  const print = (text: string, value: unknown) => process.stdout.write(asJson() ? `${JSON.stringify(value)}\n` : text);
+  command
+    .option('--json', 'print one JSON document')
+    .addOption(new Option('--plain', 'rows with tabs between the fields, no header').conflicts('json'))
+    .option('-q, --quiet', 'of several print the names only');
+  const wants = () => command.opts<{ json?: boolean; plain?: boolean; quiet?: boolean }>();
+  const print = (text: string, value: unknown) =>
+    process.stdout.write(wants().json === true ? `${JSON.stringify(value)}\n` : text);
+  const printRows = <Row extends { name: string }>(
+    columns: readonly Column<Row>[],
+    rows: readonly Row[],
+    table: readonly string[],
+    value: unknown,
+  ) => {
+    const { plain, quiet } = wants();
+    const lines = quiet ? rows.map(({ name }) => name) : plain ? plainLines(columns, rows) : table;
+    print(lines.map((line) => `${line}\n`).join(''), value);
+  };
 
   command
     .command('get')
@@ -48,10 +63,14 @@ export function build(command: Command): void {
       };
       if (word === undefined) {
         const all = Object.fromEntries((Object.keys(names) as Name[]).map((name) => [name, shown(name)]));
-        print(
-          Object.entries(all)
-            .map(([name, value]) => `${name}=${value ?? ''}\n`)
-            .join(''),
+        const rows = Object.entries(all).map(([name, value]) => ({ name, value: value ?? '' }));
+        printRows(
+          [
+            { title: 'NAME', value: (row) => row.name },
+            { title: 'VALUE', value: (row) => row.value },
+          ],
+          rows,
+          rows.map(({ name, value }) => `${name}=${value}`),
           all,
         );
         return;
@@ -98,20 +117,37 @@ export function build(command: Command): void {
             : valueText(config[name]),
         origin: config.origin[name],
       }));
-      const lines = tableLines(
-        [
-          { title: 'NAME', value: (row: (typeof rows)[number]) => row.name },
-          { title: 'ORIGIN', value: (row) => row.origin },
-          { title: 'VALUE', value: (row) => row.value },
-        ],
+      const columns: readonly Column<(typeof rows)[number]>[] = [
+        { title: 'NAME', value: (row) => row.name },
+        { title: 'ORIGIN', value: (row) => row.origin },
+        { title: 'VALUE', value: (row) => row.value, cut: true },
+      ];
+      printRows(
+        columns,
         rows,
-      );
-      print(
-        `${lines.join('\n')}\n`,
+        tableLines(columns, rows, terminal()?.columns ?? null),
         Object.fromEntries(rows.map(({ name, value, origin }) => [name, { value, origin }])),
       );
     });
+  for (const subcommand of command.commands) withExamples(subcommand, examples[subcommand.name()] ?? []);
 }
+
+const examples: Readonly<Record<string, readonly (readonly [line: string, does: string])[]>> = {
+  get: [
+    ['gpuproxy config get url', 'where client commands find the server'],
+    ['gpuproxy config get apiKey --reveal', 'the key itself, for another program'],
+  ],
+  set: [
+    ['gpuproxy config set url http://gpu-host:8080', 'client commands find the server there'],
+    ['gpuproxy config set apiKey gp_0123456789', 'and send this key'],
+  ],
+  unset: [['gpuproxy config unset url', 'the server of this machine again']],
+  path: [['gpuproxy config path', 'to look at it, or to keep it safe']],
+  show: [
+    ['gpuproxy config show', 'every variable with its value and its origin'],
+    ['gpuproxy config show --json', 'for programs'],
+  ],
+};
 
 function known(word: string): Name {
   const all = Object.keys(names) as Name[];

@@ -1,8 +1,7 @@
 import type { Command } from 'commander';
 import type { Answers } from '../answers.ts';
 import { suggest, withConnection, withExamples } from '../command.ts';
-import { confirmation, settle } from '../confirm.ts';
-import { CliError, exitCodes } from '../exit.ts';
+import { confirmation, confirmedAs, settle } from '../confirm.ts';
 import { callInstance, forEachId, lookAt } from '../fleet-call.ts';
 import { counted, usd } from '../output.ts';
 import { checkPlan, looksFirst, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
@@ -32,7 +31,12 @@ export function build(command: Command): void {
   ]);
   command.action(async (ids: readonly string[], options: DestroyOptions) => {
     const session = openSession(command, { rows: options.dryRun === true ? 'instances' : null });
-    const confirmed = options.yes === true || options.plan !== undefined || confirmedAs(ids, options.confirm);
+    // A list that grew must not be destroyed by a word that was meant for one.
+    const [wanted, what] =
+      ids.length === 1
+        ? [ids[0] ?? '', `the instance is ${ids[0]}`]
+        : [String(ids.length), `these are ${ids.length} instances`];
+    const confirmed = options.yes === true || options.plan !== undefined || confirmedAs(options.confirm, wanted, what);
     const need = confirmation(session, { confirmed });
     if (looksFirst(session, options) || need === 'ask') {
       const { bodies, upstreams } = await lookAt(session, ids);
@@ -90,15 +94,4 @@ export function build(command: Command): void {
 function unusedUsd({ expires_at: end, price_per_hour: perHour }: Answers['upstream']): number {
   const hours = end === null ? 0 : (Date.parse(end) - Date.now()) / 3_600_000;
   return hours <= 0 ? 0 : Math.round(hours * perHour * 100) / 100;
-}
-
-/** Does --confirm name what is to be destroyed? A list that grew must not be destroyed by a word that was meant for one. */
-function confirmedAs(ids: readonly string[], word: string | undefined): boolean {
-  if (word === undefined) return false;
-  const wanted = ids.length === 1 ? ids[0] : String(ids.length);
-  if (word === wanted) return true;
-  throw new CliError(exitCodes.refused, 'not_confirmed', `not confirmed: --confirm says "${word}"`, {
-    why: ids.length === 1 ? `the instance is ${wanted}` : `these are ${wanted} instances`,
-    hint: 'nothing was destroyed',
-  });
 }

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { createCommand, suggest, withoutConnection } from '../command.ts';
+import { createCommand, suggest, withExamples, withoutConnection } from '../command.ts';
 import { exitCodeMeanings, usageError } from '../exit.ts';
 import { commandNamed, commands } from '../index.ts';
 import { nearest } from '../nearest.ts';
@@ -9,6 +9,12 @@ export function build(command: Command): void {
   withoutConnection(command);
   command.argument('[topic...]', 'a command, or exit-codes');
   suggest(command, 'topic', [...commands.map((each) => each.name), 'exit-codes']);
+  withExamples(command, [
+    ['gpuproxy help', 'every command'],
+    ['gpuproxy help reserve', 'one of them, with examples'],
+    ['gpuproxy help keys create', 'a subcommand'],
+    ['gpuproxy help exit-codes', 'what the program answers to the shell'],
+  ]);
   command.action(async ([topic, ...words]: readonly string[]) => {
     if (topic === undefined) {
       process.stdout.write(overview());

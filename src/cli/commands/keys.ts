@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { Option } from 'commander';
 import type { Answers } from '../answers.ts';
 import { defaultSubcommand, suggest, withConnection, withExamples } from '../command.ts';
-import { CliError, usageError } from '../exit.ts';
+import { CliError, usageError, withWayOut } from '../exit.ts';
 import { forSuggestion } from '../fleet-call.ts';
 import { nearest } from '../nearest.ts';
 import { wholeFrom } from '../offer-options.ts';
@@ -41,16 +41,18 @@ export function build(command: Command): void {
     ['gpuproxy keys list', 'all keys, without their secrets'],
     ['gpuproxy keys revoke <id>', 'end one at once'],
   ]);
-  defaultSubcommand(command, 'list')
-    .description('All keys, without their secrets.')
-    .action(async (_options: unknown, self: Command) => {
-      const session = openSession(self, { rows: 'keys' });
-      const answer = await session.call('GET', '/keys');
-      if (session.json) return session.printBody(answer);
-      const { keys } = await session.read('keys', answer);
-      await session.page(session.quiet ? keys.map((row) => `${row.id}\n`).join('') : session.table(columns, keys));
-    });
-  command
+  const list = defaultSubcommand(command, 'list').description('All keys, without their secrets.');
+  withExamples(list, [
+    ['gpuproxy keys list', 'which there are, when they were used, and their limits'],
+    ['gpuproxy keys list -q', 'ids only'],
+  ]).action(async (_options: unknown, self: Command) => {
+    const session = openSession(self, { rows: 'keys' });
+    const answer = await session.call('GET', '/keys');
+    if (session.json) return session.printBody(answer);
+    const { keys } = await session.read('keys', answer);
+    await session.page(session.quiet ? keys.map((row) => `${row.id}\n`).join('') : session.table(columns, keys));
+  });
+  const create = command
     .command('create')
     .description('Make a key. It is shown once: the server keeps only its hash.')
     .requiredOption('--name <name>', 'what it is for')
@@ -61,32 +63,35 @@ export function build(command: Command): void {
     )
     .option('--expires <when>', 'a time from now like 12h or 30d, or a date like 2027-01-31', expiry)
     .option('--requests-per-minute <n>', 'limit', wholeFrom('--requests-per-minute', 1, 1_000_000))
-    .option('--max-concurrent <n>', 'limit of open requests', wholeFrom('--max-concurrent', 1, 100_000))
-    .action(async (options: CreateOptions, self: Command) => {
-      const session = openSession(self);
-      const body = {
-        name: options.name,
-        scope: options.scope,
-        ...(options.expires === undefined ? {} : { expires_at: options.expires }),
-        ...(options.requestsPerMinute === undefined ? {} : { requests_per_minute: options.requestsPerMinute }),
-        ...(options.maxConcurrent === undefined ? {} : { max_concurrent: options.maxConcurrent }),
-      };
-      const answer = await session.call('POST', '/keys', { body });
-      const { id, key } = await session.read('keyCreated', answer);
-      if (session.json) session.printBody(answer);
-      else session.print(`${key}\n`);
-      session.note(`Key ${id} (${options.scope}). It is shown this once.`);
-    });
-  command
-    .command('revoke')
-    .description('End a key at once.')
-    .argument('<id>', 'id of the key')
-    .action(async (id: string, _options: unknown, self: Command) => {
+    .option('--max-concurrent <n>', 'limit of open requests', wholeFrom('--max-concurrent', 1, 100_000));
+  withExamples(create, [
+    ['gpuproxy keys create --name grafana --scope read', 'a key that only reads'],
+    ['gpuproxy keys create --name app --scope proxy --requests-per-minute 600', 'a key for traffic, with a limit'],
+    ['gpuproxy keys create --name guest --scope proxy --expires 12h', 'a key that ends by itself'],
+  ]).action(async (options: CreateOptions, self: Command) => {
+    const session = openSession(self);
+    const body = {
+      name: options.name,
+      scope: options.scope,
+      ...(options.expires === undefined ? {} : { expires_at: options.expires }),
+      ...(options.requestsPerMinute === undefined ? {} : { requests_per_minute: options.requestsPerMinute }),
+      ...(options.maxConcurrent === undefined ? {} : { max_concurrent: options.maxConcurrent }),
+    };
+    const answer = await session.call('POST', '/keys', { body });
+    const { id, key } = await session.read('keyCreated', answer);
+    if (session.json) session.printBody(answer);
+    else session.print(`${key}\n`);
+    session.note(`Key ${id} (${options.scope}). It is shown this once.`);
+  });
+  const end = command.command('revoke').description('End a key at once.').argument('<id>', 'id of the key');
+  withExamples(end, [['gpuproxy keys revoke key-9149f6a5dc61', 'with an id of "gpuproxy keys list"']]).action(
+    async (id: string, _options: unknown, self: Command) => {
       const session = openSession(self);
       await revoke(session, id);
       if (session.json) session.printJson(null);
       else session.print(session.quiet ? `${id}\n` : session.line(id, 'revoked'));
-    });
+    },
+  );
 }
 
 type CreateOptions = Readonly<{
@@ -99,7 +104,9 @@ type CreateOptions = Readonly<{
 
 async function revoke(session: Session, id: string): Promise<void> {
   try {
-    await session.call('DELETE', `/keys/${encodeURIComponent(id)}`);
+    await withWayOut(() => session.call('DELETE', `/keys/${encodeURIComponent(id)}`), {
+      conflict: 'gpuproxy keys create --name <name> --scope admin',
+    });
   } catch (error) {
     if (!(error instanceof CliError) || error.status !== 404) throw error;
     const known = await forSuggestion(async () =>

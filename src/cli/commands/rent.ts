@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { confirmation, settle } from '../confirm.ts';
-import { CliError, exitCodes } from '../exit.ts';
+import { CliError, exitCodes, withWayOut } from '../exit.ts';
 import { nearest } from '../nearest.ts';
 import {
   type ConfigOptions,
@@ -66,13 +66,11 @@ export function build(command: Command): void {
         });
       }
     }
-    const answer = await callPaid(
-      session,
-      'rent',
-      path,
-      most === null ? body : { ...body, max_price: most },
-      options.idempotencyKey ?? randomUUID(),
-    );
+    const sent = most === null ? body : { ...body, max_price: most };
+    const idempotencyKey = options.idempotencyKey ?? randomUUID();
+    const answer = await withWayOut(() => callPaid(session, 'rent', path, sent, idempotencyKey), {
+      not_found: `offers come and go: "gpuproxy list ${provider}" has those of now`,
+    });
     const { instance_id: id, contract_id: contract, price } = await session.read('rented', answer);
     if (session.json) session.printBody(answer);
     else
@@ -94,6 +92,6 @@ async function findOffer(session: Session, provider: string, id: string) {
     exitCodes.nothing,
     'not_found',
     `no offer "${id}" at ${provider}${near === undefined ? '' : `; did you mean ${near}?`}`,
-    { why: 'offers come and go', hint: `gpuproxy list ${provider}` },
+    { why: 'offers come and go', hint: `"gpuproxy list ${provider}" has those of now` },
   );
 }

@@ -11,7 +11,7 @@ import {
   withUntil,
   withWatch,
 } from '../command.ts';
-import { confirmation, settle } from '../confirm.ts';
+import { confirmation, confirmedAs, settle } from '../confirm.ts';
 import { CliError, exitCodes } from '../exit.ts';
 import { forSuggestion } from '../fleet-call.ts';
 import { nearest } from '../nearest.ts';
@@ -43,24 +43,30 @@ export function build(command: Command): void {
     ['gpuproxy reservations show <id> --until ready --timeout 10m', 'wait until all of it takes requests'],
     ['gpuproxy reservations release <id>', 'destroy all that it rented'],
   ]);
-  defaultSubcommand(command, 'list')
-    .description('All reservations.')
-    .action(async (_options: unknown, self: Command) => {
-      const session = openSession(self, { rows: 'reservations' });
-      await show(session, repeatOf(self.optsWithGlobals<RepeatOptions>()), async () => {
-        const answer = await session.call('GET', '/reservations');
-        return {
-          json: answer.body,
-          async text() {
-            const { reservations: rows } = await session.read('reservations', answer);
-            if (session.quiet) return rows.map((row) => `${row.reservation_id}\n`).join('');
-            return rows.length === 0 && !session.plain ? 'Nothing is reserved.\n' : session.table(columns, rows);
-          },
-        };
-      });
+  const list = defaultSubcommand(command, 'list').description('All reservations.');
+  withExamples(list, [
+    ['gpuproxy reservations list', 'all of them'],
+    ['gpuproxy reservations list --watch 5', 'again every 5 seconds'],
+  ]).action(async (_options: unknown, self: Command) => {
+    const session = openSession(self, { rows: 'reservations' });
+    await show(session, repeatOf(self.optsWithGlobals<RepeatOptions>()), async () => {
+      const answer = await session.call('GET', '/reservations');
+      return {
+        json: answer.body,
+        async text() {
+          const { reservations: rows } = await session.read('reservations', answer);
+          if (session.quiet) return rows.map((row) => `${row.reservation_id}\n`).join('');
+          return rows.length === 0 && !session.plain ? 'Nothing is reserved.\n' : session.table(columns, rows);
+        },
+      };
     });
+  });
   const one = command.command('show').description('One reservation.').argument('<id>', 'reservation');
-  withUntil(one).action(async (id: string, _options: unknown, self: Command) => {
+  withUntil(one);
+  withExamples(one, [
+    ['gpuproxy reservations show res-4ea8bcbc2f', 'its instances and errors'],
+    ['gpuproxy reservations show res-4ea8bcbc2f --until ready', 'once all of it takes requests'],
+  ]).action(async (id: string, _options: unknown, self: Command) => {
     const session = openSession(self);
     await show(session, repeatOf(self.optsWithGlobals<RepeatOptions>()), async () => {
       const answer = await callReservation(session, 'GET', id);
@@ -84,50 +90,60 @@ export function build(command: Command): void {
     .description('Destroy all instances of a reservation.')
     .argument('<id>', 'reservation')
     .option('--now', 'do not drain first: open requests are cut')
-    .option('-y, --yes', 'destroy without asking');
-  withPlan(release).action(
-    async (id: string, options: PlanOptions & Readonly<{ now?: boolean; yes?: boolean }>, self: Command) => {
-      const session = openSession(self);
-      const need = confirmation(session, { confirmed: options.yes === true || options.plan !== undefined });
-      if (looksFirst(session, options) || need !== 'none') {
-        const answer = await callReservation(session, 'GET', id);
-        const { instances } = await session.read('reservation', answer);
-        const query = options.now === true ? { now: true } : {};
-        const plan = planOf(session, [{ method: 'DELETE', path: `/reservations/${id}`, query }], instances);
-        if (options.dryRun === true) {
-          const document = { reservation_id: id, instances };
-          showPlan(session, plan, document, instances.map((instance) => `${instance}\n`).join(''));
-          return;
-        }
-        checkPlan(plan, options.plan);
-        if (need !== 'none') {
-          const what = `${counted(instances.length, 'instance')} (${instances.join(', ')})`;
-          await settle(need, {
-            question: `Destroy ${what}?`,
-            undone: 'nothing was destroyed',
-            would: `destroy ${what}`,
-          });
-        }
+    .option('-y, --yes', 'destroy without asking')
+    .option('--confirm <id>', 'the same if it is this reservation');
+  withPlan(release);
+  withExamples(release, [
+    ['gpuproxy reservations release res-4ea8bcbc2f', 'drain its instances, then give them back'],
+    ['gpuproxy reservations release res-4ea8bcbc2f --dry-run', 'which those are'],
+    ['gpuproxy reservations release res-4ea8bcbc2f --confirm res-4ea8bcbc2f', 'in a script'],
+  ]).action(async (id: string, options: ReleaseOptions, self: Command) => {
+    const session = openSession(self);
+    const confirmed =
+      options.yes === true ||
+      options.plan !== undefined ||
+      confirmedAs(options.confirm, id, `the reservation is ${id}`);
+    const need = confirmation(session, { confirmed });
+    if (looksFirst(session, options) || need !== 'none') {
+      const answer = await callReservation(session, 'GET', id);
+      const { instances } = await session.read('reservation', answer);
+      const query = options.now === true ? { now: true } : {};
+      const plan = planOf(session, [{ method: 'DELETE', path: `/reservations/${id}`, query }], instances);
+      if (options.dryRun === true) {
+        const document = { reservation_id: id, instances };
+        showPlan(session, plan, document, instances.map((instance) => `${instance}\n`).join(''));
+        return;
       }
-      const answer = await callReservation(session, 'DELETE', id, { now: options.now });
-      const { released, failed } = await session.read('released', answer);
-      if (session.json) session.printBody(answer);
-      else if (session.quiet || session.plain) session.print(released.map((instance) => `${instance}\n`).join(''));
-      else
-        session.print(
-          `Released ${counted(released.length, 'instance')} of ${id}\n${released.map((instance) => `  ${instance}\n`).join('')}`,
-        );
-      if (failed.length > 0) {
-        throw new CliError(
-          released.length > 0 ? exitCodes.partly : exitCodes.failed,
-          'partly_done',
-          `not yet destroyed: ${failed.join(', ')}`,
-          { why: 'the provider did not confirm it', hint: 'the server repeats it; look with "gpuproxy fleet"' },
-        );
+      checkPlan(plan, options.plan);
+      if (need !== 'none') {
+        const what = `${counted(instances.length, 'instance')} (${instances.join(', ')})`;
+        await settle(need, {
+          question: `Destroy ${what}?`,
+          undone: 'nothing was destroyed',
+          would: `destroy ${what}`,
+        });
       }
-    },
-  );
+    }
+    const answer = await callReservation(session, 'DELETE', id, { now: options.now });
+    const { released, failed } = await session.read('released', answer);
+    if (session.json) session.printBody(answer);
+    else if (session.quiet || session.plain) session.print(released.map((instance) => `${instance}\n`).join(''));
+    else
+      session.print(
+        `Released ${counted(released.length, 'instance')} of ${id}\n${released.map((instance) => `  ${instance}\n`).join('')}`,
+      );
+    if (failed.length > 0) {
+      throw new CliError(
+        released.length > 0 ? exitCodes.partly : exitCodes.failed,
+        'partly_done',
+        `not yet destroyed: ${failed.join(', ')}`,
+        { why: 'the provider did not confirm it', hint: 'the server repeats it; look with "gpuproxy fleet"' },
+      );
+    }
+  });
 }
+
+type ReleaseOptions = PlanOptions & Readonly<{ now?: boolean; yes?: boolean; confirm?: string }>;
 
 async function callReservation(session: Session, method: 'GET' | 'DELETE', id: string, query = {}): Promise<Answer> {
   try {
