@@ -1,4 +1,4 @@
-import { accessSync, constants, existsSync, statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import type { Server } from 'node:net';
 import { dirname, join } from 'node:path';
@@ -12,6 +12,7 @@ import { CliError, exitCodes } from './exit.ts';
 import { usd } from './output.ts';
 import { preferencesFile } from './preferences-file.ts';
 import { storedVariables } from './server-config.ts';
+import { checkAccessLog, checkDataDir, readTls, tryFile } from './start-checks.ts';
 
 export type Check = Readonly<{
   name: string;
@@ -55,7 +56,7 @@ export async function runChecks({
     );
     return checks;
   }
-  checks.push(checkSources(config), ...checkSecrets(), await checkDataDir(config));
+  checks.push(checkSources(config), ...checkSecrets(), ...checkFiles(config), await checkFolder(config));
   const running = client instanceof CliError ? notTried : await checkServer(client);
   checks.push(...running.checks);
   checks.push(...(await checkPorts(config, running.alive)));
@@ -124,22 +125,48 @@ function checkSecrets(): Check[] {
   });
 }
 
-async function checkDataDir(config: Config): Promise<Check> {
+/** Files without which the server does not start. */
+function checkFiles(config: Config): Check[] {
+  const check = (name: string, look: () => void, detail: string): Check => {
+    try {
+      look();
+      return ok(name, detail);
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      return fail(name, error.message, 'correct the variable, or the permissions of the file');
+    }
+  };
+  const { TLS_CERT: cert, ACCESS_LOG: log } = config;
+  return [
+    ...(cert === undefined ? [] : [check('TLS', () => readTls(config), `${cert} and its key can be used`)]),
+    ...(log === 'off' || log === '-'
+      ? []
+      : [check('access log', () => checkAccessLog(config, tryFile), `${log} can be written`)]),
+  ];
+}
+
+const makeRoom = 'make room: the ledger must be able to grow';
+
+async function checkFolder(config: Config): Promise<Check> {
   const folder = config.GPUPROXY_DATA_DIR ?? defaultDataDir();
   let existing = folder;
   while (!existsSync(existing) && dirname(existing) !== existing) existing = dirname(existing);
   try {
-    if (!statSync(existing).isDirectory()) throw new Error('not a folder');
-    accessSync(existing, constants.W_OK | constants.X_OK);
-  } catch {
-    return fail('data folder', `${folder} cannot be written`, 'correct its permissions, or set GPUPROXY_DATA_DIR');
+    checkDataDir(folder);
+  } catch (error) {
+    const { code = 'unknown error' } = error as NodeJS.ErrnoException;
+    return ['ENOSPC', 'EDQUOT'].includes(code)
+      ? fail('data folder', `${folder} is full (${code})`, makeRoom)
+      : fail(
+          'data folder',
+          `${folder} cannot be made or written (${code})`,
+          'correct its permissions, or set GPUPROXY_DATA_DIR to a folder of your own',
+        );
   }
   const { bavail, bsize } = await statfs(existing);
   const free = bavail * bsize;
   const text = `${folder}, ${Math.round(free / 1024 / 1024)} MiB free`;
-  return free < lowDiskBytes
-    ? fail('data folder', text, 'make room: the ledger must be able to grow')
-    : ok('data folder', text);
+  return free < lowDiskBytes ? fail('data folder', text, makeRoom) : ok('data folder', text);
 }
 
 async function checkServer(client: Client): Promise<{ alive: boolean; checks: Check[] }> {

@@ -44,6 +44,17 @@ const version = z.object({
   }),
 });
 const config = z.record(text, z.object({ value: text, origin: text }));
+const serve = z.object({
+  host: text,
+  port: z.int().meta({ description: '0: a free one' }),
+  proxy_port: z.int(),
+  tls: z.boolean(),
+  data_dir: text.nullable().meta({ description: 'null: a temporary one' }),
+  simulated: z.boolean(),
+  providers: z.array(text),
+  upstreams: z.array(z.object({ name: text, url: text })),
+  config,
+});
 const plan = z.looseObject({
   plan_id: text.meta({ description: 'For --plan' }),
   requests: z.array(
@@ -93,6 +104,7 @@ export const outputSchemas: Readonly<Record<string, z.ZodType>> = {
   doctor,
   version,
   'config show': config,
+  'serve --dry-run': serve,
   '--dry-run': plan,
   error,
 };

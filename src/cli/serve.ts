@@ -3,7 +3,7 @@ import type { FleetEvent } from '../fleet/app.ts';
 import { withoutSecrets, writeCrashLog } from './crash-log.ts';
 import { startDemo } from './demo.ts';
 import { CliError, exitCodes } from './exit.ts';
-import { nothingConfigured, serverConfig } from './server-config.ts';
+import { configuredServer, serverConfig } from './server-config.ts';
 import type { ServerOptions } from './server-options.ts';
 import { nextSignal } from './signals.ts';
 import { startFailure } from './start-failure.ts';
@@ -12,18 +12,7 @@ import { whatRuns } from './what-runs.ts';
 
 /** `gpuproxy serve`: the system headless, until a signal. Resolves with the exit code. */
 export async function run(options: ServerOptions): Promise<number> {
-  const config = serverConfig(options);
-  if (!options.demo && nothingConfigured(config)) {
-    throw new CliError(
-      exitCodes.usage,
-      'not_configured',
-      'nothing to balance: no provider and no upstream is configured',
-      {
-        why: 'VASTAI_API_KEY, IONET_API_KEY and UPSTREAMS are all empty',
-        hint: 'set at least one of them (see .env.example), or start the simulated fleet with "gpuproxy serve --demo"',
-      },
-    );
-  }
+  const config = configuredServer(options);
   const demo = options.demo ? startDemo(options.seed ?? 1) : null;
   const { startSystem, tellKey } = await import('./system.ts');
   const say = logger();

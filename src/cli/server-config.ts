@@ -1,5 +1,6 @@
 import { type Config, ConfigError, loadConfig, type VariableName, variables } from '../config.ts';
 import { marketplaceNames } from '../providers/names.ts';
+import { CliError, exitCodes } from './exit.ts';
 import { readPreferences } from './preferences-file.ts';
 import type { ServerOptions } from './server-options.ts';
 
@@ -24,6 +25,21 @@ export function serverConfig(options: Pick<ServerOptions, 'flags'>): Config {
     cwd: process.cwd(),
     stored: storedVariables(),
   });
+}
+
+/** The same of a server that has something to balance. Throws CliError (exit 2) where nothing says what. */
+export function configuredServer(options: ServerOptions): Config {
+  const config = serverConfig(options);
+  if (options.demo || !nothingConfigured(config)) return config;
+  throw new CliError(
+    exitCodes.usage,
+    'not_configured',
+    'nothing to balance: no provider and no upstream is configured',
+    {
+      why: 'VASTAI_API_KEY, IONET_API_KEY and UPSTREAMS are all empty',
+      hint: 'set at least one of them (see .env.example), or start the simulated fleet with "gpuproxy serve --demo"',
+    },
+  );
 }
 
 /** True when nothing says where GPUs should come from. */

@@ -1,15 +1,14 @@
-import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { createSecureContext } from 'node:tls';
-import { type Config, ConfigError, type VariableName, variables } from '../config.ts';
+import { join } from 'node:path';
+import { type Config, type VariableName, variables } from '../config.ts';
 import { AppError, type LocalApp } from '../fleet/app.ts';
 import { createApp } from '../fleet/create-app.ts';
 import { marketplaces } from '../providers/index.ts';
 import type { RestServerOptions } from '../rest/create-server.ts';
 import { defaultDataDir } from './data-dir.ts';
 import type { Demo } from './demo.ts';
+import { checkAccessLog, checkDataDir, readTls } from './start-checks.ts';
 import { programVersion } from './version.ts';
 
 export type SystemOptions = Readonly<{
@@ -82,7 +81,7 @@ export async function startSystem({ config, demo, onApp, logger }: SystemOptions
     // Contracts of a simulator end with it, so its ledger must not outlive it, and must never mix with a real one.
     dataDir = await mkdtemp(join(tmpdir(), 'gpuproxy-demo-'));
     starting.defer(() => rm(dataDir, { recursive: true, force: true }));
-  }
+  } else checkDataDir(dataDir);
 
   const providers = marketplaces.flatMap((marketplace) => {
     const simulated =
@@ -262,42 +261,6 @@ async function rentDemoFleet(app: LocalApp, logger: SystemOptions['logger']): Pr
       }
     }),
   );
-}
-
-/** Throws ConfigError when the access log is a file that cannot be written. */
-function checkAccessLog({ ACCESS_LOG: file }: Config): void {
-  if (file === 'off' || file === '-') return;
-  try {
-    mkdirSync(dirname(file), { recursive: true });
-    closeSync(openSync(file, 'a'));
-  } catch (error) {
-    const accepts = 'accepts off, - for stderr, or a file that can be written';
-    throw new ConfigError(
-      `ACCESS_LOG: got "${file}", which cannot be opened (${(error as Error).message}); ${accepts}`,
-    );
-  }
-}
-
-/** PEM texts of both listeners; null: plain HTTP. Throws ConfigError. */
-function readTls(config: Config): { cert: string; key: string } | null {
-  if (config.TLS_CERT === undefined || config.TLS_KEY === undefined) return null;
-  const tls = { cert: readPem('TLS_CERT', config.TLS_CERT), key: readPem('TLS_KEY', config.TLS_KEY) };
-  try {
-    createSecureContext(tls);
-  } catch (error) {
-    throw new ConfigError(`TLS_CERT, TLS_KEY: accepts a PEM certificate and its own key (${(error as Error).message})`);
-  }
-  return tls;
-}
-
-function readPem(name: 'TLS_CERT' | 'TLS_KEY', path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    throw new ConfigError(
-      `${name}: got "${path}", which cannot be read (${(error as NodeJS.ErrnoException).code}); accepts a PEM file`,
-    );
-  }
 }
 
 /** An address as it stands in a URL: IPv6 in brackets, "any" as loopback. */

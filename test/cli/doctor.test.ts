@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, readdirSync } from 'node:fs';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -99,6 +99,39 @@ describe('doctor', () => {
     ]);
   });
 
+  it.each([
+    [
+      'a certificate that cannot be read',
+      { TLS_CERT: '/nowhere/cert.pem', TLS_KEY: '/nowhere/key.pem' },
+      'TLS',
+      'TLS_CERT',
+    ],
+    ['a certificate that is none', { TLS_CERT: '/etc/hostname', TLS_KEY: '/etc/hostname' }, 'TLS', 'PEM certificate'],
+    ['an access log that cannot be written', { ACCESS_LOG: '/proc/nowhere/access.log' }, 'access log', 'ACCESS_LOG'],
+    ['a data folder that cannot be made', { GPUPROXY_DATA_DIR: '/proc/nowhere/data' }, 'data folder', 'cannot be made'],
+    ['a data folder that is a file', { GPUPROXY_DATA_DIR: '/etc/hostname' }, 'data folder', 'ENOTDIR'],
+  ])('fails with %s, as serve does', async (_what, env, name, detail) => {
+    const { code, checks } = await doctor(env);
+    expect(code).toBe(1);
+    expect(named(checks, name)).toMatchObject([{ status: 'fail', detail: expect.stringContaining(detail) }]);
+    expect(named(checks, name)[0]?.hint).not.toContain('make room');
+    const started = await program.run(['serve', '--upstreams', 'http://127.0.0.1:9'], {
+      env: { GPUPROXY_PORT: '0', GPUPROXY_PROXY_PORT: '0', ...env },
+    });
+    expect([started.code, started.stdout]).toEqual([2, '']);
+  });
+
+  it('leaves nothing behind of what it tried', async () => {
+    const folder = mkdtempSync(join(program.folder, 'tried-'));
+    const { checks } = await doctor({
+      GPUPROXY_DATA_DIR: join(folder, 'state', 'data'),
+      ACCESS_LOG: join(folder, 'logs', 'access.log'),
+    });
+    expect(named(checks, 'data folder')).toMatchObject([{ status: 'ok' }]);
+    expect(named(checks, 'access log')).toMatchObject([{ status: 'ok' }]);
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
   it('says that nothing is configured, and what to set', async () => {
     const { code, checks } = await doctor({});
     expect(code).toBe(0);
@@ -108,6 +141,51 @@ describe('doctor', () => {
     expect(named(checks, 'server')).toMatchObject([
       { status: 'warn', hint: expect.stringContaining('gpuproxy serve') },
     ]);
+  });
+});
+
+describe('serve --dry-run', () => {
+  const dry = (more: string[], env: Record<string, string>) =>
+    program.run(['serve', '--dry-run', ...more], { env: { GPUPROXY_PROXY_PORT: '0', ...env } });
+
+  it('shows what would run with the configuration in force, its secrets masked, and starts nothing', async () => {
+    const env = { ...vast(), UPSTREAMS: 'lab=http://10.0.0.5:8000', LB_STRATEGY: 'least_connections' };
+    const before = simulator.calls().length;
+    const { code, stdout, stderr } = await dry(['--port', '18980'], env);
+    expect([code, stderr]).toEqual([0, '']);
+    expect(stdout).toMatch(
+      /^control plane +http:\/\/127\.0\.0\.1:18980\ndata plane +http:\/\/127\.0\.0\.1, a free port\n/,
+    );
+    expect(stdout).toMatch(/\nproviders +vast\.ai\nupstreams +lab http:\/\/10\.0\.0\.5:8000\n/);
+    expect(stdout).toMatch(/\nLB_STRATEGY +environment +least_connections\n/);
+    expect(stdout).toMatch(/\nGPUPROXY_PORT +flag +18980\n/);
+    expect(stdout).not.toContain(simulator.vastKey);
+    expect(simulator.calls().length).toBe(before);
+    const document = JSON.parse((await dry(['--json', '--demo'], {})).stdout);
+    expect(document).toMatchObject({
+      port: 8080,
+      proxy_port: 0,
+      data_dir: null,
+      simulated: true,
+      providers: ['vast.ai', 'io.net'],
+      config: { GPUPROXY_PROXY_PORT: { value: '0', origin: 'environment' } },
+    });
+  });
+
+  it.each([
+    ['nothing to balance', {}, 'nothing to balance'],
+    ['a wrong variable', { UPSTREAMS: 'http://x:1', LB_STRATEGY: 'fastest' }, 'LB_STRATEGY: got "fastest"'],
+    ['a file that cannot be read', { UPSTREAMS: 'http://x:1', TLS_CERT: '/no', TLS_KEY: '/no' }, 'TLS_CERT'],
+    ['a folder that cannot be made', { UPSTREAMS: 'http://x:1', GPUPROXY_DATA_DIR: '/proc/no' }, '/proc/no'],
+  ])('ends with exit 2 and the error of %s', async (_what, env, message) => {
+    const { code, stdout, stderr } = await dry([], env);
+    expect([code, stdout]).toEqual([2, '']);
+    expect(stderr).toContain(message);
+  });
+
+  it('is what --json needs', async () => {
+    const { code, stderr } = await program.run(['serve', '--json', '--demo']);
+    expect([code, JSON.parse(stderr).error.message]).toEqual([2, '--json: only with --dry-run']);
   });
 });
 

@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander';
-import { loadConfig, type VariableName, variables } from '../../config.ts';
+import { loadConfig } from '../../config.ts';
 import { defaultSubcommand, suggest, withExamples } from '../command.ts';
 import { usageError } from '../exit.ts';
 import { nearest } from '../nearest.ts';
@@ -7,6 +7,7 @@ import { type Column, plainLines, tableLines } from '../output.ts';
 import { openPreferences } from '../preferences.ts';
 import { preferencesFile, readPreferences } from '../preferences-file.ts';
 import { storedVariables } from '../server-config.ts';
+import { masked, settingColumns, settingRows, settingsDocument } from '../setting-rows.ts';
 import { terminal } from '../terminal.ts';
 
 /** Preferences that may be set by hand, with what they accept. */
@@ -109,25 +110,9 @@ export function build(command: Command): void {
     .option('--origin', 'with the origin (always shown)')
     .action(() => {
       const config = loadConfig({ environment: process.env, cwd: process.cwd(), stored: storedVariables() });
-      const rows = (Object.keys(variables) as VariableName[]).map((name) => ({
-        name,
-        value:
-          'secret' in variables[name] && valueText(config[name]) !== ''
-            ? masked(valueText(config[name]))
-            : valueText(config[name]),
-        origin: config.origin[name],
-      }));
-      const columns: readonly Column<(typeof rows)[number]>[] = [
-        { title: 'NAME', value: (row) => row.name },
-        { title: 'ORIGIN', value: (row) => row.origin },
-        { title: 'VALUE', value: (row) => row.value, cut: true },
-      ];
-      printRows(
-        columns,
-        rows,
-        tableLines(columns, rows, terminal()?.columns ?? null),
-        Object.fromEntries(rows.map(({ name, value, origin }) => [name, { value, origin }])),
-      );
+      const rows = settingRows(config);
+      const table = tableLines(settingColumns, rows, terminal()?.columns ?? null);
+      printRows(settingColumns, rows, table, settingsDocument(rows));
     });
   for (const subcommand of command.commands) withExamples(subcommand, examples[subcommand.name()] ?? []);
 }
@@ -157,19 +142,4 @@ function known(word: string): Name {
   throw usageError(`unknown preference "${word}"${near === undefined ? '' : `; did you mean ${near}?`}`, {
     hint: `one of ${all.join(', ')}`,
   });
-}
-
-function masked(secret: string): string {
-  return `${secret.slice(0, 3)}…`;
-}
-
-function valueText(value: unknown): string {
-  if (value === undefined) return '';
-  if (Array.isArray(value))
-    return value.map((item: { name: string; url: string }) => `${item.name}=${item.url}`).join(',');
-  if (typeof value === 'object' && value !== null)
-    return Object.entries(value)
-      .map((pair) => pair.join('='))
-      .join(',');
-  return String(value);
 }
