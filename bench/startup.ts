@@ -1,6 +1,7 @@
 /**
- * How long client commands take from the shell, against `node -e 0` and a bare request of Node. Needs hyperfine and `npm run build`.
- * Run: node bench/startup.ts [runs]
+ * How long client commands take from the shell, against `node -e 0` and a bare request of Node, with what they should
+ * stay within. Needs hyperfine and `npm run build`.
+ * Run: npm run bench:startup [-- runs]
  */
 import { execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -30,18 +31,19 @@ const url = await new Promise<string>((resolve, reject) => {
 
 try {
   const bare = `process.getBuiltinModule("http").get("${url}/healthz",(r)=>r.resume())`;
-  const commands = [
-    `${node} -e 0`,
-    `${node} -e '${bare}'`,
-    `${node} ${main} load --json -u ${url}`,
-    `${node} ${main} load server --json -u ${url}`,
-    `${node} ${main} --version`,
-    `${node} ${main} --help`,
-    `${node} ${main} reserve --help`,
-    `${node} ${main} __complete -- lb-strategy least`,
+  /** With what each should stay within: times of `node -e 0`, or ms. */
+  const commands: readonly (readonly [command: string, target?: { times: number } | { ms: number }])[] = [
+    [`${node} -e 0`],
+    [`${node} -e '${bare}'`],
+    [`${node} ${main} load --json -u ${url}`, { times: 2.5 }],
+    [`${node} ${main} load server --json -u ${url}`, { times: 2.5 }],
+    [`${node} ${main} --version`, { ms: 60 }],
+    [`${node} ${main} --help`, { ms: 60 }],
+    [`${node} ${main} reserve --help`, { ms: 60 }],
+    [`${node} ${main} __complete -- lb-strategy least`, { ms: 60 }],
   ];
   const report = join(folder, 'report.json');
-  execFileSync('hyperfine', ['-N', '-w', '3', '-r', runs, '--export-json', report, ...commands], {
+  execFileSync('hyperfine', ['-N', '-w', '3', '-r', runs, '--export-json', report, ...commands.map(([line]) => line)], {
     cwd: folder,
     env,
     stdio: 'ignore',
@@ -51,8 +53,10 @@ try {
   };
   const first = results[0]!;
   const cpu = (row: { user: number; system: number }) => row.user + row.system;
-  console.log('median ms   x    min ms   x    CPU ms   x   command');
-  for (const row of results) {
+  console.log('median ms   x    target    min ms   x    CPU ms   x   command');
+  for (const [i, row] of results.entries()) {
+    const target = commands[i]?.[1];
+    const wanted = target === undefined ? '' : 'times' in target ? `${target.times} x` : `${target.ms} ms`;
     const pair = (value: number, base: number) =>
       `${(value * 1000).toFixed(1).padStart(8)} ${(value / base).toFixed(2).padStart(5)}`;
     const shown = row.command
@@ -61,7 +65,7 @@ try {
       .replace(/ -u \S+/, '')
       .replace(bare, 'http.get(…)');
     console.log(
-      `${pair(row.median, first.median)} ${pair(row.min, first.min)} ${pair(cpu(row), cpu(first))}  ${shown}`,
+      `${pair(row.median, first.median)} ${wanted.padStart(8)}  ${pair(row.min, first.min)} ${pair(cpu(row), cpu(first))}  ${shown}`,
     );
   }
 } finally {

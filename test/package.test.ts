@@ -129,6 +129,31 @@ describe('dependencies', () => {
   });
 });
 
+describe('the commit that a build puts into the program', () => {
+  const commitOf = (folder: string) =>
+    JSON.parse(
+      execFileSync(process.execPath, [join(root, 'src', 'build', 'commit.ts'), folder], { encoding: 'utf8' }),
+    ) as string | null;
+
+  it('is that of the checkout, and none where the files are no checkout of their own', () => {
+    expect(manifest.scripts.build).toContain('$(node src/build/commit.ts)');
+    const folder = mkdtempSync(join(tmpdir(), 'gpuproxy-commit-'));
+    try {
+      expect(commitOf(folder)).toBeNull();
+      const git = (...args: string[]) => execFileSync('git', ['-C', folder, ...args], { encoding: 'utf8' }).trim();
+      git('init', '--quiet');
+      expect(commitOf(folder)).toBeNull();
+      const as = ['-c', 'user.name=test', '-c', 'user.email=test@example.com'];
+      git(...as, 'commit', '--quiet', '--allow-empty', '--message=first');
+      expect(commitOf(folder)).toBe(git('rev-parse', 'HEAD'));
+      mkdirSync(join(folder, 'unpacked'));
+      expect(commitOf(join(folder, 'unpacked'))).toBeNull();
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+});
+
 it('a build puts the client where the load balancing guide calls it', () => {
   const command = './bin/aiserve-gpuproxy-client';
   expect(text('docs/load-balancing-guide.md')).toContain(`${command} -key YOUR_KEY load`);

@@ -35,6 +35,7 @@ const simulate = z.union([
 ]);
 const version = z.object({
   version: text,
+  commit: text.nullable().meta({ description: 'null: not built in a checkout' }),
   node: text,
   server: z.object({
     url: text,

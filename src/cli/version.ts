@@ -1,5 +1,13 @@
 import { readFileSync } from 'node:fs';
 
+/** Put in by the build. */
+declare const gpuproxyCommit: string | null | undefined;
+
+/** Commit that this program was built of; null where it was no checkout, or is not built. */
+export function programCommit(): string | null {
+  return typeof gpuproxyCommit === 'string' ? gpuproxyCommit : null;
+}
+
 /** Version of this program, from the package that the file belongs to. */
 export function programVersion(): string {
   // The bundle is one folder below the package, the sources are two.

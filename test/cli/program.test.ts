@@ -565,6 +565,12 @@ describe('the program', () => {
     expect((await program.run(['--version'])).stdout).toBe(`${version}\n`);
   });
 
+  it('says with version --json which commit it was built of', async () => {
+    const commit = execFileSync(process.execPath, [join(import.meta.dirname, '..', '..', 'src', 'build', 'commit.ts')]);
+    const { stdout } = await program.run(['version', '--json', '-u', 'http://127.0.0.1:1']);
+    expect(JSON.parse(stdout).commit).toBe(JSON.parse(commit.toString()));
+  });
+
   it('prints the request as curl with --curl, without the key, and sends nothing', async () => {
     const { stdout } = await at('reserve 2 --min-vram 24 --curl');
     expect(stdout).toContain(`-d '{"count":2,"filters":{"min_vram":24},"config":{}}'`);

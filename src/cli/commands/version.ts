@@ -2,18 +2,19 @@ import type { Command } from 'commander';
 import { withConnection, withExamples } from '../command.ts';
 import { CliError } from '../exit.ts';
 import { openSession, type Session } from '../session.ts';
-import { programVersion } from '../version.ts';
+import { programCommit, programVersion } from '../version.ts';
 
 export function build(command: Command): void {
   withConnection(command);
   withExamples(command, [
     ['gpuproxy --version', 'one line'],
     ['gpuproxy version', 'with those of Node and of the server'],
+    ['gpuproxy version --json', 'with the commit that it was built of'],
   ]);
   command.action(async () => {
     const session = openSession(command);
     const { url } = session.client.connection;
-    const own = { version: programVersion(), node: process.versions.node };
+    const own = { version: programVersion(), commit: programCommit(), node: process.versions.node };
     if (session.quiet && !session.json) return session.print(`${own.version}\n`);
     const server = await serverVersion(session);
     if (session.json) session.printJson({ ...own, server: { url, ...server } });
