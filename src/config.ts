@@ -439,9 +439,39 @@ export function healthSettingsOf(
   };
 }
 
+/** Read before there is a configuration, or of every command: by the environment alone. */
+const environmentOnly = {
+  GPUPROXY_CONFIG_DIR: {
+    shown: '',
+    help: 'Folder of the stored preferences; default: $XDG_CONFIG_HOME/gpuproxy or ~/.config/gpuproxy',
+  },
+  GPUPROXY_COLOR: { shown: 'auto', help: 'auto, always or never; --color wins' },
+  GPUPROXY_GLYPHS: { shown: '', help: 'unicode or ascii; default: what the locale and the terminal can show' },
+  GPUPROXY_PAGER: {
+    shown: '',
+    help: 'Shows what is longer than the terminal; cat: nothing does; default: PAGER, else less -FIRX',
+  },
+  GPUPROXY_DEBUG: {
+    shown: '',
+    help: 'Set to anything: tell each request of a client command, and where a bug came from',
+  },
+  GPUPROXY_FORCE_TTY: { shown: '', help: 'Columns, 20 to 1000: write as to a terminal that wide' },
+} as const;
+
+/** Not ours, but heeded. */
+const heeded = [
+  'NO_COLOR FORCE_COLOR CLICOLOR CLICOLOR_FORCE COLORTERM TERM LANG LC_ALL LC_CTYPE LINES COLUMNS PAGER CI',
+  'INK_SCREEN_READER NODE_COMPILE_CACHE NOTIFY_SOCKET XDG_CACHE_HOME XDG_CONFIG_HOME XDG_STATE_HOME APPDATA',
+];
+
 /** The text of `.env.example`. */
 export function envExample(): string {
-  return Object.entries(variables)
-    .map(([name, row]) => `# ${row.help}\n#${name}=${row.shown}\n`)
-    .join('\n');
+  const texts = (rows: Readonly<Record<string, Readonly<{ help: string; shown: string }>>>) =>
+    Object.entries(rows).map(([name, row]) => `# ${row.help}\n#${name}=${row.shown}\n`);
+  return [
+    ...texts(variables),
+    '# What follows is read of the environment alone, not of a file like this one.\n',
+    ...texts(environmentOnly),
+    `# So are, with their usual meaning:\n${heeded.map((names) => `#   ${names}\n`).join('')}`,
+  ].join('\n');
 }

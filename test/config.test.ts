@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -86,6 +86,23 @@ describe('loadConfig', () => {
 
   it('wants the TLS certificate and key together', () => {
     expect(message({ TLS_CERT: '/a' })).toContain('TLS_CERT and TLS_KEY go together');
+  });
+
+  it('is not all that is read of the environment: .env.example names the rest too', () => {
+    const src = resolve(import.meta.dirname, '..', 'src');
+    const read = new Set(
+      readdirSync(src, { recursive: true, encoding: 'utf8' })
+        .filter((path) => /\.tsx?$/.test(path))
+        .flatMap((path) => [
+          ...readFileSync(join(src, path), 'utf8').matchAll(/\b(?:process\.env|environment|env)\.([A-Z][A-Z0-9_]+)/g),
+        ])
+        .map(([, name = '']) => name),
+    );
+    expect([...read]).toEqual(expect.arrayContaining(['GPUPROXY_DEBUG', 'NO_COLOR']));
+    const shown = readFileSync(resolve(src, '..', '.env.example'), 'utf8');
+    // What one process of ours tells the next is no setting.
+    read.delete('GPUPROXY_REEXEC');
+    expect([...read].filter((name) => !new RegExp(`\\b${name}\\b`).test(shown))).toEqual([]);
   });
 
   it('is described by .env.example, every variable with its default', () => {
