@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { createCommand } from '../../src/cli/command.ts';
 import { commands } from '../../src/cli/index.ts';
@@ -182,6 +184,22 @@ it('every command but those of the server and of the help prints documents, rows
     if (others.includes(entry.name)) continue;
     expect(known, entry.name).toEqual(expect.arrayContaining(['--json', '--plain', '--quiet']));
   }
+});
+
+it('the documentation names the commands that have --watch', async () => {
+  const page = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'command-line.md'), 'utf8');
+  const [, list = ''] = /\n(.*) have `--watch \[time\]`/.exec(page) ?? [];
+  const watching: string[] = [];
+  for (const entry of commands) {
+    const { options } = await createCommand(entry);
+    if (options.some(({ long }) => long === '--watch')) watching.push(entry.name);
+  }
+  expect(
+    list
+      .match(/[a-z-]{3,}/g)
+      ?.filter((word) => word !== 'and')
+      .sort(),
+  ).toEqual(watching.sort());
 });
 
 it('config and doctor print rows with --plain and names with -q', async () => {
