@@ -418,9 +418,21 @@ export class AppError extends Error {
   readonly code: AppErrorCode;
   /** Lines for `errors[]`. */
   readonly details: readonly string[];
-  constructor(code: AppErrorCode, message: string, options: { details?: readonly string[]; cause?: unknown } = {}) {
+  /** Path of the field that is wrong, with which the message begins; null: no single one is. */
+  readonly field: string | null;
+  constructor(
+    code: AppErrorCode,
+    message: string,
+    options: { details?: readonly string[]; field?: string; cause?: unknown } = {},
+  ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.details = options.details ?? [];
+    this.field = options.field ?? null;
   }
+}
+
+/** Bad input in one field of a request, by its path on the wire. */
+export function invalidField(field: string, message: string): AppError {
+  return new AppError('invalid', `${field}: ${message}`, { field });
 }

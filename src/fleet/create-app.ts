@@ -5,7 +5,7 @@ import { type ProviderName, type StrategyName, strategyNames } from '../core/dom
 import { LoadTable } from '../core/load-table.ts';
 import { type Decision, keptDecisions } from '../core/report.ts';
 import type { Provider } from '../providers/provider.ts';
-import { AppError, type FleetEvent, type LocalApp, type Snapshot, type UpstreamView } from './app.ts';
+import { AppError, type FleetEvent, invalidField, type LocalApp, type Snapshot, type UpstreamView } from './app.ts';
 import { createAvailability } from './availability.ts';
 import { createDestroyer } from './destroyer.ts';
 import { createEventLog } from './events.ts';
@@ -520,7 +520,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
 
     async setStrategy(name, by) {
       if (!strategyNames.includes(name)) {
-        throw new AppError('invalid', `strategy: got ${name}, accepts one of ${strategyNames.join(', ')}`);
+        throw invalidField('strategy', `got ${name}, accepts one of ${strategyNames.join(', ')}`);
       }
       return command(() => {
         ledger.settings.set('strategy', name);
@@ -606,7 +606,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     async setWeight(id, weight) {
       const record = recordOf(id);
       if (weight !== null && !(Number.isFinite(weight) && weight >= 0 && weight <= 1000)) {
-        throw new AppError('invalid', `weight: got ${weight}, accepts a number from 0 to 1000`);
+        throw invalidField('weight', `got ${weight}, accepts a number from 0 to 1000`);
       }
       return command(() => {
         records.setWeight(record, weight);
@@ -623,7 +623,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
       const record = recordOf(id);
       if (record.rental === null) throw new AppError('unsupported', `${id} is not rented`);
       if (!Number.isInteger(hours) || hours < 1 || hours > 8760) {
-        throw new AppError('invalid', `hours: got ${hours}, accepts a whole number from 1 to 8760`);
+        throw invalidField('hours', `got ${hours}, accepts a whole number from 1 to 8760`);
       }
       await settle(extender.extend(record, providerOf(record.provider), hours));
       await reconciler.run(record.provider).catch(toldOf);
@@ -703,15 +703,12 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
     },
     async addUpstream(input) {
       if (!isBaseUrl(input.url)) {
-        throw new AppError(
-          'invalid',
-          'url: accepts an http:// or https:// URL without user, password, query and fragment',
-        );
+        throw invalidField('url', 'accepts an http:// or https:// URL without user, password, query and fragment');
       }
       const url = input.url.replace(/\/+$/, '');
       const name = input.name ?? new URL(url).host.replace(/[^A-Za-z0-9.-]/g, '-');
       if (!/^[A-Za-z0-9._-]{1,64}$/.test(name)) {
-        throw new AppError('invalid', 'name: accepts up to 64 letters, digits, dots, dashes and underscores');
+        throw invalidField('name', 'accepts up to 64 letters, digits, dots, dashes and underscores');
       }
       return command(() => {
         const record = addStatic(name, url, false);

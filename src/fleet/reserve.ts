@@ -10,6 +10,7 @@ import {
   type BatchResult,
   type CancelResult,
   type InstanceConfig,
+  invalidField,
   type OffersAnswer,
   type RentedOffer,
   type RentOptions,
@@ -218,7 +219,10 @@ export function createReserver(parts: ReserveParts): Reserver {
   ): Promise<Group> => {
     const bid = config.maxBidUsdPerHour;
     if (bid !== undefined && filter.maxUsdPerHour !== undefined && bid > filter.maxUsdPerHour) {
-      throw new AppError('invalid', `the bid of ${bid} USD per hour is above max_price ${filter.maxUsdPerHour}`);
+      throw invalidField(
+        offerId === null ? 'config.max_bid' : 'max_bid',
+        `${bid} USD per hour is above max_price, which is ${filter.maxUsdPerHour}`,
+      );
     }
     if (filter.provider !== undefined && !providers.has(filter.provider)) {
       throw new AppError('invalid', `provider ${filter.provider} is not configured`, {
@@ -238,11 +242,11 @@ export function createReserver(parts: ReserveParts): Reserver {
   const gpusPerInstance = (request: ReserveRequest): number => {
     const { count, filter } = request;
     if (!Number.isInteger(count) || count < 1 || count > maxGpus) {
-      throw new AppError('invalid', `count: got ${count}, accepts a whole number from 1 to ${maxGpus}`);
+      throw invalidField('count', `got ${count}, accepts a whole number from 1 to ${maxGpus}`);
     }
     const gpus = filter.gpuCount ?? 1;
     if (!Number.isInteger(gpus) || gpus < 1 || count % gpus !== 0) {
-      throw new AppError('invalid', `filters.gpu_count: ${count} GPUs cannot be split into instances of ${gpus}`);
+      throw invalidField('filters.gpu_count', `${count} GPUs cannot be split into instances of ${gpus}`);
     }
     return gpus;
   };
@@ -940,7 +944,7 @@ export function createReserver(parts: ReserveParts): Reserver {
       ['ionet_count', request.ionet],
     ] as const) {
       if (!Number.isInteger(value) || value < 0 || value > maxBatch) {
-        throw new AppError('invalid', `${field}: got ${value}, accepts a whole number from 0 to ${maxBatch}`);
+        throw invalidField(field, `got ${value}, accepts a whole number from 0 to ${maxBatch}`);
       }
     }
     const instances = request.vast + request.ionet;

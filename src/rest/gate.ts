@@ -52,36 +52,44 @@ export function createGate(keys: Keys, monotonicMs: () => number): Gate {
     let state = uses.get(key.id);
     if (!state) uses.set(key.id, (state = { tokens: perMinute ?? 0, at: now, open: 0 }));
     const mine = state;
-    const headers: Record<string, string> = {};
-
-    if (key.maxConcurrent !== null && mine.open >= key.maxConcurrent) {
-      throw new ProblemError('rate_limited', `The key has ${mine.open} requests open, its limit.`, {
-        headers: { 'retry-after': '1' },
-      });
-    }
+    const most = key.maxConcurrent;
     if (perMinute !== null) {
       mine.tokens = Math.min(perMinute, mine.tokens + ((now - mine.at) / 60_000) * perMinute);
       mine.at = now;
-      const secondsUntilOne = Math.ceil(((1 - mine.tokens) / perMinute) * 60);
-      headers['ratelimit-policy'] = `"key";q=${perMinute};w=60`;
+    }
+    /** What the key may do and what of that is left, for a minute and at once. */
+    const limits = (): Record<string, string> => {
+      const policies: string[] = [];
+      const left: string[] = [];
+      if (perMinute !== null) {
+        // With nothing left, until the next one may pass; else until the whole minute's worth is there again.
+        const missing = mine.tokens < 1 ? 1 - mine.tokens : perMinute - mine.tokens;
+        const seconds = Math.max(mine.tokens < 1 ? 1 : 0, Math.ceil((missing / perMinute) * 60));
+        policies.push(`"key";q=${perMinute};w=60`);
+        left.push(`"key";r=${Math.floor(mine.tokens)};t=${seconds}`);
+      }
+      if (most !== null) {
+        policies.push(`"open";q=${most};qu="concurrent-requests"`);
+        left.push(`"open";r=${Math.max(0, most - mine.open)}`);
+      }
+      return policies.length === 0 ? {} : { 'ratelimit-policy': policies.join(', '), ratelimit: left.join(', ') };
+    };
+    const refuse = (detail: string, afterSeconds: number) =>
+      new ProblemError('rate_limited', detail, { headers: { ...limits(), 'retry-after': String(afterSeconds) } });
+
+    if (most !== null && mine.open >= most) throw refuse(`The key has ${mine.open} requests open, its limit.`, 1);
+    if (perMinute !== null) {
       if (mine.tokens < 1) {
-        throw new ProblemError('rate_limited', `The key may make ${perMinute} requests a minute.`, {
-          headers: {
-            ...headers,
-            ratelimit: `"key";r=0;t=${Math.max(1, secondsUntilOne)}`,
-            'retry-after': String(Math.max(1, secondsUntilOne)),
-          },
-        });
+        const untilOne = Math.max(1, Math.ceil(((1 - mine.tokens) / perMinute) * 60));
+        throw refuse(`The key may make ${perMinute} requests a minute.`, untilOne);
       }
       mine.tokens--;
-      const full = Math.ceil(((perMinute - mine.tokens) / perMinute) * 60);
-      headers.ratelimit = `"key";r=${Math.floor(mine.tokens)};t=${full}`;
     }
     mine.open++;
     let released = false;
     return {
       key,
-      headers,
+      headers: limits(),
       release() {
         if (released) return;
         released = true;

@@ -44,6 +44,11 @@ export const problems = {
     title: 'The body is not application/json',
     advice: 'Set Content-Type: application/json and send it without Content-Encoding.',
   },
+  expectation_failed: {
+    status: 417,
+    title: 'The expectation cannot be met',
+    advice: 'Leave out Expect, or send 100-continue.',
+  },
   idempotency_mismatch: {
     status: 422,
     title: 'The Idempotency-Key was used with another body',
@@ -127,7 +132,10 @@ export function toProblem(error: unknown, bodyBytes: number): ProblemError {
   if (error instanceof ProblemError) return error;
   if (error instanceof AppError) {
     return new ProblemError(codeOfAppError[error.code], error.message, {
-      errors: error.details.map((message) => ({ message })),
+      errors:
+        error.field === null
+          ? error.details.map((message) => ({ message }))
+          : [{ path: error.field, in: 'body', message: error.message.slice(error.field.length + 2) }],
     });
   }
   if (error instanceof ProviderError) {

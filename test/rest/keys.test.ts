@@ -95,6 +95,26 @@ describe('keys and scopes', () => {
     expect((await rest.call('GET', '/api/v1/fleet')).status).toBe(200);
   });
 
+  test('an admin key that expires does not stand in for one that does not', async () => {
+    const [mine] = app.keys.list();
+    const revoke = (id: string | undefined) => rest.call('DELETE', `/api/v1/keys/${id}`);
+    const brief = () => app.keys.create({ name: 'brief', scope: 'admin', expiresAt: Date.now() + 60_000 }).view;
+    const [first] = [brief(), brief()];
+    const refused = await revoke(mine?.id);
+    expect(refused.status).toBe(409);
+    expect(refused.body).toMatchObject({ detail: expect.stringContaining('does not expire') });
+    expect((await revoke(first.id)).status).toBe(204);
+    const lasting = app.keys.create({ name: 'lasting', scope: 'admin' });
+    expect((await revoke(mine?.id)).status).toBe(204);
+    expect((await rest.call('GET', '/api/v1/fleet', { key: lasting.key })).status).toBe(200);
+  });
+
+  test('a key that is given in place of its id does not come back', async () => {
+    const reply = await rest.call('DELETE', `/api/v1/keys/${rest.adminKey}`);
+    expect(reply.status).toBe(404);
+    expect(reply.text).not.toContain(rest.adminKey);
+  });
+
   test.each([
     [{ name: 'x', scope: 'root' }, 'scope'],
     [{ name: '', scope: 'read' }, 'name'],
@@ -131,6 +151,12 @@ describe('keys and scopes', () => {
     });
     const open = rest.call('GET', '/api/v1/decisions', { key });
     await expect.poll(async () => (await rest.call('GET', '/api/v1/fleet', { key })).status).toBe(429);
+    const { headers } = await rest.call('GET', '/api/v1/fleet', { key });
+    expect(headers).toMatchObject({
+      'ratelimit-policy': '"open";q=1;qu="concurrent-requests"',
+      ratelimit: '"open";r=0',
+      'retry-after': '1',
+    });
     resolve();
     expect((await open).status).toBe(200);
     await expect.poll(async () => (await rest.call('GET', '/api/v1/fleet', { key })).status).toBe(200);
@@ -149,6 +175,13 @@ describe('keys and scopes', () => {
     expect([200, 429]).toContain(locked.status);
     expect((await rest.call('GET', '/api/v1/fleet')).status).toBe(200);
   });
+});
+
+test('a key with both limits is told of both', async () => {
+  const { key } = app.keys.create({ name: 'both', scope: 'read', requestsPerMinute: 2, maxConcurrent: 3 });
+  const { headers } = await rest.call('GET', '/api/v1/fleet', { key });
+  expect(headers['ratelimit-policy']).toBe('"key";q=2;w=60, "open";q=3;qu="concurrent-requests"');
+  expect(headers.ratelimit).toBe('"key";r=1;t=30, "open";r=2');
 });
 
 describe('gate', () => {

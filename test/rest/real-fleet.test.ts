@@ -102,6 +102,20 @@ describe('the control plane over a real fleet and the simulated marketplaces', (
     });
   });
 
+  test('what only the fleet can see to be wrong names its field as well', async () => {
+    const refused = [
+      [{ count: 3, filters: { gpu_count: 2 } }, 'filters.gpu_count'],
+      [{ count: 1, filters: { max_price: 1 }, config: { max_bid: 2 } }, 'config.max_bid'],
+    ] as const;
+    for (const [body, path] of refused) {
+      const reply = await reserve(body);
+      expect(reply.status).toBe(400);
+      const { detail, errors } = reply.body as { detail: string; errors: { path: string; message: string }[] };
+      expect(errors).toEqual([{ path, in: 'body', message: expect.any(String) }]);
+      expect(detail).toBe(`${path}: ${errors[0]?.message}`);
+    }
+  });
+
   test('nothing matching is 409, over the budget is 409, and neither rents', async () => {
     const none = await reserve({ count: 1, filters: { gpu_model: 'no such card' } });
     expect(none.status).toBe(409);

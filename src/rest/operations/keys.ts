@@ -59,12 +59,23 @@ export const keyOperations = [
     handle({ params }, { app, now }) {
       const keys = app.keys.list();
       const key = keys.find((candidate) => candidate.id === params.id);
-      if (!key) throw new AppError('not_found', `There is no key ${params.id}.`);
+      // Without the id: a key that was given in its place must not come back in an answer.
+      if (!key) throw new AppError('not_found', 'There is no key with this id.');
       const isLive = (candidate: typeof key) =>
         candidate.revokedAt === null && (candidate.expiresAt === null || candidate.expiresAt > now());
-      const othersWithPower = keys.some((other) => other !== key && other.scope === 'admin' && isLive(other));
-      if (key.scope === 'admin' && isLive(key) && !othersWithPower) {
-        throw new AppError('conflict', 'This is the last admin key; make another one before you revoke it.');
+      // One that expires does not stand in for one that does not: its end would leave nobody with power.
+      const remains = keys.some(
+        (other) =>
+          other !== key &&
+          other.scope === 'admin' &&
+          isLive(other) &&
+          (other.expiresAt === null || key.expiresAt !== null),
+      );
+      if (key.scope === 'admin' && isLive(key) && !remains) {
+        throw new AppError(
+          'conflict',
+          `This is the last admin key${key.expiresAt === null ? ' that does not expire' : ''}; make another one before you revoke it.`,
+        );
       }
       app.keys.revoke(params.id);
       return { status: 204, body: undefined };
