@@ -101,7 +101,7 @@ export const outputSchemas: Readonly<Record<string, z.ZodType>> = {
   'upstream add': schemas.upstream,
   keys: schemas.keysAnswer,
   'keys create': schemas.keyCreatedAnswer,
-  events: z.union([schemas.event, z.object({ missed: z.literal(true) })]),
+  events: schemas.eventMessage,
   doctor,
   version,
   'config show': config,

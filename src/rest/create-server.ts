@@ -24,8 +24,6 @@ export type RestServerOptions = Readonly<{
   port: number;
   /** PEM texts; null or absent serves plain HTTP. */
   tls?: Readonly<{ cert: string; key: string }> | null;
-  /** Where the data plane listens, for the description. */
-  proxyUrl?: string | null;
   /** False while the data plane drains: readiness then says no. */
   accepting?: () => boolean;
   /** Of the program. */
@@ -73,7 +71,7 @@ export type RestServer = Readonly<{
 
 /** Starts the control plane. Rejects when the address is in use or may not be bound. */
 export async function createRestServer(options: RestServerOptions): Promise<RestServer> {
-  const { app, host, tls = null, proxyUrl = null, logger, version = 'unknown', accepting = () => true } = options;
+  const { app, host, tls = null, logger, version = 'unknown', accepting = () => true } = options;
   const limits = { ...defaultRestLimits, ...options.limits };
   const gate = createGate(app.keys, monotonicMs);
   const streams = new Map<EventStream, KeyView | undefined>();
@@ -91,6 +89,7 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 512, querystringParser: parseQuery },
     serverFactory: (handler) => createListener(handler, tls, limits),
     frameworkErrors: (error, request, reply) => {
+      reply.header('x-request-id', request.id);
       sendProblem(reply, toProblem(error, limits.bodyBytes), request.method);
     },
     clientErrorHandler: (error, socket) => refuseConnection(error, socket, limits),
@@ -108,6 +107,17 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
 
   server.addHook('onRequest', async (request, reply) => {
     reply.headers({ ...securityHeaders, 'x-request-id': request.id });
+    if (request.headers.host === undefined && request.raw.httpVersion === '1.1') {
+      throw new ProblemError('bad_request', 'Host is missing.', { headers: { connection: 'close' } });
+    }
+    const { expect } = request.headers;
+    if (expect !== undefined && !/^100-continue$/i.test(expect)) {
+      throw new ProblemError('expectation_failed', 'Expect: accepts 100-continue.', {
+        headers: { connection: 'close' },
+      });
+    }
+    // Before Fastify looks at a body that nothing here would take.
+    if (request.is404) return refusePath(request, reply);
     if (request.headers['content-encoding'] !== undefined) {
       throw new ProblemError('unsupported_media_type', 'Content-Encoding: accepts none.');
     }
@@ -144,7 +154,7 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
     method: ['GET', 'HEAD'],
     url: '/api/v1/openapi.json',
     handler: (_request, reply) => {
-      description ??= JSON.stringify(describeApi(operations, proxyUrl ?? app.state.get().mode.proxyUrl));
+      description ??= JSON.stringify(describeApi(operations, app.state.get().mode.proxyUrl));
       return reply.type('application/json; charset=utf-8').send(description);
     },
   });
@@ -159,7 +169,8 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
   });
 
   const known = knownPaths(operations);
-  server.setNotFoundHandler((request, reply) => {
+  /** 404, or 405 where the path exists; OPTIONS learns what does. */
+  function refusePath(request: FastifyRequest, reply: FastifyReply): FastifyReply {
     const path = request.url.split('?', 1)[0]!.replace(/(.)\/$/, '$1');
     const methods = known.find((entry) => entry.pattern.test(path))?.methods;
     if (methods === undefined) {
@@ -175,10 +186,14 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
     throw new ProblemError('method_not_allowed', `${request.method} does not fit this path, which accepts ${allow}.`, {
       headers: { allow },
     });
-  });
+  }
   server.setErrorHandler((error, request, reply) => {
-    const problem = toProblem(error, limits.bodyBytes);
-    // A client that left aborted its own work: that is no failure, and nobody is left to be told.
+    // A client that left, or that was cut off, broke its own upload: nobody is left to be told.
+    const brokeOff = error === request.raw.errored;
+    const problem = brokeOff
+      ? new ProblemError('bad_request', 'The request broke off.')
+      : toProblem(error, limits.bodyBytes);
+    // The same of one that left while its answer was made, which aborts the work.
     if (problem.code === 'internal' && !(reply.raw.destroyed && (error as Error).name === 'AbortError')) {
       logger?.error({ err: error, requestId: request.id, route: request.routeOptions.url }, 'control plane bug');
     }
@@ -288,18 +303,28 @@ function createListener(handler: RequestListener, tls: RestServerOptions['tls'],
     requestTimeout: limits.requestMs,
     keepAliveTimeout: 65_000,
     connectionsCheckingInterval: Math.min(1000, limits.headersMs),
+    // Node's own refusal has neither a body nor an id.
+    requireHostHeader: false,
   };
-  if (!tls) return createServer(options, handler);
-  const secure = createSecureServer({ ...options, cert: tls.cert, key: tls.key, minVersion: 'TLSv1.2' }, handler);
   // The two differ in the kind of socket alone, which nothing here looks at.
-  return secure as unknown as Server;
+  const server = tls
+    ? (createSecureServer(
+        { ...options, cert: tls.cert, key: tls.key, minVersion: 'TLSv1.2' },
+        handler,
+      ) as unknown as Server)
+    : createServer(options, handler);
+  // As above: an expectation that nobody can meet is refused like any other request.
+  server.on('checkExpectation', handler);
+  return server;
 }
 
 /**
- * A caller on this machine that also knows it as such. The second part keeps out a browser page whose host name was
- * pointed at this machine.
+ * A caller on this machine that also knows it as such. The name keeps out a browser page whose host name was pointed at
+ * this machine; the headers keep out the world behind a reverse proxy on it.
  */
 function isLocal(request: FastifyRequest): boolean {
+  if (Object.keys(request.headers).some((name) => /^(forwarded|x-forwarded-.*|x-real-ip|via)$/.test(name)))
+    return false;
   const isLoopback = (address: string) => address === '::1' || /^(::ffff:)?127(\.\d{1,3}){3}$/.test(address);
   return (
     isLoopback(request.ip) && (request.hostname === 'localhost' || isLoopback(request.hostname.replace(/^\[|\]$/g, '')))
@@ -380,11 +405,16 @@ function refuseConnection(error: Error & { code?: string }, socket: Socket, limi
           )
         : new ProblemError('bad_request', 'This is not HTTP as this server understands it.');
   const body = JSON.stringify(problem.toBody());
+  const headers = {
+    ...securityHeaders,
+    'x-request-id': randomUUID(),
+    'content-type': 'application/problem+json; charset=utf-8',
+    'content-length': Buffer.byteLength(body),
+    connection: 'close',
+  };
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
   if (socket.writable) {
-    socket.end(
-      `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\nContent-Type: application/problem+json\r\n` +
-        `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
-    );
+    socket.end(`HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\n${lines.join('')}\r\n${body}`);
   }
   socket.destroySoon();
 }

@@ -48,7 +48,8 @@ export function describeApi(operations: readonly Operation[], proxyUrl: string |
       version: '1',
       description:
         'Rents GPU instances, spreads traffic over them and says how they do. ' +
-        `${proxyUrl === null ? 'The data plane is another listener' : `The data plane is ${proxyUrl}`}; it forwards every request to it to an upstream.`,
+        `${dataPlane(proxyUrl)}; it forwards every request to it to an upstream. ` +
+        'A path that is not here answers 404, a method that a path does not have 405 with Allow; both are problems too.',
     },
     servers: [{ url: '/' }],
     security: [{ apiKey: [] }, { bearer: [] }],
@@ -62,6 +63,13 @@ export function describeApi(operations: readonly Operation[], proxyUrl: string |
       schemas: Object.fromEntries(Object.entries(components).sort(([a], [b]) => (a < b ? -1 : 1))),
     },
   };
+}
+
+/** By its port alone: the name by which the reader came here is the one that leads there. */
+function dataPlane(url: string | null): string {
+  if (url === null) return 'The data plane is another listener';
+  const { port, protocol } = new URL(url);
+  return `The data plane listens on port ${port || (protocol === 'https:' ? 443 : 80)} of the same host`;
 }
 
 function securityOf({ access }: Operation): Json {
@@ -86,13 +94,24 @@ function successes(operation: Operation, toJson: ToJson): Json {
 
 /** Codes that every operation of its kind can answer, with those it names itself. */
 export function problemCodesOf(operation: Operation): ProblemCode[] {
-  const codes = new Set<ProblemCode>(['bad_request', 'internal', ...(operation.problems ?? [])]);
+  const codes = new Set<ProblemCode>([
+    'bad_request',
+    'request_timeout',
+    // Content-Encoding is refused everywhere.
+    'unsupported_media_type',
+    'expectation_failed',
+    'headers_too_large',
+    'internal',
+    ...(operation.problems ?? []),
+  ]);
   if (operation.access !== 'public')
     for (const code of ['unauthorized', 'forbidden', 'rate_limited'] as const) codes.add(code);
-  if (operation.params || operation.query || operation.body || operation.resumable) codes.add('invalid');
-  if (operation.body || operation.idempotent) {
-    for (const code of ['bad_json', 'invalid', 'too_large', 'unsupported_media_type'] as const) codes.add(code);
-  }
+  // A parameter that nobody knows is refused also where none is known.
+  if (!operation.root) codes.add('invalid');
+  // An id can be longer than any path.
+  if (operation.params) codes.add('not_found');
+  // A body is read before anybody asks whether the operation takes one.
+  if (operation.method !== 'GET') for (const code of ['bad_json', 'too_large'] as const) codes.add(code);
   return [...codes];
 }
 

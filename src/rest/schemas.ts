@@ -535,6 +535,9 @@ export const event = z
   })
   .meta({ id: 'Event' });
 
+/** The data of one message of the stream: an event, or of the message `gap`, that some are no longer kept. */
+export const eventMessage = z.union([event, z.strictObject({ missed: z.literal(true) })]);
+
 export const key = z
   .strictObject({
     id: z.string(),

@@ -1,3 +1,5 @@
+import { METHODS } from 'node:http';
+import { connect } from 'node:net';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { AppError, type AppErrorCode } from '../../src/fleet/app.ts';
@@ -232,6 +234,75 @@ test('no request makes a 500, and every answer is one that the document describe
   expect(logged).toEqual([]);
   // A fuzzer that validation turns away at the door tests the door alone.
   expect(deep / tried).toBeGreaterThan(0.4);
+});
+
+/** Headers and bodies that most operations have no use for. */
+const uncalled: { headers?: Record<string, string>; body?: unknown }[] = [
+  {},
+  { body: '{"a":1}' },
+  { body: '{"a"' },
+  { body: 'a=1', headers: { 'content-type': 'application/x-www-form-urlencoded' } },
+  { body: 'x', headers: { 'content-type': 'nonsense' } },
+  { body: '', headers: { 'content-type': 'application/json' } },
+  { body: '1'.repeat(300_000) },
+  { headers: { 'content-encoding': 'gzip' } },
+  { headers: { 'idempotency-key': 'once' } },
+  { headers: { 'idempotency-key': 'ü'.repeat(300) } },
+  { headers: { 'last-event-id': 'x' } },
+  { headers: { expect: 'a-miracle' } },
+  { headers: { upgrade: 'websocket', connection: 'upgrade' } },
+  { headers: { 'x-forwarded-for': '1.2.3.4', forwarded: 'for=1.2.3.4' } },
+];
+const strays = ['/', '/nope', '/nope/%zz', '//', '/api/v1/fleet/%zz', '/api/v1/docs', '/api/v1/openapi.json', '/?a=b'];
+
+test('no method with whatever it carries, on any path, is taken for a bug', { timeout: 120_000 }, async () => {
+  failure = null;
+  const paths = [...Object.keys(rest.document.paths).map((path) => path.replace(/\{\w+\}/g, 'x')), ...strays];
+  // A socket of its own is all that CONNECT is answered with: it is closed.
+  const methods = METHODS.filter((method) => method !== 'CONNECT');
+  for (const path of paths) {
+    const described = rest.document.paths[path] ?? {};
+    for (const [index, method] of methods.entries()) {
+      // Everything on what exists, and on the rest one after the other.
+      const tries = method.toLowerCase() in described ? uncalled : [uncalled[index % uncalled.length]!, {}];
+      for (const options of tries) {
+        const what = `${method} ${path} ${JSON.stringify(options).slice(0, 100)}`;
+        const reply = await rest.call(method, path, options).catch((error: unknown) => {
+          // A body that is refused before it was read may find its connection closed.
+          if (['EPIPE', 'ECONNRESET'].includes((error as NodeJS.ErrnoException).code ?? '')) return null;
+          throw new Error(`${what}: ${(error as Error).message}`);
+        });
+        if (reply === null) continue;
+        expect(reply.status, what).not.toBe(500);
+        expect(reply.headers['x-request-id'], what).toBeDefined();
+        if (reply.status >= 400) expect(reply.headers['content-type'], what).toMatch(/^application\/problem\+json/);
+      }
+    }
+  }
+  expect(logged).toEqual([]);
+});
+
+test('no upload that breaks off, to any path, is taken for a bug', { timeout: 60_000 }, async () => {
+  const paths = [...Object.keys(rest.document.paths).map((path) => path.replace(/\{\w+\}/g, 'x')), ...strays];
+  const ways = ['Content-Length: 20\r\n\r\n{"a"', 'Transfer-Encoding: chunked\r\n\r\n4\r\n{"a"\r\n'];
+  for (const path of paths) {
+    for (const method of ['POST', 'PUT', 'DELETE', 'GET', 'PATCH', 'QUERY']) {
+      for (const [index, way] of ways.entries()) {
+        for (const key of ['', `X-API-Key: ${rest.adminKey}\r\n`]) {
+          const socket = connect(rest.server.port, '127.0.0.1');
+          const closed = new Promise((done) => socket.on('close', done));
+          socket.on('error', () => {});
+          socket.resume();
+          const text = `${method} ${path} HTTP/1.1\r\nHost: x\r\n${key}Content-Type: application/json\r\n${way}`;
+          socket.write(text, () => (index === 0 ? socket.destroy() : socket.end('nonsense\r\n')));
+          await closed;
+        }
+      }
+    }
+  }
+  // Whoever comes later is answered later.
+  expect((await rest.call('GET', '/healthz')).status).toBe(200);
+  expect(logged).toEqual([]);
 });
 
 test('what the document accepts is accepted', { timeout: 60_000 }, async () => {

@@ -7,11 +7,20 @@ import { type Rest, startRest } from './harness.ts';
 let app: FakeApp;
 let rest: Rest;
 
+/** What the server took for bugs of its own: nothing that a client does is one. */
+const bugs: unknown[] = [];
+
 beforeEach(async () => {
   app = createFakeApp();
-  rest = await startRest(app, { limits: { headersMs: 400, requestMs: 800, bodyBytes: 4096 } });
+  rest = await startRest(app, {
+    limits: { headersMs: 400, requestMs: 800, bodyBytes: 4096 },
+    logger: { error: (fields, message) => bugs.push([message, fields]) },
+  });
 });
-afterEach(() => rest[Symbol.asyncDispose]());
+afterEach(async () => {
+  await rest[Symbol.asyncDispose]();
+  expect(bugs.splice(0)).toEqual([]);
+});
 
 /** Sends bytes as they are and returns all that came until the server closed. */
 function raw(text: string, options: { later?: string; afterMs?: number } = {}): Promise<string> {
@@ -101,7 +110,7 @@ describe('methods and paths', () => {
     const reply = await rest.call('DELETE', '/api/v1/loadbalancer/strategy');
     expect(reply.status).toBe(405);
     expect(reply.headers.allow).toBe('GET, HEAD, PUT, OPTIONS');
-    for (const method of ['PATCH', 'TRACE', 'PROPFIND']) {
+    for (const method of ['PATCH', 'TRACE', 'PROPFIND', 'QUERY']) {
       const other = await rest.call(method, '/api/v1/gpu/instances/reserve');
       expect(other.status, method).toBe(405);
       expect(other.headers.allow).toBe('POST, OPTIONS');
@@ -194,6 +203,61 @@ describe('connections', () => {
   ])('%s is 400', async (_name, text) => {
     expect(await raw(text)).toMatch(/^HTTP\/1\.1 400 /);
   });
+
+  test('HTTP/1.0 needs no Host', async () => {
+    expect(await raw('GET /healthz HTTP/1.0\r\n\r\n')).toMatch(/^HTTP\/1\.1 200 /);
+  });
+
+  test('100-continue is met, any other expectation refused', async () => {
+    const head = (expectation: string) =>
+      `POST ${reserve} HTTP/1.1\r\nHost: x\r\nX-API-Key: ${rest.adminKey}\r\nContent-Type: application/json\r\n` +
+      `Connection: close\r\nContent-Length: 11\r\nExpect: ${expectation}\r\n\r\n`;
+    const met = await raw(head('100-continue'), { later: '{"count":1}', afterMs: 50 });
+    expect(met).toMatch(/^HTTP\/1\.1 100 Continue\r\n\r\nHTTP\/1\.1 201 /);
+    expect(await raw(head('a-miracle'))).toMatch(/^HTTP\/1\.1 417 /);
+  });
+
+  test.each([
+    ['broken percent-encoding', 'GET /api/v1/fleet/%zz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n', 400],
+    ['a long id', `GET /api/v1/fleet/${'a'.repeat(600)} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`, 404],
+    ['no Host', 'GET /healthz HTTP/1.1\r\n\r\n', 400],
+    ['an expectation', 'GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: more\r\n\r\n', 417],
+    ['nonsense', 'hello\r\n\r\n', 400],
+    ['headers that do not end', 'GET /healthz HTTP/1.1\r\nHost: x\r\n', 408],
+    ['a body that does not come', `POST ${reserve} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n`, 401],
+    ['long headers', `GET / HTTP/1.1\r\nHost: x\r\nX-Big: ${'x'.repeat(20_000)}\r\n\r\n`, 431],
+  ])('the refusal of %s is a problem with an id', async (_name, text, status) => {
+    const [head = '', body = ''] = (await raw(text)).split('\r\n\r\n');
+    expect(head).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `));
+    expect(head).toMatch(/^content-type: application\/problem\+json/im);
+    expect(head).toMatch(/^x-request-id: [0-9a-f-]{36}$/im);
+    expect(head).toMatch(/^x-content-type-options: nosniff$/im);
+    // A second answer may follow in the same bytes.
+    expect(JSON.parse(body.split('HTTP/1.1', 1)[0]!)).toMatchObject({ status, code: expect.any(String) });
+  });
+});
+
+test.each([
+  ['a path that there is not', 'POST /nope', ''],
+  ['a page', 'POST /api/v1/docs', ''],
+  ['an operation without a key', 'POST /api/v1/fleet/adopt', ''],
+  ['an operation with a key', `POST ${reserve}`, 'key'],
+  ['an operation without a body', 'DELETE /api/v1/fleet/vast-1', 'key'],
+])('an upload to %s that breaks off is no bug of the server', async (_name, target, key) => {
+  const start = (more: string) =>
+    `${target} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n${key && `X-API-Key: ${rest.adminKey}\r\n`}${more}`;
+  for (const leave of ['destroy', 'end'] as const) {
+    const socket = connect(rest.server.port, '127.0.0.1');
+    socket.on('error', () => {});
+    const closed = new Promise((done) => socket.on('close', done));
+    socket.resume();
+    socket.write(start('Content-Length: 20\r\n\r\n{"a"'), () => socket[leave]());
+    await closed;
+  }
+  await raw(start('Transfer-Encoding: chunked\r\n\r\n4\r\n{"a"\r\nnonsense\r\n'));
+  // Cut off by the time limit for a request.
+  await raw(start('Content-Length: 20\r\n\r\n{"a"'));
+  // The server has noticed when it has ended, and then the list of bugs is looked at.
 });
 
 describe('what an answer tells', () => {
@@ -214,8 +278,10 @@ describe('what an answer tells', () => {
   });
 
   test('a request id comes back, the caller’s own when it is harmless', async () => {
-    const own = await rest.call('GET', '/api/v1/fleet', { headers: { 'x-request-id': 'abc-1' } });
-    expect(own.headers['x-request-id']).toBe('abc-1');
+    for (const path of ['/api/v1/fleet', '/nope', '/api/v1/fleet/%zz', `/api/v1/fleet/${'a'.repeat(600)}`]) {
+      const own = await rest.call('GET', path, { headers: { 'x-request-id': 'abc-1' } });
+      expect(own.headers['x-request-id'], path).toBe('abc-1');
+    }
     const bad = await rest.call('GET', '/api/v1/fleet', { headers: { 'x-request-id': 'a b<script>' } });
     expect(bad.headers['x-request-id']).toMatch(/^[0-9a-f-]{36}$/);
   });

@@ -237,6 +237,15 @@ describe('/metrics', () => {
     });
     expect(withKey.status).toBe(200);
   });
+
+  test('what a proxy on this machine passes on is not of this machine, whatever name it asks for', async () => {
+    for (const passed of ['forwarded', 'x-forwarded-for', 'x-forwarded-proto', 'x-real-ip', 'via']) {
+      const headers = { host: 'localhost', [passed]: '203.0.113.7' };
+      expect((await send(rest.url, 'GET', '/metrics', { headers })).status, passed).toBe(401);
+      const withKey = { ...headers, 'x-api-key': rest.adminKey };
+      expect((await send(rest.url, 'GET', '/metrics', { headers: withKey })).status, passed).toBe(200);
+    }
+  });
 });
 
 describe('docs', () => {

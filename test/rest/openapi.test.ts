@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { Ajv2020 } from 'ajv/dist/2020.js';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { defaultRestLimits } from '../../src/rest/create-server.ts';
 import { operations } from '../../src/rest/operations/index.ts';
@@ -70,6 +71,32 @@ describe('the OpenAPI document', () => {
         expect(Object.keys(schema), `${operation.operationId} ${name}`).not.toEqual([]);
       }
     }
+  });
+
+  test('every operation names what can be answered before it is asked', () => {
+    for (const { method, path, operation } of all()) {
+      const told = Object.keys(operation.responses);
+      const always = ['400', '408', '415', '417', '431', '500'];
+      expect(told, path).toEqual(expect.arrayContaining(method === 'get' ? always : [...always, '413']));
+    }
+  });
+
+  test('a message of a stream of events is an event or the gap', () => {
+    const stream = document.paths['/api/v1/events']?.get?.responses['200']?.content?.['text/event-stream'];
+    const schema = { ...(stream as { 'x-data-schema': object })['x-data-schema'], components: document.components };
+    const fits = new Ajv2020({ strict: false, validateFormats: false }).compile(schema);
+    const at = new Date().toISOString();
+    expect(fits({ id: 1, at, level: 'ok', kind: 'rental', subject: null, message: 'x' })).toBe(true);
+    expect(fits({ missed: true })).toBe(true);
+    expect(fits({ missed: true, id: 1 })).toBe(false);
+  });
+
+  test('the data plane is told by its port, for its address is one of the server’s own machine', async () => {
+    const { mode } = createFakeApp().state.get();
+    await using other = await startRest(createFakeApp({ mode: { ...mode, proxyUrl: 'http://127.0.0.1:18881' } }));
+    const { info } = (await other.call('GET', '/api/v1/openapi.json')).body as { info: { description: string } };
+    expect(info.description).toContain('The data plane listens on port 18881 of the same host');
+    expect(info.description).not.toContain('127.0.0.1');
   });
 
   test('every object that may come in or go out is closed', () => {

@@ -19,7 +19,7 @@ export const watchOperations = [
     access: 'read',
     query: schemas.eventsQuery,
     resumable: true,
-    answers: { 200: { description: 'The stream', schema: schemas.event, type: 'text/event-stream' } },
+    answers: { 200: { description: 'The stream', schema: schemas.eventMessage, type: 'text/event-stream' } },
     problems: ['unavailable'],
     handle({ query, lastEventId }, { app }) {
       const afterId = lastEventId ?? query.last_event_id ?? null;
