@@ -1,4 +1,13 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -60,8 +69,62 @@ it('takes out keys, bearer tokens and passwords of URLs', () => {
     PORT: '12345678',
   };
   const text =
-    'GET https://me:pw@host/x Bearer abcdefgh12345 vast-secret-1 x-key=abcdefgh gp_0123456789abcdef 12345678';
-  expect(withoutSecrets(text, environment)).toBe('GET https://…@host/x Bearer… … … gp_… 12345678');
+    'GET https://me:pw@host/x Bearer abcdefgh12345 vast-secret-1 x-key=abcdefgh abcdefgh gp_0123456789abcdef 12345678';
+  expect(withoutSecrets(text, environment)).toBe('GET https://…@host/x Bearer… … … … gp_… 12345678');
+});
+
+it.each([
+  ['GET https://me:p/w@host/x failed', 'GET https://…@host/x failed'],
+  ['GET https://host/x?api_key=abc failed', 'GET https://host/x?… failed'],
+  ['GET https://host/x#abc failed', 'GET https://host/x?… failed'],
+  ['no file "-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----"', 'no file "…"'],
+  ['no file "-----BEGIN PRIVATE KEY-----\nabc"', 'no file "…"'],
+  ['at file:///x/node_modules/@scope/y.js:1:2', 'at file:///x/node_modules/@scope/y.js:1:2'],
+  [
+    '{"url":"http://h:1?a=b","image":"x@sha256:1","k":"-----BEGIN PRIVATE KEY-----"}',
+    '{"url":"http://h:1?…","image":"x@sha256:1","k":"…"}',
+  ],
+])('of %j it leaves %j', (text, clean) => {
+  expect(withoutSecrets(text, {})).toBe(clean);
+});
+
+it('takes out what stands in .env and in the conf file, and not in the environment', () => {
+  const folder = mkdtempSync(join(program.folder, 'sources-'));
+  writeFileSync(join(folder, '.env'), 'VASTAI_API_KEY=from-dotenv-1\nVASTAI_URL=not-a-secret\n');
+  writeFileSync(join(folder, 'config.json'), '{"apiKey":"from-conf-file"}');
+  const before = process.cwd();
+  try {
+    process.chdir(folder);
+    const text = 'from-dotenv-1 not-a-secret from-conf-file';
+    expect(withoutSecrets(text, { GPUPROXY_CONFIG_DIR: folder })).toBe('… not-a-secret …');
+    // A file that cannot be understood hides no error.
+    writeFileSync(join(folder, 'config.json'), '{');
+    expect(withoutSecrets(text, { GPUPROXY_CONFIG_DIR: folder })).toBe('… not-a-secret from-conf-file');
+  } finally {
+    process.chdir(before);
+  }
+});
+
+it('the same bug is written once an hour, and twenty files are all that are kept', () => {
+  const folder = mkdtempSync(join(program.folder, 'bound-'));
+  const write = (message: string) => writeCrashLog(new Error(message), 'here', { GPUPROXY_DATA_DIR: folder });
+  const logs = () => readdirSync(folder).sort();
+  const first = write('again');
+  expect(first).not.toBeNull();
+  expect([write('again'), write('again')]).toEqual([first, first]);
+  expect(logs()).toHaveLength(1);
+
+  const hourAgo = new Date(Date.now() - 61 * 60_000);
+  utimesSync(first ?? '', hourAgo, hourAgo);
+  expect(write('again')).not.toBe(first);
+  expect(logs()).toHaveLength(2);
+
+  writeFileSync(join(folder, 'ledger.db'), '');
+  const paths = Array.from({ length: 30 }, (_, index) => write(`bug ${index}`));
+  expect(logs().filter((name) => name.startsWith('crash-'))).toHaveLength(20);
+  expect(logs()).toContain('ledger.db');
+  // The latest are kept.
+  expect(paths.slice(-5).every((path) => path !== null && existsSync(path))).toBe(true);
 });
 
 it('where no file can be written, the bug is told all the same', () => {
