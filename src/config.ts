@@ -43,6 +43,13 @@ const baseUrl = z
 const path = z.string().regex(/^\//, { error: 'a path that begins with /' });
 const text = z.string().min(1, { error: 'a text that is not empty' });
 
+const maxThreads = 64;
+
+/** GPUPROXY_THREADS where it is not set: one core stays for the main thread. */
+export function defaultThreads(cores: number): number {
+  return Math.min(maxThreads, Math.max(1, cores - 1));
+}
+
 export type UpstreamSetting = Readonly<{ name: string; url: string }>;
 
 const upstreams = z.string().transform((value, context): UpstreamSetting[] => {
@@ -169,10 +176,10 @@ export const variables = {
     help: 'Folder of the ledger; default: $XDG_STATE_HOME/gpuproxy or ~/.local/state/gpuproxy',
   },
   GPUPROXY_THREADS: {
-    schema: whole(1, 64).optional(),
+    schema: whole(1, maxThreads).optional(),
     default: undefined,
     shown: '',
-    help: 'Data-plane threads; default: cores - 1, at least 1',
+    help: 'Data-plane threads; default: cores - 1, at least 1 and at most 64',
   },
   PROXY_AUTH: {
     schema: z.enum(['auto', 'required'], { error: 'auto or required' }),

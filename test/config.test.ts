@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { ConfigError, envExample, loadConfig, variables } from '../src/config.ts';
+import { ConfigError, defaultThreads, envExample, loadConfig, variables } from '../src/config.ts';
 
 function message(environment: Record<string, string>): string {
   try {
@@ -82,6 +82,12 @@ describe('loadConfig', () => {
         expect(message({ [name]: url })).not.toContain('hunter2');
       }
     }
+  });
+
+  it('takes one thread a core but one where nothing is said, and never more than may be said', () => {
+    expect([1, 2, 8, 65, 128, 1024].map(defaultThreads)).toEqual([1, 1, 7, 64, 64, 64]);
+    const most = String(defaultThreads(1024));
+    expect(loadConfig({ environment: { GPUPROXY_THREADS: most } }).GPUPROXY_THREADS).toBe(Number(most));
   });
 
   it('wants the TLS certificate and key together', () => {

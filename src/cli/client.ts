@@ -327,7 +327,7 @@ async function refusal(
     return new CliError(exitCodes.unauthorized, code, `not authorised by ${connection.url}`, {
       ...more,
       why: sent ? `the server does not know the key (from ${originText(connection)})` : 'no key was sent',
-      hint: 'give one with --key, GPUPROXY_API_KEY or "gpuproxy config set apiKey"; the server prints its first key when it starts',
+      hint: 'give one with --key, GPUPROXY_API_KEY or "gpuproxy config set apiKey"; as the user of the server, "gpuproxy config get apiKey --reveal" shows its first one',
     });
   }
   const hint =

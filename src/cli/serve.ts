@@ -31,8 +31,10 @@ export async function run(options: ServerOptions): Promise<number> {
   say.line('ok', `data plane    ${system.proxyUrl}`);
   if (options.demo) say.line('warn', 'SIMULATED FLEET: no money is spent');
   if (system.newKey !== null) {
-    // The one time that the key is shown; from here on it is stored for this user's client commands.
-    process.stderr.write(tellKey(system.newKey));
+    const onTerminal = process.stderr.isTTY === true;
+    const told = tellKey(system.newKey, onTerminal);
+    if (onTerminal) process.stderr.write(`${told}\n`);
+    else say.line(system.newKey.stored ? 'info' : 'warn', told);
   }
   say.line('info', 'dashboard: gpuproxy tui');
   const toldSystemd = async (...states: readonly string[]) => {

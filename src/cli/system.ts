@@ -1,13 +1,14 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Config, type VariableName, variables } from '../config.ts';
+import { type Config, defaultThreads, type VariableName, variables } from '../config.ts';
 import { AppError, type LocalApp } from '../fleet/app.ts';
 import { createApp } from '../fleet/create-app.ts';
 import { marketplaces } from '../providers/index.ts';
 import type { RestServerOptions } from '../rest/create-server.ts';
 import { defaultDataDir } from './data-dir.ts';
 import type { Demo } from './demo.ts';
+import { preferencesFile } from './preferences-file.ts';
 import { checkAccessLog, checkDataDir, readTls } from './start-checks.ts';
 import { programVersion } from './version.ts';
 
@@ -26,7 +27,7 @@ export interface System extends AsyncDisposable {
   readonly app: LocalApp;
   readonly apiUrl: string;
   readonly proxyUrl: string;
-  /** Set when this start made the admin key: it is shown once. */
+  /** Set when this start made the admin key: whoever started it is told. */
   readonly newKey: NewKey | null;
   /** Takes no new request and waits for the open ones until the deadline. */
   drain(deadlineMs: number): Promise<void>;
@@ -37,15 +38,20 @@ export interface System extends AsyncDisposable {
   reconfigure(config: Config): Readonly<{ changed: readonly VariableName[]; waiting: readonly VariableName[] }>;
 }
 
-/** `stored` false: the client commands will not find it, because the conf file cannot be written. */
-export type NewKey = Readonly<{ key: string; stored: boolean }>;
+/** `stored` false: the client commands will not find it, because `file` cannot be written. */
+export type NewKey = Readonly<{ key: string; stored: boolean; file: string }>;
 
-/** One line for the person at this machine. */
-export function tellKey({ key, stored }: NewKey): string {
-  const where = stored
-    ? "stored for this user's commands"
-    : 'not stored, the conf file cannot be written: keep it as GPUPROXY_API_KEY';
-  return `api key       ${key}  (shown once, ${where})\n`;
+/**
+ * One line for whoever started the server. What is no terminal is kept by somebody: there the key is named by its place,
+ * unless it is in no other.
+ */
+export function tellKey({ key, stored, file }: NewKey, onTerminal: boolean): string {
+  if (!stored) {
+    return `api key       ${key}  (shown once, not stored, ${file} cannot be written: keep it as GPUPROXY_API_KEY)`;
+  }
+  return onTerminal
+    ? `api key       ${key}  (shown once, stored for this user's commands)`
+    : `api key made and stored in ${file}, where this user's commands find it; "gpuproxy config get apiKey --reveal" shows it`;
 }
 
 /** What is fixed once the listeners, the ledger and the provider clients exist. */
@@ -126,7 +132,7 @@ export async function startSystem({ config, demo, onApp, logger }: SystemOptions
     keys: app.keys,
     config,
     tls,
-    threads: config.GPUPROXY_THREADS ?? Math.max(1, availableParallelism() - 1),
+    threads: config.GPUPROXY_THREADS ?? defaultThreads(availableParallelism()),
   });
   starting.defer(() => dataPlane.close());
 
@@ -226,14 +232,15 @@ function admitConfiguredKey(app: LocalApp, config: Config): boolean {
 async function admitOperator(app: LocalApp, config: Config): Promise<NewKey | null> {
   if (admitConfiguredKey(app, config)) return null;
   const { openPreferences } = await import('./preferences.ts');
+  const file = preferencesFile();
   const { key } = app.keys.create({ name: madeKeyName, scope: 'admin' });
   try {
     openPreferences().set('apiKey', key);
-    return { key, stored: true };
+    return { key, stored: true, file };
   } catch (error) {
     // A read-only folder, a full disk: no reason not to serve. Without a code it is a bug of ours.
     if ((error as NodeJS.ErrnoException).code === undefined) throw error;
-    return { key, stored: false };
+    return { key, stored: false, file };
   }
 }
 

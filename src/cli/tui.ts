@@ -203,7 +203,7 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
   // Only now: paid calls that were under way have been finished.
   if (demo === null) for (const line of whatRuns(system.app)) process.stderr.write(`${line}\n`);
   if (system.newKey !== null) {
-    process.stderr.write(tellKey(system.newKey));
+    process.stderr.write(`${tellKey(system.newKey, process.stderr.isTTY === true)}\n`);
   }
   return exitCode;
 }

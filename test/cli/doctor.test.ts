@@ -215,7 +215,13 @@ it('the server runs under the permissions of Node with its own folders alone', a
     const proxy = /data plane +(http:\S+?)"/.exec(log)?.[1] ?? log;
     expect((await fetch(proxy)).status).toBe(503);
     // Its way of writing the conf file needs fsync, which Node does not grant.
-    expect(log).toMatch(/api key +gp_\S+ {2}\(shown once, not stored/);
+    const told = log.split('\n').flatMap((line) => (line.includes('api key') ? [JSON.parse(line)] : []));
+    expect(told).toMatchObject([
+      {
+        level: 'warn',
+        msg: expect.stringMatching(/^api key +gp_\S+ {2}\(shown once, not stored, \S+config\.json cannot/),
+      },
+    ]);
   } finally {
     child.kill('SIGTERM');
     expect(await ended, log).toBe(0);

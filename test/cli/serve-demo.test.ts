@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
@@ -50,6 +51,49 @@ describe('the client commands against the whole system', () => {
     const { code, stdout } = await run('lb-strategy');
     expect([code, stdout]).toEqual([0, 'round_robin\n']);
     expect((await run('lb-strategy', '-key', 'not-the-key')).code).toBe(4);
+  });
+
+  it('a log holds no key that is stored, but where it is; each of its lines is one JSON object', async () => {
+    const file = join(program.folder, 'conf', 'config.json');
+    const { apiKey } = JSON.parse(readFileSync(file, 'utf8')) as { apiKey: string };
+    expect(apiKey).toMatch(/^gp_/);
+    expect(log).not.toContain(apiKey);
+    const lines = log
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { msg: string });
+    expect(lines.filter(({ msg }) => msg.includes('api key'))).toMatchObject([{ msg: expect.stringContaining(file) }]);
+    const revealed = await program.run(['config', 'get', 'apiKey', '--reveal']);
+    expect(revealed.stdout).toBe(`${apiKey}\n`);
+  });
+
+  it('on a terminal the key is shown, once', { timeout: 60_000 }, async () => {
+    const env = program.environment({
+      GPUPROXY_CONFIG_DIR: join(program.folder, 'seen'),
+      GPUPROXY_DATA_DIR: join(program.folder, 'seen'),
+      SHELL: '/bin/sh',
+    });
+    const start = async () => {
+      const command = `exec ${process.execPath} ${program.main} serve --upstreams http://127.0.0.1:9 --port 0 --proxy-port 0 --threads 1`;
+      // script(1) gives the program a terminal of its own.
+      const terminal = spawn('script', ['-qec', command, '/dev/null'], { env, cwd: join(program.folder, 'empty') });
+      let screen = '';
+      terminal.stdout.setEncoding('utf8').on('data', (text: string) => {
+        screen += text;
+      });
+      const ended = new Promise((resolve) => terminal.once('close', resolve));
+      await until(() => /dashboard: gpuproxy tui/.test(screen), `the server to start:\n${screen}`);
+      terminal.stdin.write('\u0003');
+      await ended;
+      return screen;
+    };
+    const first = await start();
+    const { apiKey } = JSON.parse(readFileSync(join(program.folder, 'seen', 'config.json'), 'utf8')) as {
+      apiKey: string;
+    };
+    expect(first.split(apiKey)).toHaveLength(2);
+    expect(first).toContain(`api key       ${apiKey}  (shown once, stored for this user's commands)`);
+    expect(await start()).not.toContain(apiKey);
   });
 
   it('know the version of the server, and without its key only that it runs', async () => {
