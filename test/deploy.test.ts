@@ -1,5 +1,5 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, test } from 'vitest';
@@ -8,7 +8,7 @@ import { commands } from '../src/cli/index.ts';
 import { loadConfig, variables } from '../src/config.ts';
 import { operations } from '../src/rest/operations/index.ts';
 import { createFakeApp } from './helpers/fake-app.ts';
-import { type Rest, startRest } from './rest/harness.ts';
+import { type Rest, send, startRest } from './rest/harness.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const deploy = (name: string) => readFileSync(join(root, 'docs', 'deploy', name), 'utf8');
@@ -23,11 +23,12 @@ const unknownVariables = (names: readonly string[]) =>
   names.filter((name) => !(name in variables) && !otherVariables.includes(name));
 const rootPaths = operations.filter((operation) => operation.root).map((operation) => operation.path);
 
+const app = createFakeApp();
 let folder = '';
 let rest: Rest;
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'gpuproxy-deploy-'));
-  rest = await startRest(createFakeApp());
+  rest = await startRest(app);
 });
 afterAll(async () => {
   await rest[Symbol.asyncDispose]();
@@ -107,6 +108,20 @@ describe('Dockerfile', () => {
       });
     return Promise.all([expect(status(rest.server.port)).resolves.toBe(0), expect(status(9)).resolves.toBe(1)]);
   });
+
+  it('checks the port that the .env of the volume names', async () => {
+    const volume = join(folder, 'volume');
+    mkdirSync(volume);
+    writeFileSync(join(volume, '.env'), `GPUPROXY_PORT=${rest.server.port}\n`);
+    const check = JSON.parse(/ CMD (\[.*\])$/.exec(all('HEALTHCHECK')[0] ?? '')?.[1] ?? '[]') as string[];
+    const child = spawn(process.execPath, check.slice(1), { cwd: volume, env: {}, stdio: 'ignore' });
+    expect(await new Promise((done) => child.on('exit', done))).toBe(0);
+  });
+
+  it('shows how to run it without giving the control plane to the network', () => {
+    const published = [...deploy('Dockerfile').matchAll(/-p (\S+)/g)].map(([, ports]) => ports);
+    expect(published).toEqual(['127.0.0.1:8080:8080', '8081:8081']);
+  });
 });
 
 type Port = { name: string; containerPort: number };
@@ -119,17 +134,28 @@ type Container = {
   readinessProbe: Probe;
   lifecycle: { preStop: { exec: { command: string[] } } };
   volumeMounts: { name: string; mountPath: string }[];
+  resources: { limits: { memory: string } };
+};
+type Scrape = {
+  scrape_configs: { job_name: string; authorization: object; static_configs: { targets: string[] }[] }[];
+};
+type ServiceMonitor = {
+  spec: {
+    selector: { matchLabels: { app: string } };
+    jobLabel: string;
+    endpoints: { port: string; path: string; authorization: { credentials: object } }[];
+  };
 };
 type Manifest = {
   kind: string;
-  metadata: { name: string };
+  metadata: { name: string; labels?: Record<string, string> };
   stringData: Record<string, string>;
   spec: {
     selector: Record<string, string> & { matchLabels: Record<string, string> };
     ports: { name: string; port: number; targetPort: string }[];
     publishNotReadyAddresses?: boolean;
     template: {
-      metadata: { labels: Record<string, string>; annotations: Record<string, string> };
+      metadata: { labels: Record<string, string> };
       spec: {
         terminationGracePeriodSeconds: number;
         containers: Container[];
@@ -165,9 +191,42 @@ describe('Kubernetes manifest', () => {
       expect(rootPaths).toContain(httpGet.path);
       expect(httpGet.port).toBe('control');
     }
-    const { annotations } = template.metadata;
-    expect(rootPaths).toContain(annotations['prometheus.io/path']);
-    expect(Number(annotations['prometheus.io/port'])).toBe(defaults.GPUPROXY_PORT);
+  });
+
+  it('promises no scrape without a key, which would be refused', async () => {
+    expect(deploy('kubernetes.yaml')).not.toContain('prometheus.io/');
+    const headers = { host: 'gpuproxy-control:8080' };
+    expect((await send(rest.url, 'GET', '/metrics', { headers })).status).toBe(401);
+  });
+
+  it('the scrape configurations in docs/running.md ask for what there is, with a key', async () => {
+    const blocks = [...readFileSync(join(root, 'docs', 'running.md'), 'utf8').matchAll(/```yaml\n(.*?)```/gs)];
+    const [scrape, monitor] = blocks.map((block) => parse(block[1]!)) as [Scrape, ServiceMonitor];
+    const [job] = scrape.scrape_configs;
+    expect(job?.job_name).toBe('gpuproxy');
+    expect(job?.authorization).toMatchObject({ type: 'Bearer', credentials_file: expect.any(String) });
+    expect(Number(job?.static_configs[0]?.targets[0]?.split(':')[1])).toBe(defaults.GPUPROXY_PORT);
+
+    const [endpoint] = monitor.spec.endpoints;
+    expect(rootPaths).toContain(endpoint?.path);
+    expect(endpoint?.authorization.credentials).toEqual({ name: 'gpuproxy-metrics', key: 'key' });
+    const found = of('Service').filter(
+      ({ metadata }) => metadata.labels?.app === monitor.spec.selector.matchLabels.app,
+    );
+    expect(found.flatMap(({ spec }) => spec.ports.map(({ name }) => name))).toEqual([endpoint?.port]);
+    expect(found[0]?.metadata.labels?.[monitor.spec.jobLabel]).toBe('gpuproxy');
+
+    const { key } = app.keys.create({ name: 'prometheus', scope: 'read' });
+    const headers = { host: 'gpuproxy-control:8080', authorization: `Bearer ${key}` };
+    expect((await send(rest.url, 'GET', '/metrics', { headers })).status).toBe(200);
+  });
+
+  it('has memory for the threads that it starts', () => {
+    const threads = Number(container.env.find(({ name }) => name === 'GPUPROXY_THREADS')?.value);
+    const megabytes = Number(/^(\d+)Gi$/.exec(container.resources.limits.memory)?.[1]) * 1024;
+    expect(threads).toBeGreaterThan(0);
+    // 17 MB each when idle, and room for ten times that under load.
+    expect(megabytes).toBeGreaterThanOrEqual(200 + threads * 170);
   });
 
   it('names variables that exist, with values that are accepted', () => {
