@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseEnv } from 'node:util';
 import * as z from 'zod';
-import { isBaseUrl } from './core/base-url.ts';
+import { isBaseUrl, isFileContent, shownValue } from './core/base-url.ts';
 import { strategyNames } from './core/domain.ts';
 import type { HealthSettings } from './core/health.ts';
 
@@ -50,6 +50,8 @@ export function defaultThreads(cores: number): number {
   return Math.min(maxThreads, Math.max(1, cores - 1));
 }
 
+const pemPath = text.refine((value) => !isFileContent(value), { error: 'the path of a PEM file, not what is in it' });
+
 export type UpstreamSetting = Readonly<{ name: string; url: string }>;
 
 const upstreams = z.string().transform((value, context): UpstreamSetting[] => {
@@ -64,13 +66,18 @@ const upstreams = z.string().transform((value, context): UpstreamSetting[] => {
     if (!match || !url.success) {
       context.addIssue({
         code: 'custom',
-        message: `a comma list of [name=]http(s)://host:port, without user and password; item ${index + 1} is not`,
+        message: `a comma list of [name=]http(s)://host:port, without user, password, query and fragment; item ${index + 1} is not`,
+        params: { wrong: item },
       });
       return z.NEVER;
     }
     const name = match[1] ?? new URL(url.data).host.replace(/[^A-Za-z0-9.-]/g, '-');
     if (parsed.some((other) => other.name === name)) {
-      context.addIssue({ code: 'custom', message: `different names; ${name} comes twice` });
+      context.addIssue({
+        code: 'custom',
+        message: `different names; ${name} comes twice`,
+        params: { wrong: item },
+      });
       return z.NEVER;
     }
     parsed.push({ name, url: url.data });
@@ -321,12 +328,12 @@ export const variables = {
   },
   INSTANCE_HEADER: { schema: boolean, default: true, shown: 'true', help: 'Answer with X-Gpuproxy-Instance' },
   TLS_CERT: {
-    schema: text.optional(),
+    schema: pemPath.optional(),
     default: undefined,
     shown: '',
     help: 'PEM certificate chain for both listeners',
   },
-  TLS_KEY: { schema: text.optional(), default: undefined, shown: '', help: 'PEM private key for TLS_CERT' },
+  TLS_KEY: { schema: pemPath.optional(), default: undefined, shown: '', help: 'PEM private key for TLS_CERT' },
   REFRESH_SECONDS: {
     schema: seconds(1, 3600),
     default: 30,
@@ -404,7 +411,9 @@ export function loadConfig(sources: ConfigSources): Config {
   if (!parsed.success) {
     const lines = parsed.error.issues.map((issue) => {
       const name = String(issue.path[0]) as VariableName;
-      const got = 'secret' in variables[name] ? 'a value that is hidden' : shown(merged[name]);
+      // Of a list the one item that is wrong: the others are nobody's business here.
+      const wrong = (issue.code === 'custom' ? issue.params?.wrong : undefined) ?? merged[name];
+      const got = 'secret' in variables[name] ? 'a value that is hidden' : shownValue(wrong);
       return `${name}: got ${got}${origin[name] === 'environment' ? '' : ` (${origin[name]})`}, accepts ${issue.message}`;
     });
     throw new ConfigError(lines.join('\n'));
@@ -414,11 +423,6 @@ export function loadConfig(sources: ConfigSources): Config {
     throw new ConfigError('TLS_CERT and TLS_KEY go together: set both or none');
   }
   return Object.freeze({ ...config, origin: Object.freeze(origin) as Config['origin'] });
-}
-
-/** A value as it came, but for passwords in URLs. */
-function shown(value: unknown): string {
-  return JSON.stringify(value).replace(/([a-z]+:\/\/)[^\s/,"]*@/gi, '$1…@');
 }
 
 function readDotenv(folder: string): Record<string, string | undefined> {

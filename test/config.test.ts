@@ -84,6 +84,32 @@ describe('loadConfig', () => {
     }
   });
 
+  it.each([
+    ['UPSTREAMS', 'a=http://h:1/?token=hunter2', 'a=http://h:1/?…'],
+    ['UPSTREAMS', 'b=http://other:1,a=http://me:hun/ter2@h', 'a=http://…@h'],
+    ['UPSTREAMS', 'a=http://me:hunter2,x@h', 'a=http://me:…'],
+    ['VASTAI_URL', 'https://x/?api_key=hunter2', 'https://x/?…'],
+    ['VASTAI_URL', 'https://x/#hunter2', 'https://x/#…'],
+    ['IONET_URL', 'me:hunter2@x', '…@x'],
+    ['OTEL_EXPORTER_OTLP_ENDPOINT', 'https://x/?api_key=hunter2', 'https://x/?…'],
+    ['GPUPROXY_URL', 'http://x/?token=a@hunter2', 'http://…'],
+    ['GPUPROXY_URL', 'http://me:hun?ter2@x', 'http://…'],
+    ['GPUPROXY_URL', 'http://me:hun@ter2@x', 'http://…@x'],
+    ['GPUPROXY_URL', 'ftp://x:21/a', 'ftp://x:21/a'],
+  ])('shows of %s=%s no more than %s', (name, value, shown) => {
+    expect(message({ [name]: value })).toContain(`${name}: got "${shown}", accepts `);
+    expect(message({ [name]: value })).not.toMatch(/hun|ter2|other/);
+  });
+
+  it('refuses a key where the path of its file belongs, and does not show it', () => {
+    for (const value of ['-----BEGIN PRIVATE KEY-----\nhunter2', '-----BEGIN PRIVATE KEY----- hunter2']) {
+      const text = message({ TLS_KEY: value, TLS_CERT: value });
+      expect(text).toContain('TLS_KEY: got a value that is hidden, accepts the path of a PEM file');
+      expect(text).toContain('TLS_CERT: got a value that is hidden, accepts the path of a PEM file');
+      expect(text).not.toContain('hunter2');
+    }
+  });
+
   it('takes one thread a core but one where nothing is said, and never more than may be said', () => {
     expect([1, 2, 8, 65, 128, 1024].map(defaultThreads)).toEqual([1, 1, 7, 64, 64, 64]);
     const most = String(defaultThreads(1024));

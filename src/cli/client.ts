@@ -150,12 +150,28 @@ export function createClient({ connection, timeoutMs, retries = 0, debug }: Clie
       if (method !== 'GET') words.push('-X', method);
       words.push('-H', '"X-API-Key: $GPUPROXY_API_KEY"');
       for (const [name, value] of Object.entries(call.headers ?? {})) words.push('-H', quote(`${name}: ${value}`));
-      if (call.body !== undefined)
-        words.push('-H', quote('Content-Type: application/json'), '-d', quote(JSON.stringify(call.body)));
+      if (call.body !== undefined) {
+        // Between two NUL, which no argument can hold; JSON writes them out.
+        const text = quote(bodyText(call.body, (name) => `\0${name}\0`));
+        words.push('-H', quote('Content-Type: application/json'));
+        words.push('-d', text.replace(/\\u0000(\w+)\\u0000/g, `'"$$$1"'`));
+      }
       words.push(quote(target(path, call.query).href));
       return words.join(' ');
     },
   };
+}
+
+/**
+ * A body as text to be shown, with what the instances are given, which may be secret, spelt by the name of a variable: an
+ * environment variable by its own, the script that runs at the start by ONSTART.
+ */
+export function bodyText(body: unknown, spell: (name: string) => string): string {
+  return JSON.stringify(body, (field, value: unknown) => {
+    if (field === 'onstart' && typeof value === 'string') return spell('ONSTART');
+    if (field !== 'env' || typeof value !== 'object' || value === null) return value;
+    return Object.fromEntries(Object.keys(value).map((name) => [name, spell(name)]));
+  });
 }
 
 /** What a text says; undefined when it is no JSON. */

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseEnv } from 'node:util';
-import { isBaseUrl } from '../core/base-url.ts';
+import { isBaseUrl, shownValue } from '../core/base-url.ts';
 import { CliError, exitCodes } from './exit.ts';
 import { readPreferences } from './preferences-file.ts';
 
@@ -44,11 +44,10 @@ export function findConnection(
   const told = (name: string, flag: string, origin: SettingOrigin) =>
     origin === 'flag' ? flag : origin === 'environment' ? name : `${name} (${origin})`;
   if (typeof url !== 'string' || !isBaseUrl(url)) {
-    const got = JSON.stringify(url).replace(/([a-z]+:\/\/)[^\s/"]*@/i, '$1…@');
     throw new CliError(
       exitCodes.usage,
       'configuration',
-      `${told('GPUPROXY_URL', '--url', urlOrigin)}: got ${got}, accepts an http:// or https:// URL without user and password`,
+      `${told('GPUPROXY_URL', '--url', urlOrigin)}: got ${shownValue(url)}, accepts an http:// or https:// URL without user, password, query and fragment`,
       { hint: 'for example http://127.0.0.1:8080' },
     );
   }

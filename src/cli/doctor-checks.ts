@@ -3,6 +3,7 @@ import { statfs } from 'node:fs/promises';
 import type { Server } from 'node:net';
 import { dirname, join } from 'node:path';
 import { type Config, ConfigError, loadConfig } from '../config.ts';
+import { withoutUrlSecrets } from '../core/base-url.ts';
 import { marketplaces } from '../providers/index.ts';
 import { ProviderError } from '../providers/provider.ts';
 import { readAnswer } from './answers.ts';
@@ -257,15 +258,12 @@ async function listenCode(host: string, port: number): Promise<string | null> {
 
 async function checkUpstream({ name, url }: { name: string; url: string }, healthPath: string): Promise<Check> {
   const answer = await head(`${url}${healthPath}`, 'GET');
+  const probed = withoutUrlSecrets(`${url}${healthPath}`);
   if (typeof answer === 'string')
-    return fail(`upstream ${name}`, `${shown(url)}: ${answer}`, 'start it, or correct UPSTREAMS');
+    return fail(`upstream ${name}`, `${url}: ${answer}`, 'start it, or correct UPSTREAMS');
   return answer.status < 400
-    ? ok(`upstream ${name}`, `${shown(url)}${healthPath} answers ${answer.status}`)
-    : fail(
-        `upstream ${name}`,
-        `${shown(url)}${healthPath} answers ${answer.status}`,
-        'correct UPSTREAMS or HEALTH_PATH',
-      );
+    ? ok(`upstream ${name}`, `${probed} answers ${answer.status}`)
+    : fail(`upstream ${name}`, `${probed} answers ${answer.status}`, 'correct UPSTREAMS or HEALTH_PATH');
 }
 
 async function checkProvider(
@@ -277,7 +275,7 @@ async function checkProvider(
   const baseUrl = config[`${env}_URL`];
   const reached = await head(baseUrl, 'HEAD');
   if (typeof reached === 'string') {
-    return [fail(name, `${shown(baseUrl)}: ${reached}`, `check the network, or ${env}_URL`)];
+    return [fail(name, `${baseUrl}: ${reached}`, `check the network, or ${env}_URL`)];
   }
   const checks: Check[] = [...skewCheck(`${name} clock`, reached.date)];
   const provider = marketplace.create({ apiKey, baseUrl, instancePort: config.INSTANCE_PORT });
@@ -344,9 +342,4 @@ async function head(
     request.on('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
     request.end();
   });
-}
-
-/** A URL may carry `user:password@`. */
-function shown(url: string): string {
-  return url.replace(/^([a-z]+:\/\/)[^/@]*@/i, '$1');
 }

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { type Command, Option } from 'commander';
-import { apiPath, type Call, type Method } from './client.ts';
+import { apiPath, bodyText, type Call, type Method } from './client.ts';
 import { CliError, exitCodes } from './exit.ts';
 import type { Session } from './session.ts';
 
@@ -40,10 +40,15 @@ export function looksFirst(session: Session, { dryRun, plan }: PlanOptions): boo
   return !session.shows && (dryRun === true || plan !== undefined);
 }
 
+/** A request as it is shown; the values that it would carry to the instances stay with whoever typed them. */
+function shownRequest({ body, ...request }: PlannedRequest): PlannedRequest {
+  return body === undefined ? request : { ...request, body: JSON.parse(bodyText(body, (name) => `$${name}`)) };
+}
+
 /** Prints a plan: the document with --json, else the text, and how to carry it out. */
 export function showPlan(session: Session, plan: Plan, document: object, text: string): void {
   if (session.json) {
-    session.printJson({ ...document, plan_id: plan.id, requests: plan.requests });
+    session.printJson({ ...document, plan_id: plan.id, requests: plan.requests.map(shownRequest) });
     return;
   }
   session.print(text);

@@ -2,6 +2,7 @@ import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:f
 import { mkdir, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Config } from '../config.ts';
+import { withoutUrlSecrets } from '../core/base-url.ts';
 import type { ProviderName } from '../core/domain.ts';
 import type { LocalApp } from '../fleet/app.ts';
 import type { Command } from '../tui/commands.ts';
@@ -34,7 +35,11 @@ export async function run(options: TuiOptions): Promise<number> {
 
   const { openTerminal } = await import('../tui/opening.ts');
   const opening = drawsAtOnce(options, env)
-    ? openTerminal(process.stdout, env, options.url === null ? 'starting' : `connecting to ${options.url}`)
+    ? openTerminal(
+        process.stdout,
+        env,
+        options.url === null ? 'starting' : `connecting to ${withoutUrlSecrets(options.url)}`,
+      )
     : null;
   const recording = options.record === null ? null : await startFile(options.record);
   try {

@@ -1,4 +1,5 @@
 import type * as z from 'zod';
+import { withoutUrlSecrets } from '../core/base-url.ts';
 import type { LocalApp } from '../fleet/app.ts';
 import type { EventStream } from './event-stream.ts';
 import type { Metrics } from './metrics.ts';
@@ -234,7 +235,7 @@ function shown(path: readonly PropertyKey[], value: unknown): string {
   if (Array.isArray(value)) return 'a list';
   if (typeof value === 'object' && value !== null) return 'an object';
   if (typeof value === 'string') {
-    const text = value.replace(/^([a-z]+:\/\/)[^/@]*@/i, '$1…@');
+    const text = value.includes('://') ? withoutUrlSecrets(value) : value;
     return JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text);
   }
   return String(value);

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { join } from 'node:path';
@@ -23,7 +23,9 @@ const secrets = {
   env: 'PLANTED-env',
   onstart: 'PLANTED-onstart',
   body: 'PLANTED-body',
-  urlPassword: 'PLANTED-url-password',
+  urlPassword: 'PLANTED-url/password',
+  urlQuery: 'PLANTED-url-query',
+  pem: 'PLANTED-pem',
   dotenv: 'PLANTED-dotenv',
 } as const;
 
@@ -37,7 +39,8 @@ let api = '';
 let proxy = '';
 /** Everything that came out, by where it came out. */
 const outputs = new Map<string, string>();
-const outcome = (name: string, { stdout, stderr }: Outcome) => outputs.set(name, `${stdout}\n${stderr}`);
+const keep = (name: string, text: string) => outputs.set(name, `${outputs.get(name) ?? ''}${text}\n`);
+const outcome = (name: string, { stdout, stderr }: Outcome) => keep(name, `${stdout}\n${stderr}`);
 
 beforeAll(async () => {
   [program, simulator] = await Promise.all([
@@ -108,7 +111,7 @@ const call = async (
     ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
   });
   const text = await answer.text();
-  outputs.set(`${name} (${method} ${path})`, `${JSON.stringify([...answer.headers])}\n${text}`);
+  keep(`${name} (${method} ${path})`, `${JSON.stringify([...answer.headers])}\n${text}`);
   return { status: answer.status, text };
 };
 
@@ -147,10 +150,7 @@ it('no secret that goes in anywhere comes out anywhere', { timeout: 120_000 }, a
   });
   await call('bad json', 'POST', '/api/v1/gpu/instances/reserve', `{"count": 1, "x": "${secrets.body}`);
   await call('bad key', 'POST', '/api/v1/keys', { name: 'x', scope: 'read', key: secrets.body });
-  for (const url of [
-    `http://me:${secrets.urlPassword}@127.0.0.1:9`,
-    `http://127.0.0.1:9/?token=${secrets.urlPassword}`,
-  ]) {
+  for (const url of [`http://me:${secrets.urlPassword}@127.0.0.1:9`, `http://127.0.0.1:9/?token=${secrets.urlQuery}`]) {
     expect((await call('upstream', 'POST', '/api/v1/upstreams', { name: 'mine', url })).status).toBe(400);
   }
 
@@ -174,7 +174,7 @@ it('no secret that goes in anywhere comes out anywhere', { timeout: 120_000 }, a
     });
     const text = await answer.text();
     // What a model says to its own user is the user's; what the proxy says itself is looked at.
-    if (answer.status >= 400) outputs.set(`data plane ${Object.keys(headers)}`, text);
+    if (answer.status >= 400) keep(`data plane ${Object.keys(headers)}`, text);
   }
   for (const port of [new URL(api).port, new URL(proxy).port]) {
     outputs.set(
@@ -203,24 +203,82 @@ it('no secret that goes in anywhere comes out anywhere', { timeout: 120_000 }, a
   outcome('load', await program.run(['load', ...at]));
   outcome('load debug', await program.run(['load', '--debug', ...at]));
   outcome('curl', await program.run(['reserve', '2', '--curl', ...at]));
+  const given = ['--env', `HF_TOKEN=${secrets.env}`, '--onstart', `echo '${secrets.onstart}'`];
+  const paid = [
+    ['reserve', '1'],
+    ['batch', '--vastai', '1'],
+    ['rent', 'vast.ai', '1'],
+  ] as const;
+  for (const words of paid) {
+    const curl = await program.run([...words, ...given, '--curl', ...at]);
+    outcome(`${words[0]} curl`, curl);
+    expect(curl.stdout).toContain(`"env":{"HF_TOKEN":"'"$HF_TOKEN"'"},"onstart":"'"$ONSTART"'"`);
+  }
+  const { instances } = JSON.parse((await call('offers', 'GET', '/api/v1/gpu/instances?provider=vast')).text) as {
+    instances: { id: string }[];
+  };
+  for (const words of [paid[0], paid[1], ['rent', 'vast.ai', instances[0]?.id ?? '']]) {
+    const planned = await program.run([...words, ...given, '--dry-run', '--json', '-u', api, '-k', secrets.adminKey]);
+    outcome(`${words[0]} dry run`, planned);
+    expect(planned.stdout, planned.stderr).toContain('"env":{"HF_TOKEN":"$HF_TOKEN"},"onstart":"$ONSTART"');
+  }
+  for (const key of [`gp_${secrets.wrongKey}`, secrets.flagKey]) {
+    const revoked = await program.run(['keys', 'revoke', key, ...at]);
+    outcome('revoke a key by itself', revoked);
+    expect([revoked.code, revoked.stderr]).toEqual([2, expect.stringContaining('got a key, accepts its id')]);
+  }
   outcome('stray word', await program.run(['-key', secrets.flagKey, 'lod']));
   outcome('wrong option', await program.run(['load', '--kex', '-k', secrets.flagKey]));
   outcome('bad env flag', await program.run(['reserve', '1', '--env', `A B=${secrets.env}`, ...at]));
-  outcome('url', await program.run(['load', '-u', `http://me:${secrets.urlPassword}@127.0.0.1:9`]));
-  outcome(
-    'url doctor',
-    await program.run(['doctor', '--offline', '-u', `http://me:${secrets.urlPassword}@127.0.0.1:9`]),
-  );
+  for (const url of [
+    `http://me:${secrets.urlPassword}@127.0.0.1:9`,
+    `http://127.0.0.1:9/?token=${secrets.urlQuery}`,
+    `me:${secrets.urlPassword}@127.0.0.1:9`,
+  ]) {
+    for (const command of [['load'], ['tui', '--once'], ['doctor', '--offline']]) {
+      const [flag, variable] = await Promise.all([
+        program.run([...command, '-u', url]),
+        program.run(command, { env: { GPUPROXY_URL: url } }),
+      ]);
+      outcome(`${command} url`, flag);
+      outcome(`${command} GPUPROXY_URL`, variable);
+    }
+    const env = { GPUPROXY_CONFIG_DIR: join(folder, 'urls') };
+    const set = await program.run(['config', 'set', 'url', url], { env });
+    outcome('set url', set);
+    expect([set.code, set.stderr]).toEqual([2, expect.stringContaining('without user, password, query')]);
+    outcome('set url, after', await program.run(['config', 'show'], { env }));
+    expect(existsSync(join(folder, 'urls', 'config.json'))).toBe(false);
+    // What an older version took.
+    mkdirSync(join(folder, 'old'), { recursive: true });
+    writeFileSync(join(folder, 'old', 'config.json'), JSON.stringify({ url }));
+    for (const args of [['config', 'get'], ['config', 'get', 'url'], ['config', 'show'], ['load']]) {
+      outcome(`old ${args.join(' ')}`, await program.run(args, { env: { GPUPROXY_CONFIG_DIR: join(folder, 'old') } }));
+    }
+  }
   const env = { GPUPROXY_API_KEY: secrets.adminKey, VASTAI_API_KEY: secrets.vastKey, VASTAI_URL: simulator.vastUrl };
   for (const args of [
     ['doctor'],
     ['config', 'show'],
     ['config', 'show', '--json'],
+    ['load', '--debug'],
     ['version'],
     ['keys'],
     ['events', '--help'],
   ]) {
     outcome(args.join(' '), await program.run([...args, ...(args[0] === 'config' ? [] : ['-u', api])], { env }));
+  }
+  mkdirSync(join(folder, 'dotenv'));
+  writeFileSync(
+    join(folder, 'dotenv', '.env'),
+    `VASTAI_API_KEY=${secrets.dotenv}\nGPUPROXY_API_KEY=${secrets.dotenv}\n`,
+  );
+  for (const args of [
+    ['doctor', '--offline'],
+    ['config', 'show'],
+    ['load', '--debug'],
+  ]) {
+    outcome(`.env ${args}`, await program.run(args, { cwd: join(folder, 'dotenv'), env: { GPUPROXY_URL: api } }));
   }
   outcome('doctor wrong key', await program.run(['doctor'], { env: { ...env, VASTAI_API_KEY: secrets.wrongKey } }));
   outcome(
@@ -230,16 +288,28 @@ it('no secret that goes in anywhere comes out anywhere', { timeout: 120_000 }, a
     }),
   );
   outcome('get', await program.run(['config', 'show'], { env: { GPUPROXY_CONFIG_DIR: join(folder, 'other') } }));
-  for (const [name, value] of Object.entries({
-    UPSTREAMS: `a=http://me:${secrets.urlPassword}@127.0.0.1:9`,
-    VASTAI_URL: `http://me:${secrets.urlPassword}@127.0.0.1:9`,
-    OTEL_EXPORTER_OTLP_HEADERS: `no header ${secrets.collectorKey}`,
-    GPUPROXY_API_KEY: 'PLANTED',
-  })) {
-    outcome(
-      `serve with a wrong ${name}`,
-      await program.run(['serve'], { env: { [name]: value, GPUPROXY_PORT: '99999' } }),
-    );
+  const pem = `-----BEGIN PRIVATE KEY-----\n${secrets.pem}\n-----END PRIVATE KEY-----\n`;
+  for (const [name, value] of [
+    ['UPSTREAMS', `a=http://me:${secrets.urlPassword}@127.0.0.1:9`],
+    ['UPSTREAMS', `a=http://127.0.0.1:9/?token=${secrets.urlQuery}`],
+    ['UPSTREAMS', `a=http://me:${secrets.urlPassword},more@127.0.0.1:9`],
+    ['VASTAI_URL', `http://me:${secrets.urlPassword}@127.0.0.1:9`],
+    ['VASTAI_URL', `http://127.0.0.1:9/?api_key=${secrets.urlQuery}`],
+    ['OTEL_EXPORTER_OTLP_ENDPOINT', `http://127.0.0.1:9/?api_key=${secrets.urlQuery}`],
+    ['OTEL_EXPORTER_OTLP_ENDPOINT', `http://127.0.0.1:9/#${secrets.urlQuery}`],
+    ['OTEL_EXPORTER_OTLP_HEADERS', `no header ${secrets.collectorKey}`],
+    ['GPUPROXY_API_KEY', 'PLANTED'],
+    ['TLS_KEY', pem],
+    ['TLS_CERT', pem],
+  ] as const) {
+    const env = { [name]: value, GPUPROXY_PORT: '99999' };
+    for (const wrong of await Promise.all([
+      program.run(['serve'], { env }),
+      program.run(['config', 'show'], { env }),
+    ])) {
+      outcome(`a wrong ${name}`, wrong);
+      expect(wrong.stderr).toContain(`${name}: got`);
+    }
   }
   outcome(
     'dashboard',

@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander';
 import { loadConfig } from '../../config.ts';
+import { isBaseUrl, shownValue, withoutUrlSecrets } from '../../core/base-url.ts';
 import { defaultSubcommand, suggest, withExamples } from '../command.ts';
 import { usageError } from '../exit.ts';
 import { nearest } from '../nearest.ts';
@@ -18,8 +19,8 @@ const names = {
     secret: true,
   },
   url: {
-    accepts: 'an http:// or https:// URL',
-    ok: (text: string) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol),
+    accepts: 'an http:// or https:// URL without user, password, query and fragment',
+    ok: isBaseUrl,
     secret: false,
   },
 } as const;
@@ -60,7 +61,9 @@ export function build(command: Command): void {
       const stored = readPreferences();
       const shown = (name: Name) => {
         const value = stored[name];
-        return value === undefined ? null : names[name].secret && options.reveal !== true ? masked(value) : value;
+        if (value === undefined || options.reveal === true) return value ?? null;
+        // An address that an older version took may hold a password.
+        return names[name].secret ? masked(value) : withoutUrlSecrets(value);
       };
       if (word === undefined) {
         const all = Object.fromEntries((Object.keys(names) as Name[]).map((name) => [name, shown(name)]));
@@ -89,7 +92,7 @@ export function build(command: Command): void {
       const name = known(word);
       if (!names[name].ok(value)) {
         throw usageError(
-          `${name}: got ${names[name].secret ? 'a value that is hidden' : `"${value}"`}, accepts ${names[name].accepts}`,
+          `${name}: got ${names[name].secret ? 'a value that is hidden' : shownValue(value)}, accepts ${names[name].accepts}`,
         );
       }
       openPreferences().set(name, value);

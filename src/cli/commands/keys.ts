@@ -87,6 +87,10 @@ export function build(command: Command): void {
   withExamples(end, [['gpuproxy keys revoke key-9149f6a5dc61', 'with an id of "gpuproxy keys list"']]).action(
     async (id: string, _options: unknown, self: Command) => {
       const session = openSession(self);
+      // Not even sent: a path is what logs hold.
+      if (id.startsWith('gp_') || id === session.client.connection.key) {
+        throw usageError('got a key, accepts its id', { hint: '"gpuproxy keys list" lists the ids' });
+      }
       await revoke(session, id);
       if (session.json) session.printJson(null);
       else session.print(session.quiet ? `${id}\n` : session.line(id, 'revoked'));
