@@ -1,7 +1,7 @@
 import { Command, Option } from 'commander';
+import { nearest } from '../core/words.ts';
 import { usageError } from './exit.ts';
 import type { CommandEntry } from './index.ts';
-import { nearest } from './nearest.ts';
 import { parseDuration } from './session.ts';
 import type { Repeat } from './watch.ts';
 

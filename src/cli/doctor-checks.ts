@@ -4,6 +4,7 @@ import type { Server } from 'node:net';
 import { dirname, join } from 'node:path';
 import { type Config, ConfigError, loadConfig } from '../config.ts';
 import { withoutUrlSecrets } from '../core/base-url.ts';
+import { counted } from '../core/words.ts';
 import { marketplaces } from '../providers/index.ts';
 import { ProviderError } from '../providers/provider.ts';
 import { readAnswer } from './answers.ts';
@@ -101,7 +102,7 @@ function checkSources(config: Config): Check {
   const sources = marketplaces
     .filter((each) => config[`${each.env}_API_KEY`] !== undefined)
     .map((each) => each.name as string);
-  if (config.UPSTREAMS.length > 0) sources.push(`${config.UPSTREAMS.length} upstreams`);
+  if (config.UPSTREAMS.length > 0) sources.push(counted(config.UPSTREAMS.length, 'upstream'));
   return sources.length === 0
     ? warn(
         'configuration',
@@ -284,7 +285,7 @@ async function checkProvider(
     const signal = AbortSignal.timeout(networkTimeoutMs);
     const credit = provider.balance === undefined ? null : await provider.balance(signal);
     const rented = await provider.list(signal);
-    const text = `key accepted, ${rented.length} instances, ${Math.round(performance.now() - started)} ms`;
+    const text = `key accepted, ${counted(rented.length, 'instance')}, ${Math.round(performance.now() - started)} ms`;
     if (credit === null) checks.push(ok(name, `${text}; it does not tell its credit`));
     else if (credit < lowCreditUsd)
       checks.push(

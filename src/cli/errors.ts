@@ -1,8 +1,8 @@
 import { CommanderError } from 'commander';
+import { nearest } from '../core/words.ts';
 import { stackOf, withoutSecrets, writeCrashLog } from './crash-log.ts';
 import { CliError, exitCodes, usageError } from './exit.ts';
 import { FieldsListed } from './narrow.ts';
-import { nearest } from './nearest.ts';
 import { CurlPrinted } from './session.ts';
 
 /** Any error as one that can be told; null when it was no error but a normal end. */

@@ -1,7 +1,7 @@
+import { nearest } from '../core/words.ts';
 import type { Answers } from './answers.ts';
 import type { Answer, Call, Method } from './client.ts';
 import { CliError, exitCodes } from './exit.ts';
-import { nearest } from './nearest.ts';
 import type { Session } from './session.ts';
 
 /** A call about one instance. When the server does not know the id, the error names the nearest one that it knows. */

@@ -1,5 +1,5 @@
+import { nearest } from '../core/words.ts';
 import { usageError } from './exit.ts';
-import { nearest } from './nearest.ts';
 
 type Fields = Readonly<Record<string, unknown>>;
 

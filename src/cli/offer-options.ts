@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
+import { nearest } from '../core/words.ts';
 import type { Answers } from './answers.ts';
 import { suggest } from './command.ts';
 import { CliError, exitCodes, usageError } from './exit.ts';
-import { nearest } from './nearest.ts';
 import { type Column, usd } from './output.ts';
 
 /** Providers that rent, as people write them. The server knows the aliases too. */

@@ -97,11 +97,6 @@ export function usd(amount: number | null | undefined): string {
   return amount !== 0 && Math.abs(amount) < 0.095 ? `$${amount.toFixed(4)}` : `$${amount.toFixed(2)}`;
 }
 
-/** "1 instance", "2 instances". */
-export function counted(count: number, one: string, many = `${one}s`): string {
-  return `${count} ${count === 1 ? one : many}`;
-}
-
 /** "4 s", "3 m", "2 h 5 m", "4 d 3 h". */
 export function duration(ms: number): string {
   const seconds = Math.max(0, Math.round(ms / 1000));

@@ -1,7 +1,7 @@
+import { counted } from '../core/words.ts';
 import type { Answer } from './client.ts';
 import { CliError, exitCodes } from './exit.ts';
 import { onInterrupt } from './interrupts.ts';
-import { counted } from './output.ts';
 import type { Session } from './session.ts';
 
 /** Renting goes through slow provider calls one after the other. */
@@ -158,5 +158,5 @@ async function farOf(session: Session, idempotencyKey: string, signal: AbortSign
     (upstream) => upstream.reservation_id === reservation.reservation_id && upstream.contract_id !== null,
   );
   const gpus = rented.reduce((sum, upstream) => sum + upstream.gpu_count, 0);
-  return `${gpus}/${reservation.requested} GPUs rented`;
+  return `${gpus}/${counted(reservation.requested, 'GPU')} rented`;
 }

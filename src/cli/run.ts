@@ -1,7 +1,7 @@
+import { nearest } from '../core/words.ts';
 import { route } from './arguments.ts';
 import { describeError, exitCodes, usageError } from './exit.ts';
 import { commandNamed, commands } from './index.ts';
-import { nearest } from './nearest.ts';
 
 /** Runs one command line (without node and script). Never throws; resolves with the exit code. */
 export async function run(argv: readonly string[]): Promise<number> {

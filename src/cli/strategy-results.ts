@@ -1,6 +1,7 @@
 import type { StrategyName } from '../core/domain.ts';
 import { leastReplayed, type ModelResult, type Replay, replay } from '../core/fleet-model.ts';
 import type { FinishedRequest } from '../core/report.ts';
+import { counted } from '../core/words.ts';
 import type { Answers } from './answers.ts';
 import { CliError, exitCodes } from './exit.ts';
 import type { Column } from './output.ts';
@@ -147,7 +148,7 @@ async function replayed(session: Session, strategies: readonly StrategyName[]): 
     const result = replay(requests, upstreams, strategy);
     if (result === null) {
       throw new CliError(exitCodes.nothing, 'too_few_requests', 'too few requests to replay', {
-        why: `${requests.length} are kept, ${upstreams.length} instances take requests; ${leastReplayed} complete ones are needed`,
+        why: `${requests.length} are kept, ${counted(upstreams.length, 'instance takes', 'instances take')} requests; ${leastReplayed} complete ones are needed`,
         hint: 'send traffic first; "gpuproxy simulate" compares the strategies on a model fleet',
       });
     }

@@ -4,6 +4,7 @@ import { basename, join } from 'node:path';
 import type { Config } from '../config.ts';
 import { withoutUrlSecrets } from '../core/base-url.ts';
 import type { ProviderName } from '../core/domain.ts';
+import { counted } from '../core/words.ts';
 import type { LocalApp } from '../fleet/app.ts';
 import type { Command } from '../tui/commands.ts';
 import type { Opening } from '../tui/opening.ts';
@@ -335,7 +336,9 @@ async function drainTelling(
 ): Promise<void> {
   const { inFlight } = system.app.state.get().traffic;
   if (inFlight === 0) return;
-  process.stderr.write(`finishing ${inFlight} open requests (at most ${deadlineMs / 1000} s, ctrl-c stops at once)\n`);
+  process.stderr.write(
+    `finishing ${counted(inFlight, 'open request')} (at most ${deadlineMs / 1000} s, ctrl-c stops at once)\n`,
+  );
   // A closed terminal says so more than once.
   process.on('SIGHUP', () => {});
   const stop = Promise.withResolvers<void>();

@@ -4,6 +4,7 @@ import { isBaseUrl } from '../core/base-url.ts';
 import { type ProviderName, type StrategyName, strategyNames } from '../core/domain.ts';
 import { LoadTable } from '../core/load-table.ts';
 import { type Decision, keptDecisions } from '../core/report.ts';
+import { counted } from '../core/words.ts';
 import type { Provider } from '../providers/provider.ts';
 import { AppError, type FleetEvent, invalidField, type LocalApp, type Snapshot, type UpstreamView } from './app.ts';
 import { createAvailability } from './availability.ts';
@@ -335,7 +336,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
         message:
           open === 0
             ? `${record.id} is drained`
-            : `${record.id}: drain deadline reached, ${open} open requests were cut`,
+            : `${record.id}: drain deadline reached, ${counted(open, 'open request was', 'open requests were')} cut`,
       });
     }
   };

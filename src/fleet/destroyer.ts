@@ -1,5 +1,6 @@
 import type { ProviderName } from '../core/domain.ts';
 import type { LoadTable } from '../core/load-table.ts';
+import { counted } from '../core/words.ts';
 import type { Provider } from '../providers/provider.ts';
 import type { EventLog } from './events.ts';
 import { failureOf } from './failure.ts';
@@ -70,7 +71,7 @@ export function createDestroyer(parts: {
   const work = async (job: Job) => {
     const { record } = job;
     while (open(record) > 0 && clock.monotonic() < job.drainUntil && !abort.signal.aborted) {
-      records.destroyDetail(record, `finishing ${open(record)} open requests`);
+      records.destroyDetail(record, `finishing ${counted(open(record), 'open request')}`);
       await pause(job, Math.min(200, job.drainUntil - clock.monotonic()));
     }
     const late = open(record);
@@ -80,7 +81,7 @@ export function createDestroyer(parts: {
         level: 'warn',
         kind: 'drain',
         subject: record.id,
-        message: `${record.id}: ${late} open requests were cut before it is destroyed`,
+        message: `${record.id}: ${counted(late, 'open request was', 'open requests were')} cut before it is destroyed`,
       });
     }
     while (!abort.signal.aborted) {

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Offer, OfferFilter, ProviderInstance, ProviderName, RentResult, RentSpec } from '../core/domain.ts';
 import type { LoadTable } from '../core/load-table.ts';
 import { chooseOffers, type ProviderLoad, usdPerHourWith } from '../core/offers.ts';
+import { counted } from '../core/words.ts';
 import { type Provider, ProviderError } from '../providers/provider.ts';
 import {
   AppError,
@@ -246,7 +247,7 @@ export function createReserver(parts: ReserveParts): Reserver {
     }
     const gpus = filter.gpuCount ?? 1;
     if (!Number.isInteger(gpus) || gpus < 1 || count % gpus !== 0) {
-      throw invalidField('filters.gpu_count', `${count} GPUs cannot be split into instances of ${gpus}`);
+      throw invalidField('filters.gpu_count', `${counted(count, 'GPU')} cannot be split into instances of ${gpus}`);
     }
     return gpus;
   };
@@ -259,7 +260,9 @@ export function createReserver(parts: ReserveParts): Reserver {
     ...new Set(groups.flatMap((group) => group.market.errors.map((error) => `${error.provider}: ${error.message}`))),
   ];
   const short = (wanted: number, got: number): string =>
-    got === 0 ? 'no offers match the filters' : `only ${got} of ${wanted} matching offers are available`;
+    got === 0
+      ? 'no offers match the filters'
+      : `${counted(got, 'matching instance is', 'matching instances are')} on offer, ${wanted} are wanted`;
 
   // --- intents ---
 
@@ -690,7 +693,7 @@ export function createReserver(parts: ReserveParts): Reserver {
       level: 'info',
       kind: 'reservation',
       subject: id,
-      message: `${id}: renting ${opening.requested} GPUs for ${opening.by}`,
+      message: `${id}: renting ${counted(opening.requested, 'GPU')} for ${opening.by}`,
     });
     changed();
     return saga;
@@ -822,7 +825,7 @@ export function createReserver(parts: ReserveParts): Reserver {
       }
       if (opening.allOrNothing && rented.length < saga.slots.length) {
         const undone = await rollBack(saga, 'all or nothing: the rest could not be had');
-        const message = `${rented.length} of ${saga.slots.length} instances could be rented: ${undone}`;
+        const message = `${rented.length} of ${counted(saga.slots.length, 'instance')} could be rented: ${undone}`;
         events.emit({ level: 'warn', kind: 'reservation', subject: saga.id, message: `${saga.id}: ${message}` });
         throw new AppError('incomplete', message, { details: [...saga.errors] });
       }
@@ -844,7 +847,7 @@ export function createReserver(parts: ReserveParts): Reserver {
         level: answer.count === saga.requested ? 'ok' : answer.count > 0 ? 'warn' : 'error',
         kind: 'reservation',
         subject: saga.id,
-        message: `${saga.id}: ${answer.count} of ${saga.requested} GPUs reserved${answer.errors.length > 0 ? ` (${answer.errors[0]})` : ''}`,
+        message: `${saga.id}: ${answer.count} of ${counted(saga.requested, 'GPU')} reserved${answer.errors.length > 0 ? ` (${answer.errors[0]})` : ''}`,
       });
       changed();
       if (answer.reserved.length === 0) throw noneRented(saga);
@@ -1118,7 +1121,7 @@ export function createReserver(parts: ReserveParts): Reserver {
         level: 'info',
         kind: 'reservation',
         subject: id,
-        message: `${id} released (${done.length} instances)`,
+        message: `${id} released (${counted(done.length, 'instance')})`,
       });
       self.tidy();
       const given = ledger.rentals.of(id).filter((rental) => running !== undefined && rental.state === 'ended');

@@ -2,6 +2,7 @@ import type { Health, ProviderName } from '../core/domain.ts';
 import { endings } from '../core/domain.ts';
 import type { LoadRow } from '../core/load-table.ts';
 import { ttfbBoundsMs } from '../core/load-table.ts';
+import { counted } from '../core/words.ts';
 import type { ProviderView, Snapshot, UpstreamView } from './app.ts';
 import type { Market } from './availability.ts';
 import type { FleetRecord } from './records.ts';
@@ -153,7 +154,7 @@ function stateOf(
   }
   if (admin.mode === 'drain') {
     const open = row?.active ?? 0;
-    return { state: 'DRAIN', reason: open === 0 ? 'drained' : `finishing ${open} open requests` };
+    return { state: 'DRAIN', reason: open === 0 ? 'drained' : `finishing ${counted(open, 'open request')}` };
   }
   const why = row?.healthWhy ?? '';
   switch (health.state) {

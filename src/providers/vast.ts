@@ -5,6 +5,7 @@ import { monotonicMs } from '../clock.ts';
 import type { ContractId, Offer, OfferFilter, ProviderInstance, RentResult, RentSpec } from '../core/domain.ts';
 import { matchesFilter, usdPerHourWith } from '../core/offers.ts';
 import { nominalVramGb } from '../core/weight.ts';
+import { counted } from '../core/words.ts';
 import { decodeRows, id, maybeFlag, maybeNumber, maybeText, number, text } from './decode-rows.ts';
 import { type Answer, createJsonClient, type Endpoint, isOfApi, type JsonClient, messageOf, sendPaid } from './http.ts';
 import type { ProviderOptions } from './index.ts';
@@ -366,7 +367,7 @@ export function createVast(options: ProviderOptions): Provider {
       const page = http.decode(answer, endpoints.list, listAnswer);
       const { decoded, skipped } = await decodeRows(page.instances, instanceRow);
       if (skipped > 0) {
-        throw new ProviderError(name, 'bad_answer', `list: ${skipped} instances without a readable id`);
+        throw new ProviderError(name, 'bad_answer', `list: ${counted(skipped, 'instance')} without a readable id`);
       }
       for (const row of decoded) found.set(row.id, instanceOf(row, options.instancePort, http));
       if (typeof page.next_token !== 'string' || page.next_token === '') return [...found.values()];

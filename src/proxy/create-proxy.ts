@@ -9,6 +9,7 @@ import { type BalancerSettings, createBalancer } from '../core/balancer.ts';
 import type { DirectoryEntry } from '../core/directory.ts';
 import type { LoadTable } from '../core/load-table.ts';
 import type { DataPlaneReport, Decision } from '../core/report.ts';
+import { counted } from '../core/words.ts';
 import { createServer, STATUS_CODES } from '../node-http.ts';
 import { AccessLog } from './access-log.ts';
 import { problem } from './answers.ts';
@@ -432,15 +433,20 @@ function refuseKey(exchange: Exchange, refusal: Refused): void {
 
 function refuseUse(exchange: Exchange, terms: KeyTerms, waitMs: number): void {
   if (waitMs === tooManyOpen) {
-    const detail = `The key has ${terms.maxConcurrent} requests open, its limit.`;
+    const detail = `The key has ${counted(terms.maxConcurrent ?? 0, 'request')} open, its limit.`;
     exchange.refuse(429, 'rate_limited', detail, ['retry-after', '1']);
     return;
   }
   const seconds = Math.max(1, Math.ceil(waitMs / 1000));
-  exchange.refuse(429, 'rate_limited', `The key may make ${terms.requestsPerMinute} requests a minute.`, [
-    ...['retry-after', String(seconds)],
-    ...['ratelimit-policy', `"key";q=${terms.requestsPerMinute};w=60`, 'ratelimit', `"key";r=0;t=${seconds}`],
-  ]);
+  exchange.refuse(
+    429,
+    'rate_limited',
+    `The key may make ${counted(terms.requestsPerMinute ?? 0, 'request')} a minute.`,
+    [
+      ...['retry-after', String(seconds)],
+      ...['ratelimit-policy', `"key";q=${terms.requestsPerMinute};w=60`, 'ratelimit', `"key";r=0;t=${seconds}`],
+    ],
+  );
 }
 
 function openLog({ accessLog }: ProxySettings): AccessLog | null {

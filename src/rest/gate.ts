@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
 import { GuessLock } from '../core/guess-lock.ts';
+import { counted } from '../core/words.ts';
 import type { Keys, KeyView } from '../fleet/app.ts';
 import { ProblemError } from './problem.ts';
 
@@ -77,11 +78,12 @@ export function createGate(keys: Keys, monotonicMs: () => number): Gate {
     const refuse = (detail: string, afterSeconds: number) =>
       new ProblemError('rate_limited', detail, { headers: { ...limits(), 'retry-after': String(afterSeconds) } });
 
-    if (most !== null && mine.open >= most) throw refuse(`The key has ${mine.open} requests open, its limit.`, 1);
+    if (most !== null && mine.open >= most)
+      throw refuse(`The key has ${counted(mine.open, 'request')} open, its limit.`, 1);
     if (perMinute !== null) {
       if (mine.tokens < 1) {
         const untilOne = Math.max(1, Math.ceil(((1 - mine.tokens) / perMinute) * 60));
-        throw refuse(`The key may make ${perMinute} requests a minute.`, untilOne);
+        throw refuse(`The key may make ${counted(perMinute, 'request')} a minute.`, untilOne);
       }
       mine.tokens--;
     }

@@ -1,4 +1,5 @@
 import { strategyNames } from '../core/domain.ts';
+import { counted } from '../core/words.ts';
 import type { UpstreamView } from '../fleet/app.ts';
 import { columns } from './columns.ts';
 import type { Dashboard } from './dashboard.ts';
@@ -129,7 +130,7 @@ function setWeight(
 
 /** `vast-1` or `3 instances`. */
 function nameThem(rows: readonly UpstreamView[]): string {
-  return rows.length === 1 ? (rows[0]?.id ?? '') : `${rows.length} instances`;
+  return rows.length === 1 ? (rows[0]?.id ?? '') : counted(rows.length, 'instance');
 }
 
 function drainOrResume(dashboard: Dashboard): void {

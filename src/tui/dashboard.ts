@@ -1,5 +1,6 @@
 import { type StrategyName, strategyNames } from '../core/domain.ts';
 import { keptRequests } from '../core/report.ts';
+import { counted } from '../core/words.ts';
 import { type App, AppError, type FleetEvent, type Snapshot, type UpstreamView } from '../fleet/app.ts';
 import { type ColumnId, columnById } from './columns.ts';
 import {
@@ -459,7 +460,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       const p95Ms = observedP95(since);
       const came =
         since.length < leastRequests || p95Ms === null
-          ? `too little traffic to check: ${since.length} requests`
+          ? `too little traffic to check: ${counted(since.length, 'request')}`
           : `${milliseconds(p95Ms)} came`;
       note('info', 'preview', `${said.strategy}: p95 ${milliseconds(said.p95Ms)} was predicted, ${came}`);
     } catch (error) {

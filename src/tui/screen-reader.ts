@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { createInterface } from 'node:readline/promises';
 import { type OfferFilter, type StrategyName, strategyNames } from '../core/domain.ts';
 import { keptRequests } from '../core/report.ts';
+import { counted } from '../core/words.ts';
 import {
   type App,
   AppError,
@@ -64,7 +65,7 @@ export function statusSentences(snapshot: Snapshot): string[] {
   const up = snapshot.upstreams.filter((row) => row.eligible).length;
   return [
     ...(snapshot.mode.banner === null ? [] : [`${snapshot.mode.banner}.`]),
-    `Strategy ${snapshot.strategy.name}. ${up} of ${snapshot.upstreams.length} instances take requests.`,
+    `Strategy ${snapshot.strategy.name}. ${up} of ${counted(snapshot.upstreams.length, 'instance')} ${up === 1 ? 'takes' : 'take'} requests.`,
     `${rate(traffic.rps)} requests per second, ${traffic.inFlight} in flight, ${traffic.queued} waiting, errors ${percent(traffic.errorRate)}.`,
     traffic.p50Ms === null
       ? 'Time to first byte: no answers yet.'
@@ -251,7 +252,7 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
       run: async (words) => {
         const { offers, errors } = await app.offers(wishes(words));
         return [
-          `${offers.length} offers${offers.length > 10 ? ', the ten cheapest' : ''}.`,
+          `${counted(offers.length, 'offer')}${offers.length > 10 ? ', the ten cheapest' : ''}.`,
           ...[...offers]
             .sort((a, b) => a.usdPerHour - b.usdPerHour)
             .slice(0, 10)
@@ -283,7 +284,7 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
           ? ['No reservations.']
           : reservations.map(
               (item) =>
-                `${item.id}: ${item.state}, ${item.requested} GPUs asked for, ${money(item.usdPerHour)} per hour, instances ${item.instances.join(' ') || 'none'}.`,
+                `${item.id}: ${item.state}, ${counted(item.requested, 'GPU')} asked for, ${money(item.usdPerHour)} per hour, instances ${item.instances.join(' ') || 'none'}.`,
             );
       },
     },
@@ -318,7 +319,7 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
         if (found.why !== null) return [`No preview: ${found.why}.`];
         const hottest = Math.max(0, ...(found.shares?.values() ?? []));
         return [
-          `Model of ${found.requests} requests under ${name}: 95 percent of whole answers under ${time(found.predictedP95Ms)}, now ${time(found.nowP95Ms)}.`,
+          `Model of ${counted(found.requests, 'request')} under ${name}: 95 percent of whole answers under ${time(found.predictedP95Ms)}, now ${time(found.nowP95Ms)}.`,
           `Greatest share ${percent(hottest)}. Error of the model ${found.modelError === null ? 'not known' : percent(found.modelError)}.`,
         ];
       },
@@ -409,11 +410,11 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
         };
         return ask(
           [
-            `Destroying ${row.id} cannot be undone: ${row.active} ${row.active === 1 ? 'request' : 'requests'} in flight, stops ${money(row.usdPerHour)} per hour.`,
+            `Destroying ${row.id} cannot be undone: ${counted(row.active, 'request')} in flight, stops ${money(row.usdPerHour)} per hour.`,
           ],
           {
             [`1 ${last}`]: ['drain first, then destroy', destroy(false)],
-            [`2 ${last}`]: [`destroy now and fail ${row.active} requests`, destroy(true)],
+            [`2 ${last}`]: [`destroy now and fail ${counted(row.active, 'request')}`, destroy(true)],
           },
         );
       },
@@ -431,7 +432,7 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
         const idempotencyKey = randomUUID();
         return ask(
           [
-            `${plan.count} of ${plan.requested} GPUs for ${money(plan.usdPerHour)} per hour, about ${money(plan.usdPerHour * 24)} a day${plan.prepaidUsd > 0 ? `; ${money(plan.prepaidUsd)} are paid at once` : ''}.`,
+            `${plan.count} of ${counted(plan.requested, 'GPU')} for ${money(plan.usdPerHour)} per hour, about ${money(plan.usdPerHour * 24)} a day${plan.prepaidUsd > 0 ? `; ${money(plan.prepaidUsd)} are paid at once` : ''}.`,
           ],
           {
             [String(plan.count)]: [
@@ -442,7 +443,7 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
                 if (fresh.usdPerHour > maxTotalUsdPerHour)
                   return `The price rose to ${money(fresh.usdPerHour)} per hour: nothing was rented.`;
                 const result = await app.reserve({ ...request, maxTotalUsdPerHour }, { idempotencyKey, by: 'tui' });
-                return `Reserved ${result.count} of ${result.requested} GPUs.`;
+                return `Reserved ${result.count} of ${counted(result.requested, 'GPU')}.`;
               },
             ],
           },
@@ -466,12 +467,17 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
         const release = (immediately: boolean) => async () => {
           const { released, failed } = await app.releaseReservation(item.id, { now: immediately });
           const later = failed.length === 0 ? '' : ` ${failed.join(' ')} could not be destroyed yet; tried again.`;
-          return `${released.length} instances released.${later}`;
+          return `${counted(released.length, 'instance')} released.${later}`;
         };
-        return ask([`Releasing ${item.id} destroys its ${size} instances, stops ${money(item.usdPerHour)} per hour.`], {
-          [`1 ${size}`]: ['drain first, then destroy', release(false)],
-          [`2 ${size}`]: ['destroy now', release(true)],
-        });
+        return ask(
+          [
+            `Releasing ${item.id} destroys its ${counted(item.instances.length, 'instance')}, stops ${money(item.usdPerHour)} per hour.`,
+          ],
+          {
+            [`1 ${size}`]: ['drain first, then destroy', release(false)],
+            [`2 ${size}`]: ['destroy now', release(true)],
+          },
+        );
       },
     },
     {

@@ -76,6 +76,13 @@ ionet-abc    xyz789    io.net    A100        80GB  $1.99
     expect(server.seen[0]?.headers['idempotency-key']).toMatch(/^[0-9a-f-]{36}$/);
   });
 
+  it('of one GPU is not of several', async () => {
+    server.on(reserve, {
+      body: { ...guideReserved, reserved: guideReserved.reserved.slice(0, 1), count: 1, requested: 1 },
+    });
+    expect((await at('reserve 1')).stdout).toMatch(/^Reserved 1 GPU \(requested: 1\)\n/);
+  });
+
   it('is the name of the strategy for lb-strategy, and a switch sends the body of the guide', async () => {
     server.on('PUT /api/v1/loadbalancer/strategy', {
       body: { strategy: 'least_response_time', message: 'Load balancing strategy updated' },

@@ -6,8 +6,8 @@ import { colorWanted } from '../../src/cli/color.ts';
 import { findConnection } from '../../src/cli/connection.ts';
 import { CliError, describeError, exitCodeMeanings, exitCodes } from '../../src/cli/exit.ts';
 import { commands } from '../../src/cli/index.ts';
-import { nearest } from '../../src/cli/nearest.ts';
 import { tableLines, usd } from '../../src/cli/output.ts';
+import { nearest } from '../../src/core/words.ts';
 
 describe('the router', () => {
   it('finds the command wherever the common options stand', () => {

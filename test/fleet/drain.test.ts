@@ -60,10 +60,10 @@ test('a drained upstream keeps its open requests until the deadline and loses th
     await app.drain('static-a', { deadlineMs: 1200 });
     const before = client.chunks();
     await until('it goes on', () => client.chunks() > before + 10);
-    expect(view()?.reason).toBe('finishing 1 open requests');
+    expect(view()?.reason).toBe('finishing 1 open request');
     expect(await client.ended).toBe('broken off');
     await until('counted as drained', () => view()?.endings.drained === 1 && view()?.active === 0);
-    expect(app.events.recent().some((event) => event.message.includes('1 open requests were cut'))).toBe(true);
+    expect(app.events.recent().some((event) => event.message.includes('1 open request was cut'))).toBe(true);
     // It is in the directory again, with connections of its own, for when it is resumed.
     expect(app.dataPlane.directory()).toHaveLength(1);
     expect(await app.resume('static-a')).toMatchObject({ eligible: true });

@@ -92,6 +92,24 @@ test('filters that nothing matches are no_offers, and the message says so', asyn
   expect(plan).toMatchObject({ count: 0, offers: [] });
 });
 
+test('fewer offers than wanted are told apart from what is wanted, and one of anything is not several', async () => {
+  await using stage = await createStage();
+  const app = await stage.start();
+  const { offers } = await app.offers({ provider: 'vast.ai' });
+  const dearest = Math.max(...offers.map((offer) => offer.usdPerHour));
+  const rare = offers.filter((offer) => offer.usdPerHour === dearest);
+  expect(rare).toHaveLength(1);
+  const model = rare[0]?.gpuModel ?? '';
+  const filter = { provider: 'vast.ai' as const, gpuModel: model, gpuCount: rare[0]?.gpuCount ?? 1 };
+  const { errors, count } = await app.plan({ count: 16, filter, config: {} });
+  const wanted = 16 / filter.gpuCount;
+  expect(count).toBeLessThan(16);
+  expect(errors.join()).toMatch(new RegExp(`\\d+ matching instances? (is|are) on offer, ${wanted} are wanted`));
+  await app.reserve({ count: 1, filter: {}, config: {} }, { by: 'tests' });
+  const said = app.events.recent().map((event) => event.message);
+  expect(said.join('\n')).toMatch(/: renting 1 GPU for tests\n[\s\S]*1 of 1 GPU reserved/);
+});
+
 test('with one provider down the other takes its place, unless the filter forbids it', async () => {
   await using stage = await createStage();
   stage.simulator.faults.add({ kind: 'error', status: 503, provider: 'vast' });

@@ -481,7 +481,7 @@ describe('reserving', () => {
   test('a plan for other wishes is never confirmed', async () => {
     const { app, press, screen } = start();
     press('r');
-    await vi.waitFor(() => expect(screen()).toContain('1 of 1 GPUs'));
+    await vi.waitFor(() => expect(screen()).toContain('1 of 1 GPU:'));
     press('8', 'enter');
     // Enter waits for the price of what was typed, and leads to the question, not to the purchase.
     expect(screen()).toContain('asking the providers, then on');
@@ -535,7 +535,7 @@ describe('reserving', () => {
   test('a lost answer is asked for again with the same key, an answered refusal with a new one', async () => {
     const { app, press, screen } = start();
     const confirm = async () => {
-      await vi.waitFor(() => expect(screen()).toContain('1 of 1 GPUs'));
+      await vi.waitFor(() => expect(screen()).toContain('1 of 1 GPU:'));
       press('enter');
       app.tick(400);
       press('1', 'enter');

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
+import { counted } from '../../core/words.ts';
 import type { Answers } from '../answers.ts';
 import { withConnection, withExamples } from '../command.ts';
 import { confirmation, settle } from '../confirm.ts';
@@ -18,7 +19,6 @@ import {
   withFilters,
   withInstanceConfig,
 } from '../offer-options.ts';
-import { counted } from '../output.ts';
 import { agreed, callPaid } from '../paid-call.ts';
 import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession, type Session } from '../session.ts';

@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
+import { nearest } from '../../core/words.ts';
 import { suggest, withExamples, withoutConnection } from '../command.ts';
 import { completionScript, shells } from '../completion-scripts.ts';
 import { usageError } from '../exit.ts';
-import { nearest } from '../nearest.ts';
 
 export function build(command: Command): void {
   withoutConnection(command);

@@ -1,9 +1,9 @@
 import { type Command, Option } from 'commander';
 import { loadConfig } from '../../config.ts';
 import { isBaseUrl, shownValue, withoutUrlSecrets } from '../../core/base-url.ts';
+import { nearest } from '../../core/words.ts';
 import { defaultSubcommand, suggest, withExamples } from '../command.ts';
 import { usageError } from '../exit.ts';
-import { nearest } from '../nearest.ts';
 import { type Column, plainLines, tableLines } from '../output.ts';
 import { openPreferences } from '../preferences.ts';
 import { preferencesFile, readPreferences } from '../preferences-file.ts';

@@ -1,9 +1,10 @@
 import type { Command } from 'commander';
+import { counted } from '../../core/words.ts';
 import type { Answers } from '../answers.ts';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { confirmation, confirmedAs, settle } from '../confirm.ts';
 import { callInstance, forEachId, lookAt } from '../fleet-call.ts';
-import { counted, usd } from '../output.ts';
+import { usd } from '../output.ts';
 import { checkPlan, looksFirst, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession } from '../session.ts';
 

@@ -1,9 +1,10 @@
 import type { Command } from 'commander';
+import { counted } from '../../core/words.ts';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { confirmation, settle } from '../confirm.ts';
 import { callInstance } from '../fleet-call.ts';
 import { wholeFrom } from '../offer-options.ts';
-import { counted, usd } from '../output.ts';
+import { usd } from '../output.ts';
 import { checkPlan, looksFirst, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession } from '../session.ts';
 

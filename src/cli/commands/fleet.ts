@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { counted } from '../../core/words.ts';
 import type { Answers } from '../answers.ts';
 import {
   type RepeatOptions,
@@ -11,7 +12,7 @@ import {
 } from '../command.ts';
 import { callInstance } from '../fleet-call.ts';
 import { gpuText, vramText } from '../offer-options.ts';
-import { type Column, counted, duration, usd } from '../output.ts';
+import { type Column, duration, usd } from '../output.ts';
 import { readiness } from '../readiness.ts';
 import { openSession, type Session } from '../session.ts';
 import { show } from '../watch.ts';

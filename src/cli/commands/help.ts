@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
+import { nearest } from '../../core/words.ts';
 import { createCommand, suggest, withExamples, withoutConnection } from '../command.ts';
 import { exitCodeMeanings, usageError } from '../exit.ts';
 import { commandNamed, commands } from '../index.ts';
-import { nearest } from '../nearest.ts';
 import { overview } from '../overview.ts';
 
 export function build(command: Command): void {

@@ -1,10 +1,10 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
+import { nearest } from '../../core/words.ts';
 import type { Answers } from '../answers.ts';
 import { defaultSubcommand, suggest, withConnection, withExamples } from '../command.ts';
 import { CliError, usageError, withWayOut } from '../exit.ts';
 import { forSuggestion } from '../fleet-call.ts';
-import { nearest } from '../nearest.ts';
 import { wholeFrom } from '../offer-options.ts';
 import { type Column, duration } from '../output.ts';
 import { openSession, type Session } from '../session.ts';

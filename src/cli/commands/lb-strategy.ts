@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
 import { type StrategyName, strategyNames } from '../../core/domain.ts';
+import { nearest } from '../../core/words.ts';
 import { repeatOf, suggest, withConnection, withExamples, withWatch } from '../command.ts';
 import { CliError, usageError } from '../exit.ts';
-import { nearest } from '../nearest.ts';
 import { checkPlan, looksFirst, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession } from '../session.ts';
 import { show } from '../watch.ts';

@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
+import { nearest } from '../../core/words.ts';
 import type { Answers } from '../answers.ts';
 import { repeatOf, suggest, withConnection, withExamples, withWatch } from '../command.ts';
 import { usageError } from '../exit.ts';
-import { nearest } from '../nearest.ts';
 import { type Column, duration } from '../output.ts';
 import { openSession, type Session } from '../session.ts';
 import { show } from '../watch.ts';

@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
+import { nearest } from '../../core/words.ts';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { confirmation, settle } from '../confirm.ts';
 import { CliError, exitCodes, withWayOut } from '../exit.ts';
-import { nearest } from '../nearest.ts';
 import {
   type ConfigOptions,
   configBody,

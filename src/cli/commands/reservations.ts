@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { counted, nearest } from '../../core/words.ts';
 import type { Answers } from '../answers.ts';
 import type { Answer } from '../client.ts';
 import {
@@ -14,8 +15,7 @@ import {
 import { confirmation, confirmedAs, settle } from '../confirm.ts';
 import { CliError, exitCodes } from '../exit.ts';
 import { forSuggestion } from '../fleet-call.ts';
-import { nearest } from '../nearest.ts';
-import { type Column, counted, usd } from '../output.ts';
+import { type Column, usd } from '../output.ts';
 import { checkPlan, looksFirst, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { readiness } from '../readiness.ts';
 import { openSession, type Session } from '../session.ts';

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
+import { counted } from '../../core/words.ts';
 import type { Answers } from '../answers.ts';
 import { withConnection, withExamples } from '../command.ts';
 import { confirmation, settle } from '../confirm.ts';
@@ -20,7 +21,7 @@ import {
   withFilters,
   withInstanceConfig,
 } from '../offer-options.ts';
-import { type Column, counted, usd } from '../output.ts';
+import { type Column, usd } from '../output.ts';
 import { agreed, callPaid } from '../paid-call.ts';
 import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession, type Session } from '../session.ts';
@@ -119,7 +120,7 @@ const reservedColumns: readonly Column<Answers['reserved']['reserved'][number]>[
 function reservedText(session: Session, { reserved, count, requested }: Answers['reserved']): string {
   if (session.quiet) return reserved.map((item) => `${item.instance_id}\n`).join('');
   if (session.plain) return session.table(reservedColumns, reserved);
-  const head = `Reserved ${count} GPUs (requested: ${requested})\n`;
+  const head = `Reserved ${counted(count, 'GPU')} (requested: ${requested})\n`;
   return reserved.length === 0 ? head : head + session.table(reservedColumns, reserved);
 }
 
@@ -138,7 +139,7 @@ function planText(session: Session, plan: Answers['plan']): string {
   const { instances, count, requested, errors } = plan;
   if (session.quiet) return instances.map((offer) => `${offer.id}\n`).join('');
   if (session.plain) return session.table(offerColumns, instances);
-  const head = `Would reserve ${count} GPUs (requested: ${requested}) for ${priceText(plan)}\n`;
+  const head = `Would reserve ${counted(count, 'GPU')} (requested: ${requested}) for ${priceText(plan)}\n`;
   const warnings = errors.map((line) => `warning: ${line}\n`);
   return head + (instances.length === 0 ? '' : session.table(offerColumns, instances)) + warnings.join('');
 }

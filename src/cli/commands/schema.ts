@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
+import { nearest } from '../../core/words.ts';
 import { withExamples, withoutConnection } from '../command.ts';
 import { usageError } from '../exit.ts';
-import { nearest } from '../nearest.ts';
 
 export function build(command: Command): void {
   withoutConnection(command);

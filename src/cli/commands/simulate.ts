@@ -2,12 +2,11 @@ import { type Command, Option } from 'commander';
 import { type StrategyName, strategyNames } from '../../core/domain.ts';
 import { balancerPolicy, demoModelFleet, type ModelUpstream, modelTraffic, runModel } from '../../core/fleet-model.ts';
 import { createRandom } from '../../core/random.ts';
+import { counted, nearest } from '../../core/words.ts';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { usageError } from '../exit.ts';
 import { modelFleetHelp, readModelFleet } from '../model-fleet.ts';
-import { nearest } from '../nearest.ts';
 import { wholeFrom } from '../offer-options.ts';
-import { counted } from '../output.ts';
 import { openSession } from '../session.ts';
 import { percent, type Result, resultOf, showReplay, showResults } from '../strategy-results.ts';
 

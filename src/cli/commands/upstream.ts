@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
+import { nearest } from '../../core/words.ts';
 import { suggest, withConnection, withExamples } from '../command.ts';
 import { CliError, usageError, withWayOut } from '../exit.ts';
 import { instanceIds } from '../fleet-call.ts';
-import { nearest } from '../nearest.ts';
 import { openSession } from '../session.ts';
 
 export function build(command: Command): void {

@@ -1,3 +1,4 @@
+import { counted } from '../../core/words.ts';
 import { operation } from '../operation.ts';
 import { ProblemError } from '../problem.ts';
 import * as schemas from '../schemas.ts';
@@ -29,7 +30,7 @@ export const probeOperations = [
       const { upstreams } = app.state.get();
       const eligible = upstreams.filter((upstream) => upstream.eligible).length;
       if (eligible === 0) {
-        throw new ProblemError('not_ready', `None of ${upstreams.length} upstreams is eligible.`);
+        throw new ProblemError('not_ready', `None of ${counted(upstreams.length, 'upstream')} is eligible.`);
       }
       return { status: 200, body: { status: 'ready', eligible } };
     },

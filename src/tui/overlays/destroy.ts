@@ -1,3 +1,4 @@
+import { counted } from '../../core/words.ts';
 import type { UpstreamView } from '../../fleet/app.ts';
 import { gpuLabel, stateStyle } from '../columns.ts';
 import type { Dashboard, Overlay } from '../dashboard.ts';
@@ -56,7 +57,7 @@ export function createDestroyDialog(dashboard: Dashboard, ids: readonly string[]
         });
         dashboard.update({ marks: new Set() });
         const state = pending.includes(true) ? (now ? `being ${words}` : `draining, then ${words}`) : words;
-        return `${ids.length === 1 ? ids[0] : `${ids.length} instances`} ${state}`;
+        return `${ids.length === 1 ? ids[0] : counted(ids.length, removes ? 'server' : 'instance')} ${state}`;
       },
       commandLine(now),
     );
@@ -74,7 +75,7 @@ export function createDestroyDialog(dashboard: Dashboard, ids: readonly string[]
 
   const choices = (view: View): readonly Choice[] => {
     const inFlight = view.snapshot.upstreams.reduce((sum, row) => sum + (gone.has(row.id) ? row.active : 0), 0);
-    const failing = inFlight > 0 ? ` and fail ${inFlight} ${inFlight === 1 ? 'request' : 'requests'} in flight` : '';
+    const failing = inFlight > 0 ? ` and fail ${counted(inFlight, 'request')} in flight` : '';
     return [
       {
         label: `Drain first, then ${word}`,
@@ -124,7 +125,7 @@ function bodyLines(view: View, gone: ReadonlySet<string>, risky: boolean, remove
       span(
         removes
           ? `Remove ${rows.length === 1 ? 'this server' : `${rows.length} servers`} from the fleet? It goes on running.`
-          : `Destroy ${rows.length === 1 ? '1 instance' : `${rows.length} instances`}? This cannot be undone.`,
+          : `Destroy ${counted(rows.length, 'instance')}? This cannot be undone.`,
         'strong',
       ),
     ],

@@ -1,3 +1,4 @@
+import { counted } from '../../core/words.ts';
 import type { UpstreamView } from '../../fleet/app.ts';
 import { gpuLabel } from '../columns.ts';
 import type { Dashboard, Overlay } from '../dashboard.ts';
@@ -11,9 +12,9 @@ const hourMs = 3_600_000;
 /** Prepaid hours are paid at once and not given back: says how much in all and how long the instances then last. */
 export function createExtendDialog(dashboard: Dashboard, rows: readonly UpstreamView[], hours: number): Overlay {
   const usd = rows.reduce((sum, row) => sum + row.usdPerHour, 0) * hours;
-  const words = `${hours} more ${hours === 1 ? 'hour' : 'hours'}`;
+  const words = counted(hours, 'more hour');
   const cli = rows.map((row) => `gpuproxy extend ${row.id} ${hours} --yes`).join(' && ');
-  const whom = rows.length === 1 ? (rows[0]?.id ?? '') : `${rows.length} instances`;
+  const whom = rows.length === 1 ? (rows[0]?.id ?? '') : counted(rows.length, 'instance');
   return createConfirmation(dashboard, {
     title: 'EXTEND',
     body: (view) => [

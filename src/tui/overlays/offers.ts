@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Offer, OfferFilter, ProviderName } from '../../core/domain.ts';
+import { counted } from '../../core/words.ts';
 import type { OffersAnswer } from '../../fleet/app.ts';
 import { gpuLabel } from '../columns.ts';
 import { type Dashboard, type Overlay, reasonOf } from '../dashboard.ts';
@@ -147,7 +148,7 @@ export function createOffersPage(dashboard: Dashboard, provider: ProviderName | 
           span(' /', 'key'),
           span(filter.text),
           span(typing ? '_' : filter.text === '' ? ' text, <0.50 for the price' : '', typing ? 'accent' : 'dim'),
-          span(`   ${list.length} of ${answer?.offers.length ?? 0} offers`, 'strong'),
+          span(`   ${list.length} of ${counted(answer?.offers.length ?? 0, 'offer')}`, 'strong'),
           span(only === undefined ? ', all providers' : `, ${only}`, 'dim'),
           span(askedAt === 0 ? '' : `, ${age(view.now - askedAt)} old`, 'dim'),
         ],

@@ -68,11 +68,17 @@ function stockLines(provider: ProviderView): Line[] {
     row(
       'rentable',
       span(`${count(provider.available)}${provider.more ? '+' : ''}`, 'strong'),
-      span(` instances in ${count(provider.offers)} offers`),
+      span(
+        ` ${provider.available === 1 ? 'instance' : 'instances'} in ${count(provider.offers)} ${provider.offers === 1 ? 'offer' : 'offers'}`,
+      ),
       span(provider.more ? '; more may be there than its rate limits let be read' : '', 'dim'),
     ),
     row('price', span(min === null ? '-' : `${money(min)} to ${money(max ?? min)} an hour`)),
-    row('ours', span(count(provider.rented), 'strong'), span(` instances for ${money(usdPerHour)}/h`)),
+    row(
+      'ours',
+      span(count(provider.rented), 'strong'),
+      span(` ${provider.rented === 1 ? 'instance' : 'instances'} for ${money(usdPerHour)}/h`),
+    ),
     row(
       'credit',
       span(creditUsd === null ? 'not told' : money(creditUsd)),

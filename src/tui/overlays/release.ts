@@ -1,3 +1,4 @@
+import { counted } from '../../core/words.ts';
 import type { Dashboard, Overlay } from '../dashboard.ts';
 import { money } from '../format.ts';
 import { outside, span } from '../line.ts';
@@ -18,7 +19,7 @@ export function createReleaseDialog(dashboard: Dashboard, id: string): Overlay {
         const answer = await dashboard.app.releaseReservation(id, { now });
         if (answer.failed.length > 0)
           throw new Error(`${answer.failed.join(', ')} could not be destroyed yet; tried again`);
-        return `${id}: ${answer.released.length} instances released`;
+        return `${id}: ${counted(answer.released.length, 'instance')} released`;
       },
       commandLine(now),
     );
@@ -31,16 +32,13 @@ export function createReleaseDialog(dashboard: Dashboard, id: string): Overlay {
       const saved = rows.reduce((sum, row) => sum + row.usdPerHour, 0);
       const inFlight = rows.reduce((sum, row) => sum + row.active, 0);
       return [
-        [span('Release '), outside(id, 'strong'), span(` and destroy its ${rows.length} instances?`)],
+        [span('Release '), outside(id, 'strong'), span(` and destroy its ${counted(rows.length, 'instance')}?`)],
         [],
-        [
-          span(`  ${inFlight} ${inFlight === 1 ? 'request' : 'requests'} in flight; stops `),
-          span(`${money(saved)}/h`, 'good'),
-        ],
+        [span(`  ${counted(inFlight, 'request')} in flight; stops `), span(`${money(saved)}/h`, 'good')],
         [
           after.left === 0
             ? span('  Nothing would be left to answer requests.', 'bad')
-            : span(`  ${after.left} instances stay in rotation.`, 'dim'),
+            : span(`  ${counted(after.left, 'instance stays', 'instances stay')} in rotation.`, 'dim'),
         ],
         ...prepaidLines(rows, view.clock),
       ];

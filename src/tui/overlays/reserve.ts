@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { OfferFilter, ProviderName } from '../../core/domain.ts';
+import { counted } from '../../core/words.ts';
 import { AppError, type ReservePlan, type ReserveRequest, type ReserveResult } from '../../fleet/app.ts';
 import { gpuLabel, stateStyle } from '../columns.ts';
 import { type Dashboard, type Overlay, reasonOf } from '../dashboard.ts';
@@ -95,7 +96,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
     for (const value of [count, max, vram, each]) if (typeof value === 'string') return value;
     const provider = read('provider');
     if (typeof each === 'number' && typeof count === 'number' && count % each !== 0) {
-      return `count: ${count} is not a multiple of ${each} GPUs each`;
+      return `count: ${count} is not a multiple of ${counted(each, 'GPU')} each`;
     }
     const filter: OfferFilter = {
       ...(read('gpu') === '' ? {} : { gpuModel: read('gpu') }),
@@ -186,7 +187,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
     if (attempt?.body !== body) attempt = { body, key: randomUUID() };
     const { key } = attempt;
     sent = false;
-    const rental: OpenRental = { key, what: `${step.plan.count} GPU${step.plan.count === 1 ? '' : 's'}` };
+    const rental: OpenRental = { key, what: counted(step.plan.count, 'GPU') };
     go({ name: 'renting', since: dashboard.now(), rental, stopping: null });
     void (async () => {
       try {
@@ -216,7 +217,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
         }
         dashboard.toast(
           result.count < result.requested ? 'warn' : 'ok',
-          `${result.reservation}: reserved ${result.count} of ${result.requested} GPUs`,
+          `${result.reservation}: reserved ${result.count} of ${counted(result.requested, 'GPU')}`,
           cli(wanted),
         );
         attempt = null;
@@ -443,10 +444,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
 
   function confirmLines(view: View, now: Extract<Step, { name: 'confirm' }>, width: number, height: number): Line[] {
     const lines: Line[] = [
-      [
-        span(`Reserve ${now.plan.count} GPU${now.plan.count === 1 ? '' : 's'}`, 'strong'),
-        span('   step 2 of 2: confirm', 'dim'),
-      ],
+      [span(`Reserve ${counted(now.plan.count, 'GPU')}`, 'strong'), span('   step 2 of 2: confirm', 'dim')],
       [],
     ];
     if (now.risen !== null) {
@@ -488,7 +486,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
       [
         outside(`${result.reservation}  `, 'accent'),
         span(
-          `Reserved ${result.count} GPUs (requested: ${result.requested})`,
+          `Reserved ${counted(result.count, 'GPU')} (requested: ${result.requested})`,
           result.count < result.requested ? 'warn' : 'good',
         ),
         span(`   ${ready} of ${ids.length} in rotation`, 'dim'),
@@ -547,7 +545,7 @@ function rentingLines(
       ? [
           span(`Renting ${now.rental.what}`, 'strong'),
           span(reservation === null ? ': the price is asked for again, then it is rented' : '', 'busy'),
-          span(members.length === 0 ? '' : `: ${rented} of ${members.length} instances rented`, 'busy'),
+          span(members.length === 0 ? '' : `: ${rented} of ${counted(members.length, 'instance')} rented`, 'busy'),
         ]
       : [
           span('Stopping', 'strong'),
@@ -585,7 +583,7 @@ function planSummary(view: View, plan: ReservePlan, width: number): Line[] {
   const then = cost.usdPerHour + plan.usdPerHour;
   const prepaid: Line = plan.prepaidUsd > 0 ? [span(`${money(plan.prepaidUsd)} are paid at once`, 'warn')] : [];
   const price: Line = [
-    span(`${plan.count} of ${plan.requested} GPUs: `, plan.count < plan.requested ? 'warn' : 'good'),
+    span(`${plan.count} of ${counted(plan.requested, 'GPU')}: `, plan.count < plan.requested ? 'warn' : 'good'),
     span(`${money(plan.usdPerHour)}/h`, 'strong'),
     span(`, about ${money(plan.usdPerHour * 24)} a day`),
   ];

@@ -1,3 +1,4 @@
+import { counted } from '../../core/words.ts';
 import { age, clockTime, count, fitText, milliseconds, money, percent, plainText, rate, sparkline } from '../format.ts';
 import { fitLine, type Line, lineWidth, type Span, span } from '../line.ts';
 import { keyFor, type View } from '../view.ts';
@@ -196,7 +197,7 @@ export function healthLine(view: View): Line {
   return [
     span(`${rate(traffic.rps)} r/s`, 'strong'),
     span(` err ${percent(traffic.errorRate)}`, traffic.errorRate > 0.01 ? 'warn' : 'text'),
-    span(` ${gpus.up}/${gpus.all} GPUs`, gpus.up === 0 ? 'bad' : 'text'),
+    span(` ${gpus.up}/${counted(gpus.all, 'GPU')}`, gpus.up === 0 ? 'bad' : 'text'),
     span(` ${money(cost.usdPerHour)}/h`),
   ];
 }

@@ -142,7 +142,11 @@ function emptyFleet(view: View, width: number): Line[] {
     [span('  '), span(keyFor(view, 'help', '?'), 'key'), span('  all keys')],
   ];
   const available = view.snapshot.providers.reduce((sum, provider) => sum + provider.available, 0);
-  if (available > 0) lines.push([], [span(`  ${count(available)} instances are rentable now.`, 'dim')]);
+  if (available > 0)
+    lines.push(
+      [],
+      [span(`  ${count(available)} ${available === 1 ? 'instance is' : 'instances are'} rentable now.`, 'dim')],
+    );
   return lines.map((line) => fitLine(line, width));
 }
 

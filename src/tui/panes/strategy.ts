@@ -1,4 +1,5 @@
 import { type StrategyName, strategyNames } from '../../core/domain.ts';
+import { counted } from '../../core/words.ts';
 import { fitText, milliseconds, percent } from '../format.ts';
 import { fitLine, type Line, type Span, span, textOf } from '../line.ts';
 import type { PreviewState } from '../preview.ts';
@@ -74,7 +75,7 @@ function briefPreview(preview: PreviewState, view: View): Line[] {
       span(`p95 ${milliseconds(preview.nowP95Ms)}${arrow}${milliseconds(preview.predictedP95Ms)}${hot}`, 'strong'),
       span(` ${error}`, 'dim'),
     ],
-    [span(`  of ${preview.requests} requests of the last minute`, 'dim')],
+    [span(`  of ${counted(preview.requests, 'request')} of the last minute`, 'dim')],
   ];
 }
 
@@ -87,7 +88,10 @@ function previewLines(view: View): Line[] {
     return [[span(`  ${chosen}; s and arrows preview another`, 'dim')]];
   }
   const error = preview.modelError === null ? ', unchecked' : `, error ${percent(preview.modelError)}`;
-  const title: Line = [span('  PREVIEW ', 'head'), span(`model of ${preview.requests} requests${error}`, 'dim')];
+  const title: Line = [
+    span('  PREVIEW ', 'head'),
+    span(`model of ${counted(preview.requests, 'request')}${error}`, 'dim'),
+  ];
   if (preview.why !== null) return [title, [span(`  ${preview.why}`, 'warn')]];
   const arrow = view.glyphs.name === 'ascii' ? '->' : view.glyphs.arrow;
   const lines: Line[] = [

@@ -1,3 +1,8 @@
+/** "1 instance", "2 instances". */
+export function counted(count: number, one: string, many = `${one}s`): string {
+  return `${count} ${count === 1 ? one : many}`;
+}
+
 /** The known word closest to what was typed; undefined when nothing is close enough to be meant. */
 export function nearest(typed: string, known: Iterable<string>): string | undefined {
   const word = normal(typed);
