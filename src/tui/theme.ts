@@ -116,11 +116,32 @@ export const themes: Readonly<Record<ThemeName, Theme>> = {
   mono: { name: 'mono', sgr: mono },
 };
 
+/** The colours of the themes among the sixteen: chosen by eye, so that what means different things stays different. */
+const amongSixteen: Readonly<Record<number, number>> = {
+  ...{ 16: 30, 24: 34, 25: 34, 28: 32, 31: 36, 60: 34, 73: 36, 75: 94, 80: 96, 90: 35, 109: 36, 111: 94 },
+  ...{ 114: 92, 117: 96, 130: 33, 140: 95, 153: 96, 160: 31, 179: 33, 203: 91, 208: 93, 221: 93, 222: 93 },
+  ...{ 231: 97, 232: 30, 235: 30, 238: 90, 243: 90, 244: 90, 250: 37, 252: 37, 255: 97 },
+};
+
+/** SGR parameters for a terminal that has no more than sixteen colours. */
+export const withSixteen = (sgr: string): string =>
+  sgr.replace(/([34])8;5;(\d+)/g, (_all, ground: string, index: string) =>
+    String((amongSixteen[Number(index)] ?? 39) + (ground === '4' ? 10 : 0)),
+  );
+
+const sixteen = Object.fromEntries(
+  Object.values(themes).map(({ name, sgr }) => [
+    name,
+    Object.fromEntries(Object.entries(sgr).map(([style, code]) => [style, withSixteen(code)])),
+  ]),
+) as Record<ThemeName, Record<Style, string>>;
+
 /** A line as text with SGR sequences, each style closed before the next begins. Level 0 gives bare text. */
 export function paint(line: Line, theme: Theme, level: ColorLevel): string {
+  const codes = level === 256 ? theme.sgr : sixteen[theme.name];
   let out = '';
   for (const { text, style } of line) {
-    const sgr = level === 0 ? '' : theme.sgr[style];
+    const sgr = level === 0 ? '' : codes[style];
     out += sgr === '' ? text : `\u001b[${sgr}m${text}\u001b[0m`;
   }
   return out;
