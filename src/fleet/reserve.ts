@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Offer, OfferFilter, ProviderInstance, ProviderName, RentResult, RentSpec } from '../core/domain.ts';
 import type { LoadTable } from '../core/load-table.ts';
 import { chooseOffers, type ProviderLoad, usdPerHourWith } from '../core/offers.ts';
-import { counted } from '../core/words.ts';
+import { counted, price } from '../core/words.ts';
 import { type Provider, ProviderError } from '../providers/provider.ts';
 import {
   AppError,
@@ -398,7 +398,7 @@ export function createReserver(parts: ReserveParts): Reserver {
       level: 'ok',
       kind: 'rental',
       subject: record.id,
-      message: `${record.id} rented for ${saga.id}: ${offer.gpuCount}x ${offer.gpuModel} at $${(rental?.usdPerHour ?? offer.usdPerHour).toFixed(3)}/h, contract ${contract}`,
+      message: `${record.id} rented for ${saga.id}: ${offer.gpuCount}x ${offer.gpuModel} at ${price(rental?.usdPerHour ?? offer.usdPerHour)}/h, contract ${contract}`,
     });
     reconciler.nudge(record.provider);
   };

@@ -2,6 +2,7 @@ import type { UpstreamView } from '../fleet/app.ts';
 import {
   type Align,
   age,
+  amount,
   barParts,
   cellWidth,
   count,
@@ -381,7 +382,7 @@ export const columns: readonly Column[] = [
     priority: 18,
     descending: true,
     sortValue: (row) => row.spentUsd,
-    cell: (row, _view, _pool, width) => text(money(row.spentUsd), width, 'right'),
+    cell: (row, _view, _pool, width) => text(amount(row.spentUsd), width, 'right'),
   },
   {
     id: 'left',

@@ -3,6 +3,8 @@
  * Pure, so the same words serve the dashboard and the command line.
  */
 
+import { price } from '../core/words.ts';
+
 /** Made when it is needed for the first time, because that takes 20 ms. */
 let graphemes: Intl.Segmenter | null = null;
 const printableAscii = /^[\x20-\x7e]*$/;
@@ -106,6 +108,9 @@ export function cutMiddle(text: string, width: number): string {
   return `${sliceCells(clean, 0, width - 1 - tail)}~${sliceCells(clean, cells - tail, cells)}`;
 }
 
+/** An id in exactly `width` cells, cut in its middle. */
+export const fitId = (id: string, width: number): string => fitText(cutMiddle(id, width), width);
+
 /** Words broken into lines of at most `width` cells. */
 export function wrap(text: string, width: number): string[] {
   const lines: string[] = [];
@@ -129,14 +134,19 @@ export function wrap(text: string, width: number): string[] {
   return lines;
 }
 
-/** `4.123` → `$4.12`; three decimals below a dollar when cents would hide the price. */
+/** A price: `4.123` → `$4.12`, `0.043` → `$0.043`. */
 export function money(usd: number): string {
   if (!Number.isFinite(usd)) return '-';
   const size = Math.abs(usd);
   if (size >= 100_000) return `$${(usd / 1000).toFixed(0)}k`;
   if (size >= 1000) return `$${usd.toFixed(0)}`;
-  if (size > 0 && size < 0.1) return `$${usd.toFixed(3)}`;
-  return `$${usd.toFixed(2)}`;
+  return price(usd);
+}
+
+/** What was or is to be paid, in cents; what is less than one is not nothing. */
+export function amount(usd: number): string {
+  if (usd > 0 && usd < 0.005) return '<$0.01';
+  return Math.abs(usd) < 1000 ? `$${usd.toFixed(2)}` : money(usd);
 }
 
 /** Milliseconds as people say them: `0.4ms`, `250ms`, `1.24s`, `2m05s`; null is `-`. */

@@ -15,7 +15,7 @@ import { gpuLabel, stateRank } from './columns.ts';
 import { maxWeight } from './commands.ts';
 import { type ConnectionSource, reasonOf } from './dashboard.ts';
 import { parseFilter } from './filter.ts';
-import { age, clockTime, milliseconds, money, percent, plainText, rate } from './format.ts';
+import { age, amount, clockTime, milliseconds, money, percent, plainText, rate } from './format.ts';
 import { eventWords } from './panes/events.ts';
 import { type Predict, predictByReplay, previewOf } from './preview.ts';
 import { acceptedRise } from './rentals.ts';
@@ -70,7 +70,7 @@ export function statusSentences(snapshot: Snapshot): string[] {
     traffic.p50Ms === null
       ? 'Time to first byte: no answers yet.'
       : `Time to first byte: median ${time(traffic.p50Ms)}, 95 percent under ${time(traffic.p95Ms)}.`,
-    `Costs ${money(cost.usdPerHour)} per hour, ${money(cost.spentTodayUsd)} today${cost.maxUsdPerHour === null ? '' : `, limit ${money(cost.maxUsdPerHour)} per hour`}.`,
+    `Costs ${money(cost.usdPerHour)} per hour, ${amount(cost.spentTodayUsd)} today${cost.maxUsdPerHour === null ? '' : `, limit ${money(cost.maxUsdPerHour)} per hour`}.`,
   ];
 }
 
@@ -212,7 +212,7 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
           `The provider says ${row.lifecycle.phase}, the operator ${row.admin.mode}, traffic ${row.health.state}. It ${row.eligible ? 'takes' : 'takes no'} requests.`,
           plainText(`Address ${row.origin ?? 'none yet'}, models ${row.models?.join(' ') ?? 'any'}.`),
           `Time to first byte: median ${time(row.p50Ms)}, 95 percent under ${time(row.p95Ms)}, 99 percent under ${time(row.p99Ms)}; errors ${percent(row.errorRate)}.`,
-          `Spent ${money(row.spentUsd)}${row.startedAt === null ? '' : `, up ${age(now() - row.startedAt)}`}${row.expiresAt === null ? '' : `, ${age(row.expiresAt - now())} left`}.`,
+          `Spent ${amount(row.spentUsd)}${row.startedAt === null ? '' : `, up ${age(now() - row.startedAt)}`}${row.expiresAt === null ? '' : `, ${age(row.expiresAt - now())} left`}.`,
           ...slowest.map((request) =>
             plainText(
               `Slow: ${clockTime(request.at)} ${request.method} ${request.path}, ${request.status}, ${time(request.totalMs)}, ${request.cause.replaceAll('_', ' ')}.`,
@@ -240,7 +240,7 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
           ? ['No provider is configured.']
           : providers.map((provider) =>
               plainText(
-                `${provider.name}: ${provider.status}, ${provider.available}${provider.more ? ' or more' : ''} available${provider.minUsdPerHour === null ? '' : ` from ${money(provider.minUsdPerHour)} per hour`}${provider.creditUsd === null ? '' : `, credit ${money(provider.creditUsd)}`}${provider.lastError === null || provider.status === 'ok' ? '' : `; ${provider.lastError.message}`}.`,
+                `${provider.name}: ${provider.status}, ${provider.available}${provider.more ? ' or more' : ''} available${provider.minUsdPerHour === null ? '' : ` from ${money(provider.minUsdPerHour)} per hour`}${provider.creditUsd === null ? '' : `, credit ${amount(provider.creditUsd)}`}${provider.lastError === null || provider.status === 'ok' ? '' : `; ${provider.lastError.message}`}.`,
               ),
             );
       },

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
   age,
+  amount,
   asciiGlyphs,
   bar,
   cellWidth,
@@ -104,6 +105,18 @@ describe('figures', () => {
       '$0.034',
       '$0.79',
       '$17.90',
+      '$1235',
+      '$250k',
+    ]);
+  });
+
+  test('a sum is in cents, and less than one is not nothing', () => {
+    expect([0, 0.004, 0.053, 0.76, 999.994, 1234.5, 250_000].map(amount)).toEqual([
+      '$0.00',
+      '<$0.01',
+      '$0.05',
+      '$0.76',
+      '$999.99',
       '$1235',
       '$250k',
     ]);

@@ -3,7 +3,7 @@ import type { UpstreamView } from '../../fleet/app.ts';
 import { gpuLabel, stateStyle } from '../columns.ts';
 import type { Dashboard, Overlay } from '../dashboard.ts';
 import { each } from '../each.ts';
-import { fitText, money, percent } from '../format.ts';
+import { fitId, fitText, money, percent } from '../format.ts';
 import { type Line, outside, span } from '../line.ts';
 import type { View } from '../view.ts';
 import { type Choice, createConfirmation } from './confirmation.ts';
@@ -134,7 +134,7 @@ function bodyLines(view: View, gone: ReadonlySet<string>, risky: boolean, remove
   for (const row of rows.slice(0, 8)) {
     lines.push([
       span('  '),
-      outside(fitText(row.id, 16), 'strong'),
+      outside(fitId(row.id, 16), 'strong'),
       outside(` ${fitText(row.provider, 7)} ${fitText(gpuLabel(row), 12)} `),
       span(fitText(row.state, 10), stateStyle(row.state)),
       span(`${row.active} in flight, ${percent(row.share)} share`, 'dim'),

@@ -6,6 +6,7 @@ import { commandForKey, keyName } from '../commands.ts';
 import { type Dashboard, type Overlay, reasonOf } from '../dashboard.ts';
 import {
   age,
+  amount,
   barParts,
   clockTime,
   count,
@@ -293,7 +294,7 @@ function identityLines(row: UpstreamView, view: View): Line[] {
       span(' price ', 'dim'),
       span(`${money(row.usdPerHour)}/h`, 'strong'),
       span('  spent ', 'dim'),
-      span(money(row.spentUsd)),
+      span(amount(row.spentUsd)),
       ...since,
       ...left,
       span('  weight ', 'dim'),

@@ -3,7 +3,7 @@ import type { UpstreamView } from '../../fleet/app.ts';
 import { gpuLabel } from '../columns.ts';
 import type { Dashboard, Overlay } from '../dashboard.ts';
 import { each } from '../each.ts';
-import { age, clockTime, fitText, money } from '../format.ts';
+import { age, clockTime, fitId, fitText, money } from '../format.ts';
 import { type Line, outside, span } from '../line.ts';
 import { createConfirmation } from './confirmation.ts';
 
@@ -24,7 +24,7 @@ export function createExtendDialog(dashboard: Dashboard, rows: readonly Upstream
         const end = Math.max(row.expiresAt ?? view.clock, view.clock) + hours * hourMs;
         return [
           span('  '),
-          outside(fitText(row.id, 16), 'strong'),
+          outside(fitId(row.id, 16), 'strong'),
           outside(` ${fitText(gpuLabel(row), 14)}`),
           span(fitText(money(row.usdPerHour * hours), 9, 'right')),
           span(`  then lasts ${age(end - view.clock)}, until ${clockTime(end).slice(0, 5)}`, 'dim'),

@@ -4,7 +4,7 @@ import { counted } from '../../core/words.ts';
 import type { OffersAnswer } from '../../fleet/app.ts';
 import { gpuLabel } from '../columns.ts';
 import { type Dashboard, type Overlay, reasonOf } from '../dashboard.ts';
-import { age, fitText, money } from '../format.ts';
+import { age, fitId, fitText, money } from '../format.ts';
 import { fitLine, type Line, outside, span, textOf } from '../line.ts';
 import { scrollTo } from '../panes/pane.ts';
 import { acceptedRise, type OpenRental } from '../rentals.ts';
@@ -179,7 +179,7 @@ export function createOffersPage(dashboard: Dashboard, provider: ProviderName | 
           const line: Line = [
             span(here ? `${view.glyphs.cursor} ` : '  ', 'key'),
             outside(fitText(offer.provider, 9), 'dim'),
-            outside(fitText(offer.id, 13)),
+            outside(fitId(offer.id, 13)),
             span(' '),
             outside(fitText(gpuLabel(offer), 18), 'strong'),
             span(fitText(`${offer.vramGb}GB`, 6, 'right')),

@@ -1,7 +1,7 @@
 import type { ProviderName } from '../../core/domain.ts';
 import type { ProviderView } from '../../fleet/app.ts';
 import type { Dashboard, Overlay } from '../dashboard.ts';
-import { age, clockTime, count, fitText, milliseconds, money, wrap } from '../format.ts';
+import { age, amount, clockTime, count, fitText, milliseconds, money, wrap } from '../format.ts';
 import { fitLine, type Line, outside, type Span, span } from '../line.ts';
 import type { View } from '../view.ts';
 
@@ -81,7 +81,7 @@ function stockLines(provider: ProviderView): Line[] {
     ),
     row(
       'credit',
-      span(creditUsd === null ? 'not told' : money(creditUsd)),
+      span(creditUsd === null ? 'not told' : amount(creditUsd)),
       span(creditUsd === null || usdPerHour <= 0 ? '' : `, lasts ${age((creditUsd / usdPerHour) * 3_600_000)}`, 'dim'),
     ),
   ];

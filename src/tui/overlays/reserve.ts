@@ -4,7 +4,7 @@ import { counted } from '../../core/words.ts';
 import { AppError, type ReservePlan, type ReserveRequest, type ReserveResult } from '../../fleet/app.ts';
 import { gpuLabel, stateStyle } from '../columns.ts';
 import { type Dashboard, type Overlay, reasonOf } from '../dashboard.ts';
-import { age, fitText, money, wrap } from '../format.ts';
+import { age, fitId, fitText, money, wrap } from '../format.ts';
 import { fitLine, type Line, lineWidth, outside, span } from '../line.ts';
 import { scrollTo } from '../panes/pane.ts';
 import { acceptedRise, cancelText, type OpenRental } from '../rentals.ts';
@@ -498,7 +498,7 @@ export function createReserveDialog(dashboard: Dashboard, defaults: ReserveDefau
       const state = row?.state ?? 'RESERVING';
       lines.push([
         span('  '),
-        outside(fitText(item.instanceId, 18), 'strong'),
+        outside(fitId(item.instanceId, 18), 'strong'),
         span(' '),
         outside(fitText(item.provider, 9), 'dim'),
         outside(fitText(gpuLabel(item), 14)),
@@ -559,7 +559,7 @@ function rentingLines(
   for (const row of members.slice(0, height - 4)) {
     lines.push([
       span('  '),
-      outside(fitText(row.id, 18), 'strong'),
+      outside(fitId(row.id, 18), 'strong'),
       span(' '),
       outside(fitText(row.provider, 9), 'dim'),
       outside(fitText(gpuLabel(row), 14)),
@@ -614,7 +614,7 @@ function offerLines(plan: ReservePlan, room: number): Line[] {
     lines.push([
       span(`${fitText(String(index + 1), 3, 'right')} `, 'dim'),
       outside(fitText(offer.provider, 9), 'dim'),
-      outside(fitText(offer.id, 13)),
+      outside(fitId(offer.id, 13)),
       span(' '),
       outside(fitText(gpuLabel(offer), 15), 'strong'),
       span(fitText(`${offer.vramGb}GB`, 6, 'right')),

@@ -1,5 +1,17 @@
 import { counted } from '../../core/words.ts';
-import { age, clockTime, count, fitText, milliseconds, money, percent, plainText, rate, sparkline } from '../format.ts';
+import {
+  age,
+  amount,
+  clockTime,
+  count,
+  fitText,
+  milliseconds,
+  money,
+  percent,
+  plainText,
+  rate,
+  sparkline,
+} from '../format.ts';
 import { fitLine, type Line, lineWidth, type Span, span } from '../line.ts';
 import { keyFor, type View } from '../view.ts';
 
@@ -25,6 +37,11 @@ function fitting(segments: readonly Segment[], width: number, gap: number): read
 const joined = (segments: readonly Segment[], gap: Span): Line =>
   segments.flatMap((segment, index) => (index === 0 ? segment.line : [gap, ...segment.line]));
 
+/** Cells of the longest age below a hundred days: what grows moves nothing beside it. */
+const ageCells = 6;
+/** Sums below a hundred keep their place; a greater one is shown whole. */
+const atLeast = (text: string, least: number): string => text.padStart(least);
+
 /** The two lines at the top: who and where, then traffic, fleet and money. Numbers keep their place. */
 export function headerLines(view: View, width: number): Line[] {
   return [identity(view, width), numbers(view, width)];
@@ -43,7 +60,7 @@ function identity(view: View, width: number): Line {
   const bannerAt = left.length;
   if (view.readonly) left.push({ priority: 3, line: [span('[READ-ONLY]', 'warn')] });
   if (!snapshot.mode.balancing) left.push({ priority: 3, line: [span('LB OFF: failover only', 'warn')] });
-  left.push({ priority: 7, line: [span(`up ${age(view.now - snapshot.startedAt)}`, 'dim')] });
+  left.push({ priority: 7, line: [span(`up ${fitText(age(view.now - snapshot.startedAt), ageCells)}`, 'dim')] });
   if (snapshot.mode.proxyUrl !== null) {
     left.push({
       priority: 8,
@@ -64,7 +81,7 @@ function identity(view: View, width: number): Line {
     },
     // The variable wins at every start: a switch made here lasts until then.
     ...(source === 'LB_STRATEGY' ? [{ priority: 4, line: [span('by LB_STRATEGY', 'dim')] }] : []),
-    { priority: 6, line: [span(`for ${age(view.now - since)}`, 'dim')] },
+    { priority: 6, line: [span(`for ${fitText(age(view.now - since), ageCells)}`, 'dim')] },
   ];
   const fresh: Segment = {
     priority: view.connection.state === 'live' && view.pausedAt === null ? 3 : 0,
@@ -149,12 +166,12 @@ function numbers(view: View, width: number): Line {
       line: [label('req/s '), span(fitText(rate(traffic.rps), 5, 'right'), 'strong')],
     },
     { priority: 7, line: [span(sparkline(traffic.trend, 12, view.glyphs, undefined, 5), 'spark')] },
-    { priority: 4, line: [label('in-flight '), span(fitText(count(traffic.inFlight, 5), 4, 'right'), 'strong')] },
+    { priority: 4, line: [label('in-flight '), span(fitText(count(traffic.inFlight, 4), 4, 'right'), 'strong')] },
     {
       priority: 6,
       line: [
         label('queue '),
-        span(fitText(count(traffic.queued, 4), 3, 'right'), traffic.queued > 0 ? 'warn' : 'text'),
+        span(fitText(count(traffic.queued, 3), 3, 'right'), traffic.queued > 0 ? 'warn' : 'text'),
       ],
     },
     { priority: 2, line: [label('err '), span(fitText(percent(traffic.errorRate), 5, 'right'), errorStyle)] },
@@ -169,7 +186,7 @@ function numbers(view: View, width: number): Line {
       line: [
         label('GPUs '),
         span(
-          fitText(`${gpus.up}/${gpus.all}`, 5, 'right'),
+          fitText(`${gpus.up}/${gpus.all}`, Math.max(5, 2 * String(gpus.all).length + 1), 'right'),
           gpus.up === 0 ? 'bad' : gpus.up < gpus.all ? 'warn' : 'good',
         ),
         label(' up'),
@@ -177,13 +194,13 @@ function numbers(view: View, width: number): Line {
     },
     {
       priority: 1,
-      line: [span(fitText(`${money(cost.usdPerHour)}/h`, 8, 'right'), overBudget ? 'warn' : 'strong')],
+      line: [span(atLeast(`${money(cost.usdPerHour)}/h`, 8), overBudget ? 'warn' : 'strong')],
     },
     {
       priority: 5,
-      line: [label('today '), span(money(cost.spentTodayUsd))],
+      line: [label('today '), span(atLeast(amount(cost.spentTodayUsd), 6))],
     },
-    { priority: 10, line: [label('total '), span(money(cost.spentUsd))] },
+    { priority: 10, line: [label('total '), span(atLeast(amount(cost.spentUsd), 6))] },
     ...(cap === null ? [] : [{ priority: 6, line: [label('limit '), span(`${money(cap)}/h`)] }]),
     { priority: 11, line: [label('retries '), span(count(traffic.retries, 6))] },
   ];

@@ -1,5 +1,5 @@
 import { type ColumnId, columnById, type Fitted, fitColumns, poolOf, stateStyle } from '../columns.ts';
-import { age, areaChart, count, fitText, milliseconds, money, percent, rate, sparkline } from '../format.ts';
+import { age, amount, areaChart, count, fitText, milliseconds, money, percent, rate, sparkline } from '../format.ts';
 import { fitLine, type Line, lineWidth, outside, type Span, span, textOf } from '../line.ts';
 import { keyFor, type View } from '../view.ts';
 import { type Pane, scrollTo } from './pane.ts';
@@ -168,7 +168,7 @@ export function peekLines(view: View, width: number, height: number): Line[] {
     span(' '),
     span(`${money(row.usdPerHour)}/h`, 'strong'),
     span('  spent ', 'dim'),
-    span(money(row.spentUsd)),
+    span(amount(row.spentUsd)),
     ...(row.startedAt === null ? [] : [span('  up ', 'dim'), span(age(view.now - row.startedAt))]),
     ...(row.expiresAt === null ? [] : [span('  left ', 'dim'), span(age(row.expiresAt - view.now))]),
   ]);

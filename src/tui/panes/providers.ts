@@ -1,5 +1,5 @@
 import type { ProviderView } from '../../fleet/app.ts';
-import { age, count, fitText, milliseconds, money, shortAge, wrap } from '../format.ts';
+import { age, amount, count, fitText, milliseconds, money, shortAge, wrap } from '../format.ts';
 import { fitLine, type Line, outside, type Span, span, textOf } from '../line.ts';
 import type { View } from '../view.ts';
 import { type Pane, scrollTo } from './pane.ts';
@@ -131,7 +131,7 @@ function creditNote({ name, creditUsd, usdPerHour }: ProviderView): Line[] {
   return [
     [
       span(`  ${name} credit `, 'dim'),
-      span(money(creditUsd), hours !== null && hours < 2 ? 'bad' : 'text'),
+      span(amount(creditUsd), hours !== null && hours < 2 ? 'bad' : 'text'),
       span(hours === null ? '' : `, lasts ${age(hours * 3_600_000)}`, 'dim'),
     ],
   ];

@@ -1,5 +1,5 @@
 import type { ReservationView, UpstreamView } from '../../fleet/app.ts';
-import { barParts, cellWidth, fitText, money, shortAge } from '../format.ts';
+import { barParts, cellWidth, fitId, fitText, money, shortAge } from '../format.ts';
 import { fitLine, type Line, outside, type Span, type Style, span, textOf } from '../line.ts';
 import { isBlocked, keyFor, type View } from '../view.ts';
 import { type Pane, scrollTo } from './pane.ts';
@@ -102,7 +102,7 @@ function reservationRow(
   return [
     span(here ? view.glyphs.cursor : ' ', 'key'),
     span(' '),
-    outside(fitText(item.id, idWidth), 'strong'),
+    outside(fitId(item.id, idWidth), 'strong'),
     span(' '),
     span(fitText(item.state, 7), stateStyles[item.state]),
     span(' '),

@@ -1,6 +1,6 @@
 import { type StrategyName, strategyNames } from '../../core/domain.ts';
 import { counted } from '../../core/words.ts';
-import { fitText, milliseconds, percent } from '../format.ts';
+import { cutMiddle, fitText, milliseconds, percent } from '../format.ts';
 import { fitLine, type Line, type Span, span, textOf } from '../line.ts';
 import type { PreviewState } from '../preview.ts';
 import { strategyNotes } from '../strategy-notes.ts';
@@ -114,7 +114,12 @@ function previewLines(view: View): Line[] {
     }
     if (mover !== null) {
       lines.push(
-        comparison(`moves ${mover}`, percent(now.get(mover) ?? 0), percent(preview.shares.get(mover) ?? 0), arrow),
+        comparison(
+          `moves ${cutMiddle(mover, 18)}`,
+          percent(now.get(mover) ?? 0),
+          percent(preview.shares.get(mover) ?? 0),
+          arrow,
+        ),
       );
     }
   }
