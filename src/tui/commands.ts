@@ -173,9 +173,10 @@ function exportView(dashboard: Dashboard): void {
     )
     .join('\n');
   const stamp = new Date(dashboard.now()).toISOString().replaceAll(':', '-').slice(0, 19);
-  void dashboard
-    .save(`gpuproxy-${stamp}.txt`, `${text}\n`)
-    .then(() => dashboard.save(`gpuproxy-${stamp}.json`, `${JSON.stringify(dashboard.view().snapshot, null, 2)}\n`));
+  void dashboard.save(`gpuproxy-${stamp}`, {
+    txt: `${text}\n`,
+    json: `${JSON.stringify(dashboard.view().snapshot, null, 2)}\n`,
+  });
 }
 
 /** The command line that shows what the focused pane shows. */

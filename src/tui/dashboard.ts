@@ -163,7 +163,8 @@ export interface Dashboard {
   scrub(steps: number): void;
   refreshNow(): void;
   copy(text: string, what: string): void;
-  save(name: string, content: string): Promise<void>;
+  /** Writes one file for each extension, under one name. */
+  save(name: string, contents: Readonly<Record<string, string>>): Promise<void>;
   /** True when the same thing was asked for twice within three seconds. */
   confirmedTwice(what: string): boolean;
   quit(): void;
@@ -275,6 +276,9 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   let pressed: { pane: PaneId; row: number; at: number } | null = null;
   let asked: { what: string; at: number } | null = null;
 
+  /** The newest event when the events were last looked at. */
+  let seen: FleetEvent | undefined;
+
   let order: string[] = [];
   let orderKey = '';
   let sortedAt = Number.NEGATIVE_INFINITY;
@@ -336,6 +340,8 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
         (paused === null || event.at <= shown.at) &&
         (ui.eventLevel === 'all' || event.level === 'warn' || event.level === 'error'),
     );
+    if (ui.focus === 'events' && paused === null) seen = events.at(-1);
+    const news = events.slice(seen === undefined ? 0 : events.lastIndexOf(seen) + 1);
     const cursors: Record<PaneId, number> = { ...ui.cursors, instances: cursor };
     const base = {
       snapshot: shown,
@@ -356,6 +362,10 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       hiddenColumns: ui.hiddenColumns,
       events: shownEvents,
       eventLevel: ui.eventLevel,
+      unseen: {
+        warnings: news.filter((event) => event.level === 'warn').length,
+        errors: news.filter((event) => event.level === 'error').length,
+      },
       connection: settings.connection?.get() ?? live,
       readonly: isReadonly(),
       label: settings.label ?? '',
@@ -806,10 +816,15 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       const done = settings.copy?.(text) ?? false;
       dashboard.toast(done ? 'ok' : 'warn', done ? `copied ${what}: ${text}` : `no clipboard here; ${what}: ${text}`);
     },
-    async save(name, content) {
+    async save(name, contents) {
       await dashboard.act('export', async () => {
         if (!settings.save) throw new Error('nowhere to write to');
-        return `saved ${await settings.save(name, content)}`;
+        const paths: string[] = [];
+        for (const [extension, content] of Object.entries(contents)) {
+          paths.push(await settings.save(`${name}.${extension}`, content));
+        }
+        const others = Object.keys(contents).slice(1);
+        return `saved ${[paths[0], ...others.map((extension) => `.${extension}`)].join(' and ')}`;
       });
     },
     confirmedTwice(what) {

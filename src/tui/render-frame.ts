@@ -46,6 +46,7 @@ export function renderFrame(snapshot: Snapshot, options: FrameOptions): string {
     hiddenColumns: new Set(),
     events: options.events ?? [],
     eventLevel: 'all',
+    unseen: { warnings: 0, errors: 0 },
     connection: { state: options.starting ? 'starting' : 'live', since: 0, retryAt: null, detail: null },
     readonly: options.readonly ?? false,
     label: options.label ?? '',

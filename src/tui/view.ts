@@ -54,6 +54,8 @@ export type View = Readonly<{
   /** Oldest first. */
   events: readonly FleetEvent[];
   eventLevel: 'all' | 'warn';
+  /** What has come since the events were last looked at. */
+  unseen: Readonly<{ warnings: number; errors: number }>;
   connection: Connection;
   readonly: boolean;
   label: string;

@@ -162,8 +162,8 @@ const states: Readonly<Record<string, State>> = {
       instances: /vast-\S*~\S*-0 /,
       providers: /NVIDIA RTX 6000 .*~/,
       strategy: strategies,
-      reservations: /reservation-w.*~/,
-      events: /WARN +subject-xx+~/,
+      reservations: /reserv~-name-0/,
+      events: /WARN +subject~x+/,
     },
   },
   'wide characters': {

@@ -1,5 +1,5 @@
 import type { FleetEvent } from '../../fleet/app.ts';
-import { clockTime, fitText } from '../format.ts';
+import { clockTime, fitId, fitText } from '../format.ts';
 import { fitLine, type Line, outside, type Span, type Style, span, textOf } from '../line.ts';
 import { keyFor } from '../view.ts';
 import { type Pane, scrollTo } from './pane.ts';
@@ -30,8 +30,9 @@ export const eventsPane: Pane = {
   },
   heading: (view) => ({ left: '', right: view.eventLevel === 'all' ? 'all' : 'warnings and errors' }),
   tab: (view) => {
-    const bad = view.events.filter((event) => event.level === 'warn' || event.level === 'error').length;
-    return { text: bad > 0 ? `${bad}W` : String(view.events.length), alarm: view.events.at(-1)?.level === 'error' };
+    const { warnings, errors } = view.unseen;
+    const bad = warnings + errors;
+    return { text: bad > 0 ? `${bad}W` : String(view.events.length), alarm: errors > 0 };
   },
   body: (view, width, height, focused) => {
     if (view.events.length === 0) {
@@ -69,7 +70,7 @@ export function eventRow(event: FleetEvent, width: number, marker = ' '): Span[]
     span(`${clockTime(event.at)} `, 'dim'),
     span(fitText(event.level.toUpperCase(), 5), levelStyles[event.level]),
     span(' '),
-    outside(fitText(about, subject), 'strong'),
+    outside(fitId(about, subject), 'strong'),
     span(' '),
     outside(message),
   ];
