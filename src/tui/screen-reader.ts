@@ -297,7 +297,7 @@ export async function runScreenReader(options: ScreenReaderOptions): Promise<num
         if (word === undefined) {
           return strategyNames.map(
             (name, index) =>
-              `${index + 1} ${name}${name === strategy.name ? ', active' : ''}: ${strategyNotes[name].rule}; for ${strategyNotes[name].use}.`,
+              `${index + 1} ${name}${name === strategy.name ? ', active' : ''}: ${strategyNotes[name].rule}; for ${strategyNotes[name].uses[0]}.`,
           );
         }
         mayChange();

@@ -951,23 +951,24 @@ test('every pane that has the focus is on the screen, at every size', async () =
 test('each strategy has its use case beside it, the one under the cursor in full', () => {
   const { dashboard, press, screen } = start();
   for (const words of [
-    /round_robin +equal load/,
-    /equal_weighted +long jobs/,
-    /mixed GPUs/,
-    /real time/,
-    /latency-critical/,
+    /round_robin +equal distribution /,
+    /equal_weighted +fair over time /,
+    /heterogeneous GPUs /,
+    /real-time workloads/,
+    /latency-sensitive /,
   ]) {
     expect(screen()).toMatch(words);
   }
   press('s', 'down');
-  expect(screen()).toContain('fewest total, ever: long-running jobs');
+  // Wrapped, not cut.
+  expect(screen()).toMatch(/fewest total, ever: long-running workloads, +\n.*fair over time /);
   dashboard.resize(80, 24);
   for (const words of [
-    'equal, predictable load; testing',
-    'long-running jobs; fairness over time',
-    'mixed GPUs; performance vs cost',
-    'real time; variable durations',
-    'latency-critical inference',
+    'equal distribution, testing',
+    'long-running workloads, fair over time',
+    'heterogeneous GPUs, performance vs cost',
+    'real-time workloads, variable duration',
+    'latency-sensitive apps, inference',
   ]) {
     expect(screen()).toContain(words);
   }

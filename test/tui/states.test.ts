@@ -39,7 +39,7 @@ const renamed = (change: (row: UpstreamView, index: number) => Partial<UpstreamV
 const upstreamOf = (snapshot: Snapshot): UpstreamView => snapshot.upstreams[0] as UpstreamView;
 const pick = (row: Partial<UpstreamView>) => (row.gpuModel === undefined ? {} : { gpuModel: row.gpuModel });
 
-const strategies = /1 \S+ round_robin +each in turn +equal, predictable load; testing/;
+const strategies = /1 \S+ round_robin +each in turn +equal distribution, testing/;
 const usual: State['says'] = {
   instances: /INSTANCE +PROVIDER +ACTIVE +TOTAL +AVG RT +WEIGHT/,
   providers: /vast\.ai +42 +\$0\.19-4\.12/,
@@ -160,7 +160,7 @@ const states: Readonly<Record<string, State>> = {
     events: (app) => app.emit('warn', 'system', `subject-${'x'.repeat(80)}`, 'message '.repeat(60)),
     says: {
       instances: /vast-\S*~\S*-0 /,
-      providers: /NVIDIA RTX 6000 .*~/,
+      providers: / {2}RTX 6000 .*~/,
       strategy: strategies,
       reservations: /reserv~-name-0/,
       events: /WARN +subject~x+/,

@@ -1,6 +1,6 @@
 import { type StrategyName, strategyNames } from '../../core/domain.ts';
 import { counted } from '../../core/words.ts';
-import { cutMiddle, fitText, milliseconds, percent } from '../format.ts';
+import { cutMiddle, fitText, milliseconds, percent, wrap } from '../format.ts';
 import { fitLine, type Line, type Span, span, textOf } from '../line.ts';
 import type { PreviewState } from '../preview.ts';
 import { strategyNotes } from '../strategy-notes.ts';
@@ -28,8 +28,8 @@ export const strategyPane: Pane = {
         span(' '),
         span(String(index + 1), 'key'),
         span(` ${name === active ? view.glyphs.on : view.glyphs.off} `, name === active ? 'good' : 'dim'),
-        span(fitText(name, 21), name === active ? 'strong' : 'text'),
-        ...(name === view.strategyChangingTo ? [span('applying', 'busy')] : purpose(name, width)),
+        span(fitText(name, nameCells), name === active ? 'strong' : 'text'),
+        ...(name === view.strategyChangingTo ? [span('applying', 'busy')] : purpose(name, view, width)),
       ];
       return here ? [span(textOf(fitLine(spans, width)), 'selected')] : spans;
     });
@@ -38,27 +38,45 @@ export const strategyPane: Pane = {
     // Where it is low, what a switch would do matters more than the rule.
     const room = height - lines.length;
     if (view.preview !== null && room < 5) return [...lines, ...briefPreview(view.preview, view).slice(0, room)];
-    if (width < roomyWidth && height >= lines.length + 1) {
-      const { rule, use } = strategyNotes[shown];
-      lines.push([
-        span(`  ${rule}${width < useWidth ? ': ' : ''}`, 'accent'),
-        span(width < useWidth ? use : '', 'dim'),
-      ]);
-    }
-    if (height >= lines.length + 2) lines.push(...previewLines(view).slice(0, height - lines.length));
-    return lines;
+    const preview = previewLines(view);
+    const most = view.preview === null ? room : Math.max(1, room - preview.length);
+    lines.push(...noteLines(shown, view, width, most));
+    return [...lines, ...preview.slice(0, Math.max(0, height - lines.length))];
   },
 };
 
-/** From here on the rule and the whole use case stand beside each name; from `useWidth` on the use case alone. */
-const roomyWidth = 86;
-const useWidth = 66;
+/** Cells of the widest rule, and of what stands before it. */
+const ruleCells = 20;
+const nameCells = 21;
+
+/** How much of the use case has room beside every name, 0 for all of it, and whether the rule has too. */
+function roomBeside(view: View, width: number): Readonly<{ rule: boolean; size: 0 | 1 | 2 }> {
+  const room = width - nameCells - view.glyphs.on.length - 5;
+  const widest = (size: 0 | 1 | 2) => Math.max(...strategyNames.map((name) => strategyNotes[name].uses[size].length));
+  const size = ([0, 1] as const).find((each) => widest(each) <= room) ?? 2;
+  return { rule: room >= ruleCells + widest(0), size };
+}
 
 /** What a strategy is for, as far as there is room beside its name. */
-function purpose(name: StrategyName, width: number): Span[] {
-  const { rule, use, brief } = strategyNotes[name];
-  if (width >= roomyWidth) return [span(fitText(rule, 20), 'text'), span(use, 'dim')];
-  return [span(width >= useWidth ? use : brief, 'dim')];
+function purpose(name: StrategyName, view: View, width: number): Span[] {
+  const { rule, uses } = strategyNotes[name];
+  const beside = roomBeside(view, width);
+  return [...(beside.rule ? [span(fitText(rule, ruleCells), 'text')] : []), span(uses[beside.size], 'dim')];
+}
+
+/** Of what stands not beside the names: how the one under the cursor picks, and in full what it is for. */
+function noteLines(name: StrategyName, view: View, width: number, most: number): Line[] {
+  const { rule, uses } = strategyNotes[name];
+  const beside = roomBeside(view, width);
+  if (beside.rule || most < 1) return [];
+  const whole = beside.size === 0 ? [] : wrap(`${rule}: ${uses[0]}`, width - 3);
+  if (whole.length === 0 || whole.length > most) return [[span(`  ${rule}`, 'accent')]];
+  return whole.map(
+    (text, row): Line =>
+      row === 0
+        ? [span(`  ${text.slice(0, rule.length + 1)}`, 'accent'), span(text.slice(rule.length + 1), 'dim')]
+        : [span(`  ${text}`, 'dim')],
+  );
 }
 
 /** The result first, then what it is worth; one line holds both where there is no room for two. */
