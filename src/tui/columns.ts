@@ -11,6 +11,7 @@ import {
   milliseconds,
   money,
   percent,
+  plainText,
   rate,
   sparkline,
 } from './format.ts';
@@ -43,17 +44,10 @@ export type ColumnId = (typeof columnIds)[number];
 
 /** What cells are compared with: the pool they belong to. */
 export type Pool = Readonly<{
-  topActive: number;
   medianAvgMs: number | null;
   topShare: number;
-  idWidth: number;
-  gpuWidth: number;
-  stateWidth: number;
-  topPrice: number;
   /** Cells of the whole table. */
   width: number;
-  /** True when the table is wide enough for bars beside numbers. */
-  roomy: boolean;
   /** True when predicted shares stand beside the real ones. */
   ghosts: boolean;
 }>;
@@ -64,7 +58,10 @@ export type Column = Readonly<{
   /** Key in the sort chooser. */
   key: string;
   align: Align;
+  /** By the width of the table alone, never by what is in it: a column neither moves nor goes because of one row. */
   width(pool: Pool): number;
+  /** How wide it may become where cells are left over; absent: not at all. */
+  most?: number;
   /** Order in which columns get room: lower first. Display order is that of the list. */
   priority: number;
   /** True when sorting begins with the greatest. */
@@ -128,16 +125,18 @@ const text = (value: string, width: number, align: Align, style: Style = 'text')
 
 const fixed = (width: number) => () => width;
 
-const isNarrow = (pool: Pool): boolean => pool.width < 84;
-const stateCells = (pool: Pool): number => Math.min(10, Math.max(isNarrow(pool) ? 5 : 7, pool.stateWidth));
+const shareWithMore = 11;
 
-/** Ids get what they need; on the narrowest terminals no more than leaves room for the state. */
-function idCells(pool: Pool): number {
-  const needed = Math.max(10, pool.idWidth);
-  if (pool.width >= 62) return Math.min(pool.width >= 150 ? 32 : 20, needed);
-  // The other fixed columns and their gaps take 37 cells.
-  return Math.min(needed, Math.max(10, pool.width - 38 - stateCells(pool)));
-}
+/** Below it a few columns are narrower, so that none goes where they widen. */
+const isNarrow = (pool: Pool): boolean => pool.width < 89;
+const stateCells = (pool: Pool): number => (isNarrow(pool) ? 7 : 9);
+/** A word that a beginning of stands for where it does not fit. */
+const stateWord = (state: string, width: number): string =>
+  state === 'DESTROYING' && width < state.length ? 'DESTROY' : state;
+
+/** On the narrowest terminals the state goes before the end of the id: the other columns before it take 37 cells. */
+const idCells = (pool: Pool): number =>
+  isNarrow(pool) ? Math.max(10, Math.min(15, pool.width - 38 - stateCells(pool))) : 17;
 
 /** Every column of the load table, in display order. */
 export const columns: readonly Column[] = [
@@ -147,6 +146,7 @@ export const columns: readonly Column[] = [
     key: 'i',
     align: 'left',
     width: idCells,
+    most: 32,
     priority: 0,
     descending: false,
     sortValue: (row) => row.id,
@@ -191,7 +191,7 @@ export const columns: readonly Column[] = [
     title: 'AVG RT',
     key: 'r',
     align: 'right',
-    width: (pool) => (isNarrow(pool) ? 6 : 7),
+    width: fixed(6),
     priority: 4,
     descending: true,
     sortValue: (row) => row.avgMs ?? -1,
@@ -233,21 +233,23 @@ export const columns: readonly Column[] = [
     key: 's',
     align: 'left',
     width: stateCells,
+    most: 10,
     priority: 6,
     descending: false,
     sortValue: (row) => stateRank(row.state),
-    cell: (row, _view, _pool, width) => text(row.state, width, 'left', stateStyle(row.state)),
+    cell: (row, _view, _pool, width) => text(stateWord(row.state, width), width, 'left', stateStyle(row.state)),
   },
   {
     id: 'gpu',
     title: 'GPU',
     key: 'g',
     align: 'left',
-    width: (pool) => Math.min(16, Math.max(8, pool.gpuWidth)),
+    width: (pool) => (isNarrow(pool) ? 8 : 9),
+    most: 16,
     priority: 8,
     descending: false,
-    sortValue: (row) => `${row.gpuModel} ${row.gpuCount}`,
-    cell: (row, _view, _pool, width) => text(gpuLabel(row), width, 'left'),
+    sortValue: (row) => `${gpuName(row.gpuModel)} ${row.gpuCount}`,
+    cell: (row, _view, _pool, width) => text(shortGpu(row, width), width, 'left'),
   },
   {
     id: 'vram',
@@ -265,23 +267,24 @@ export const columns: readonly Column[] = [
     title: '$/H',
     key: 'd',
     align: 'right',
-    width: (pool) => (isNarrow(pool) && pool.topPrice < 100 ? 5 : 6),
+    width: fixed(5),
     priority: 9,
     descending: true,
     sortValue: (row) => row.usdPerHour,
-    cell: (row, _view, _pool, width) => text(row.usdPerHour > 0 ? money(row.usdPerHour).slice(1) : '-', width, 'right'),
+    cell: (row, _view, _pool, width) => text(priceCell(row.usdPerHour, width), width, 'right'),
   },
   {
     id: 'share',
     title: 'SHARE',
     key: 'h',
     align: 'right',
-    width: (pool) => (pool.roomy || pool.ghosts ? 11 : 5),
+    // With a bar, or with what a strategy would change.
+    width: (pool) => (pool.ghosts ? shareWithMore : 5),
     priority: 10,
     descending: true,
     sortValue: (row) => row.share,
     cell: (row, view, pool, width) => {
-      if (width < 11) return text(percent(row.share), width, 'right', row.share === 0 ? 'dim' : 'text');
+      if (width < shareWithMore) return text(percent(row.share), width, 'right', row.share === 0 ? 'dim' : 'text');
       const ghost = view.preview?.shares?.get(row.id);
       if (ghost !== undefined) {
         return [
@@ -299,7 +302,8 @@ export const columns: readonly Column[] = [
     title: 'TREND',
     key: 'n',
     align: 'left',
-    width: (pool) => (pool.roomy ? 12 : 8),
+    width: fixed(6),
+    most: 12,
     priority: 12,
     descending: true,
     sortValue: (row) => row.rps,
@@ -408,9 +412,28 @@ function slowness(value: number | null, usual: number | null): Style {
   return value > usual * 1.7 ? 'warn' : 'text';
 }
 
+/** The model without the words that every model of the vendor has, and only one of the marketplaces writes. */
+export const gpuName = (model: string): string => model.replace(/^((NVIDIA|GeForce)\s+)+/i, '');
+
 /** `RTX 4090`, or `4x RTX 4090` when there are several. */
 export function gpuLabel(row: Readonly<{ gpuModel: string; gpuCount: number }>): string {
-  return row.gpuCount > 1 ? `${row.gpuCount}x ${row.gpuModel}` : row.gpuModel || '-';
+  const name = gpuName(row.gpuModel);
+  return row.gpuCount > 1 ? `${row.gpuCount}x ${name}` : name || '-';
+}
+
+/** `4x 4090` where `4x RTX 4090` does not fit, `2xH100 S~` in place of `2x H100 ~`: what tells models apart stays. */
+function shortGpu(row: Readonly<{ gpuModel: string; gpuCount: number }>, width: number): string {
+  const label = gpuLabel(row);
+  const brief = label.replace(/\bRTX /, '');
+  const tight = brief.replace(/^(\d+x) /, '$1');
+  return [label, brief].find((text) => cellWidth(plainText(text)) <= width) ?? tight;
+}
+
+/** A price without its sign; cents go where they do not fit. */
+function priceCell(usd: number, width: number): string {
+  if (!(usd > 0)) return '-';
+  const text = money(usd).slice(1);
+  return text.length > width ? usd.toFixed(usd < 1000 ? 1 : 0) : text;
 }
 
 export function columnById(id: ColumnId): Column {
@@ -425,29 +448,13 @@ export function poolOf(rows: readonly UpstreamView[]): Pool {
     .map((row) => row.avgMs)
     .filter((value) => value !== null)
     .sort((a, b) => a - b);
-  let topActive = 0;
   let topShare = 0;
-  let idWidth = 0;
-  let gpuWidth = 0;
-  let stateWidth = 0;
-  let topPrice = 0;
   for (const row of rows) {
-    topActive = Math.max(topActive, row.active);
     topShare = Math.max(topShare, row.share);
-    idWidth = Math.max(idWidth, cellWidth(row.id));
-    gpuWidth = Math.max(gpuWidth, cellWidth(gpuLabel(row)));
-    stateWidth = Math.max(stateWidth, row.state.length);
-    topPrice = Math.max(topPrice, row.usdPerHour);
   }
   return {
-    topActive,
     topShare,
-    idWidth,
-    gpuWidth,
-    stateWidth,
-    topPrice,
     width: 0,
-    roomy: false,
     ghosts: false,
     medianAvgMs: averages[Math.floor(averages.length / 2)] ?? null,
   };
@@ -462,19 +469,37 @@ export function fitColumns(
   hidden: ReadonlySet<ColumnId>,
   ghosts = false,
 ): Fitted & { gap: number } {
-  const pool = { ...usual, ghosts, width, roomy: width >= 125 };
+  const pool = { ...usual, ghosts, width };
   const wanted = columns.filter((column) => !hidden.has(column.id));
-  const chosen = new Set<ColumnId>();
+  // What a strategy would change comes before the price while it is shown.
+  const rank = (column: Column) =>
+    ghosts && column.id === 'share' ? columnById('price').priority - 0.5 : column.priority;
+  const widths = new Map<ColumnId, number>();
   let used = 0;
-  for (const column of [...wanted].sort((a, b) => a.priority - b.priority)) {
-    const more = column.width(pool) + (chosen.size > 0 ? 1 : 0);
-    if (used + more > width && chosen.size > 0) continue;
-    chosen.add(column.id);
+  for (const column of [...wanted].sort((a, b) => rank(a) - rank(b))) {
+    const more = column.width(pool) + (widths.size > 0 ? 1 : 0);
+    // What comes after it waits too: a narrow column in its place would go again in a wider table.
+    if (used + more > width && widths.size > 0) break;
+    widths.set(column.id, column.width(pool));
     used += more;
   }
+  const grow = (id: ColumnId, most: number) => {
+    const now = widths.get(id);
+    if (now === undefined) return;
+    const more = Math.max(0, Math.min(most - now, width - used));
+    widths.set(id, now + more);
+    used += more;
+  };
+  grow('gpu', 11);
+  grow('instance', 20);
+  if (width - used >= shareWithMore - 5) grow('share', shareWithMore);
+  grow('trend', 8);
+  grow('state', 10);
+  const gap = used + widths.size - 1 <= width ? 2 : 1;
+  if (gap === 2) used += widths.size - 1;
+  for (const { id, most } of wanted) if (most !== undefined) grow(id, most);
   const shown = wanted
-    .filter((column) => chosen.has(column.id))
-    .map((column) => ({ column, width: column.width(pool) }));
-  const gap = used + shown.length - 1 <= width ? 2 : 1;
+    .filter((column) => widths.has(column.id))
+    .map((column) => ({ column, width: widths.get(column.id) ?? 0 }));
   return { shown, dropped: wanted.length - shown.length, gap };
 }

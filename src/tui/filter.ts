@@ -6,12 +6,15 @@ export type Filter = Readonly<{
   matches(row: UpstreamView): boolean;
 }>;
 
+/** As it is shown and as the marketplace writes it. */
+const gpuWords = (row: UpstreamView): string => `${gpuLabel(row)} ${row.gpuModel}`;
+
 const fields: Readonly<Record<string, (row: UpstreamView) => string | number | null>> = {
   id: (row) => row.id,
   prov: (row) => row.provider,
   provider: (row) => row.provider,
   state: (row) => row.state,
-  gpu: (row) => gpuLabel(row),
+  gpu: gpuWords,
   model: (row) => (row.models ?? []).join(' '),
   loc: (row) => row.location ?? '',
   location: (row) => row.location ?? '',
@@ -106,7 +109,7 @@ function searchText(row: UpstreamView): string {
     row.provider,
     row.state,
     row.reason,
-    gpuLabel(row),
+    gpuWords(row),
     row.location,
     row.reservation,
     ...(row.models ?? []),

@@ -69,7 +69,7 @@ export function composeFrame(view: View, columns: number, rows: number, overlays
 
 function paneLines(pane: Pane, view: View, at: Rect, places: Layout): readonly Line[] {
   const focused = view.focus === pane.id;
-  const heading = pane.heading(view);
+  const heading = pane.heading(view, at.width);
   const left = `${pane.title}${heading.left === '' ? '' : ` ${heading.left}`}`;
   // A pane that another one stands in for says its count and key there.
   const behind = places.size === 'strip' && (pane.id === 'providers' || pane.id === 'reservations');

@@ -1,6 +1,15 @@
-import { type ColumnId, columnById, type Fitted, fitColumns, poolOf, stateStyle } from '../columns.ts';
+import {
+  type ColumnId,
+  columnById,
+  type Fitted,
+  fitColumns,
+  gpuName,
+  type Pool,
+  poolOf,
+  stateStyle,
+} from '../columns.ts';
 import { age, amount, areaChart, count, fitText, milliseconds, money, percent, rate, sparkline } from '../format.ts';
-import { fitLine, type Line, lineWidth, outside, type Span, span, textOf } from '../line.ts';
+import { fitLine, type Line, outside, type Span, span, textOf } from '../line.ts';
 import { keyFor, type View } from '../view.ts';
 import { type Pane, scrollTo } from './pane.ts';
 
@@ -11,17 +20,20 @@ export const instancesPane: Pane = {
   letter: 'i',
   length: (view) => view.rows.length,
   above: () => 1,
-  heading: (view) => {
+  heading: (view, width) => {
     const all = view.snapshot.upstreams.length;
     const shown = view.rows.length;
     const column = columnById(view.sort.column);
     const down = column.descending !== view.sort.reverse;
+    const { dropped } = fittedColumns(view, width);
     return {
       left: shown === all ? String(all) : `${shown} of ${all}`,
       right: [
         ...(view.marks.size > 0 ? [`${view.marks.size} marked`] : []),
         ...(view.filter === '' ? [] : [`filter ${view.filter}`]),
         `sort ${column.title} ${down ? view.glyphs.down : view.glyphs.up}`,
+        // How many columns there is no room for, and where to choose others.
+        ...(dropped === 0 || all === 0 ? [] : [`+${dropped} columns (${keyFor(view, 'columns', 'W')})`]),
       ].join(` ${view.glyphs.separator} `),
     };
   },
@@ -32,9 +44,9 @@ export const instancesPane: Pane = {
   body: (view, width, height, focused) => {
     if (view.snapshot.upstreams.length === 0) return emptyFleet(view, width);
     const pool = poolOf(view.rows.length > 0 ? view.rows : view.snapshot.upstreams);
-    const fitted = fitColumns(width - 3, pool, view.hiddenColumns, view.preview?.shares != null);
+    const fitted = fittedColumns(view, width, pool);
     const gap = span(' '.repeat(fitted.gap));
-    const lines: Line[] = [headings(view, fitted, gap, width)];
+    const lines: Line[] = [headings(view, fitted, gap)];
     if (view.rows.length === 0) {
       return [
         ...lines,
@@ -76,10 +88,13 @@ export const instancesPane: Pane = {
   },
 };
 
+/** The columns of a table of this width. */
+export const fittedColumns = (view: View, width: number, pool: Pool = poolOf([])): ReturnType<typeof fitColumns> =>
+  fitColumns(width - 3, pool, view.hiddenColumns, view.preview?.shares != null);
+
 /** The column whose heading stands at cell `x` of a table of this width; null between and beyond them. */
 export function columnAt(view: View, width: number, x: number): ColumnId | null {
-  const pool = poolOf(view.rows.length > 0 ? view.rows : view.snapshot.upstreams);
-  const { shown, gap } = fitColumns(width - 3, pool, view.hiddenColumns, view.preview?.shares != null);
+  const { shown, gap } = fittedColumns(view, width);
   let from = 2;
   for (const { column, width: cells } of shown) {
     if (x >= from && x < from + cells) return column.id;
@@ -88,16 +103,12 @@ export function columnAt(view: View, width: number, x: number): ColumnId | null 
   return null;
 }
 
-function headings(view: View, fitted: Fitted, gap: Span, room: number): Line {
+function headings(view: View, fitted: Fitted, gap: Span): Line {
   const spans: Span[] = [span('  ')];
   for (const [at, { column, width }] of fitted.shown.entries()) {
     if (at > 0) spans.push(gap);
     spans.push(span(fitText(column.title, width, column.align), view.sort.column === column.id ? 'accent' : 'head'));
   }
-  // How many columns there is no room for, and where to choose others.
-  const more = [` +${fitted.dropped} (${keyFor(view, 'columns', 'W')})`, ` +${fitted.dropped}`];
-  const words = more.find((text) => lineWidth(spans) + text.length <= room);
-  if (fitted.dropped > 0 && words !== undefined) spans.push(span(words, 'dim'));
   return spans;
 }
 
@@ -111,14 +122,27 @@ function trafficChart(view: View, width: number, room: number): Line[] {
   const minute = [...Array.from({ length: Math.max(0, 60 - trend.length) }, () => 0), ...trend.slice(-60)];
   const scale = 8;
   const blanks: Line[] = Array.from({ length: room - height - 2 }, () => []);
-  const rows = areaChart(minute, width - scale - 2, height, view.glyphs, top).map(
+  const axisWidth = width - scale - 2;
+  const rows = areaChart(minute, axisWidth, height, view.glyphs, top).map(
     (text, row): Line => [
       span(fitText(row === 0 ? rate(top) : row === height - 1 ? '0' : '', scale - 1, 'right'), 'dim'),
       span(` ${view.glyphs.side}`, 'rule'),
       span(text, 'spark'),
     ],
   );
-  return [...blanks, [span('  REQUESTS/S', 'head'), span(`  last 60 s, now ${rate(rps)}`, 'dim')], ...rows];
+  const axis: Line = [span(' '.repeat(scale + 1)), span(timeAxis(axisWidth), 'dim')];
+  return [...blanks, [span('  REQUESTS/S', 'head'), span(`  last 60 s, now ${rate(rps)}`, 'dim')], ...rows, axis];
+}
+
+/** `-60s … -30s … now` in exactly `width` cells, each word where its moment stands. */
+export function timeAxis(width: number): string {
+  const parts = width >= 60 ? 4 : 2;
+  let out = '';
+  for (let part = 0; part < parts; part += 1) {
+    const at = Math.round((part * width) / parts);
+    out = `${out.padEnd(at)}-${60 - (60 / parts) * part}s`;
+  }
+  return `${out.padEnd(width - 3)}now`;
 }
 
 function emptyFleet(view: View, width: number): Line[] {
@@ -159,16 +183,23 @@ export function peekLines(view: View, width: number, height: number): Line[] {
       span(' '),
       outside(row.state, stateStyle(row.state)),
       span('  '),
-      outside(`${row.gpuCount}x ${row.gpuModel} ${row.vramGb}GB`),
-      span(`  ${row.location ?? ''}`.trimEnd(), 'dim'),
+      outside(
+        [
+          // Of a server of one's own the hardware is not known.
+          ...(row.gpuModel === '' ? [] : [`${row.gpuCount}x ${gpuName(row.gpuModel)}`]),
+          ...(row.vramGb > 0 ? [`${row.vramGb}GB`] : []),
+        ].join(' ') || row.provider,
+      ),
+      outside(row.location === null ? '' : `  ${row.location}`, 'dim'),
     ],
   ];
   if (row.reason !== '') lines.push([span(' '), outside(row.reason, stateStyle(row.state))]);
   lines.push([
     span(' '),
-    span(`${money(row.usdPerHour)}/h`, 'strong'),
-    span('  spent ', 'dim'),
-    span(amount(row.spentUsd)),
+    // Nobody is paid for it.
+    ...(row.provider === 'static'
+      ? [span('your own', 'dim')]
+      : [span(`${money(row.usdPerHour)}/h`, 'strong'), span('  spent ', 'dim'), span(amount(row.spentUsd))]),
     ...(row.startedAt === null ? [] : [span('  up ', 'dim'), span(age(view.now - row.startedAt))]),
     ...(row.expiresAt === null ? [] : [span('  left ', 'dim'), span(age(row.expiresAt - view.now))]),
   ]);

@@ -21,7 +21,7 @@ export type Pane = Readonly<{
   /** Lines of the body above the first row of the list; 0 when absent. */
   above?(view: View): number;
   /** What stands in the title rule after the title and at its right end. */
-  heading(view: View): Readonly<{ left: string; right: string }>;
+  heading(view: View, width: number): Readonly<{ left: string; right: string }>;
   /** What the tab of this pane says when another one is shown: a count, an alarm. */
   tab(view: View): Readonly<{ text: string; alarm: boolean }>;
   body(view: View, width: number, height: number, focused: boolean): readonly Line[];

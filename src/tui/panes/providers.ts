@@ -1,4 +1,6 @@
+import { counted } from '../../core/words.ts';
 import type { ProviderView } from '../../fleet/app.ts';
+import { gpuName } from '../columns.ts';
 import { age, amount, count, fitText, milliseconds, money, shortAge, wrap } from '../format.ts';
 import { fitLine, type Line, outside, type Span, span, textOf } from '../line.ts';
 import type { View } from '../view.ts';
@@ -32,10 +34,15 @@ export const providersPane: Pane = {
   body: (view, width, height, focused) => {
     const { providers } = view.snapshot;
     if (providers.length === 0) {
+      const own = view.snapshot.upstreams.filter((row) => row.provider === 'static').length;
+      const words =
+        own === 0
+          ? 'Set VASTAI_API_KEY or IONET_API_KEY to rent, UPSTREAMS for servers of your own.'
+          : `${counted(own, 'server')} of your own; set VASTAI_API_KEY or IONET_API_KEY to rent more.`;
       return [
         [],
         [span('  No provider is configured.', 'strong')],
-        [span('  Set VASTAI_API_KEY or IONET_API_KEY, or UPSTREAMS.', 'dim')],
+        ...wrap(words, width - 3).map((text): Line => [span(`  ${text}`, 'dim')]),
       ];
     }
     const lines: Line[] = [
@@ -144,8 +151,9 @@ function cheapest(view: View, room: number, width: number): Line[] {
   const models = new Map<string, Row>();
   for (const seller of sellers) {
     for (const item of seller.cheapest) {
-      const key = `${item.gpuModel} ${item.vramGb}`;
-      const row: Row = models.get(key) ?? { name: item.gpuModel, vram: item.vramGb, best: Infinity, cells: new Map() };
+      const name = gpuName(item.gpuModel);
+      const key = `${name} ${item.vramGb}`;
+      const row: Row = models.get(key) ?? { name, vram: item.vramGb, best: Infinity, cells: new Map() };
       row.best = Math.min(row.best, item.usdPerGpuHour);
       row.cells.set(seller.name, `${money(item.usdPerGpuHour)} ${fitText(`x${count(item.available, 3)}`, 4, 'left')}`);
       models.set(key, row);
