@@ -159,8 +159,8 @@ export interface Dashboard {
   offerUndo(label: string, run: () => void): void;
   undo(): void;
   pause(on?: boolean): void;
-  /** Steps back (negative) or forward through the kept pictures while frozen. */
-  scrub(steps: number): void;
+  /** Goes so many seconds back (negative) or forward through the kept pictures while frozen, at least to the next. */
+  scrub(seconds: number): void;
   refreshNow(): void;
   copy(text: string, what: string): void;
   /** Writes one file for each extension, under one name. */
@@ -794,12 +794,14 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       history.add(snapshot);
       paused = snapshot;
     },
-    scrub(steps) {
+    scrub(seconds) {
       if (paused === null) return;
       // By its time: what was on the screen may have given way to a later picture of the same second.
       const from = history.indexAt(paused.at);
-      const next = history.at(Math.max(0, Math.min(history.length - 1, from + steps)));
-      if (next !== undefined && (steps < 0 ? next.at < paused.at : next.at > paused.at)) paused = next;
+      const aimed = history.nearest(paused.at + seconds * 1000);
+      const before = (history.at(from)?.at ?? 0) < paused.at ? from : from - 1;
+      const next = history.at(seconds < 0 ? Math.max(0, Math.min(aimed, before)) : Math.max(aimed, from + 1));
+      if (next !== undefined && (seconds < 0 ? next.at < paused.at : next.at > paused.at)) paused = next;
     },
     refreshNow() {
       if (settings.connection?.get().state === 'stale' && settings.connection.retry !== undefined) {

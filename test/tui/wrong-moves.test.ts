@@ -253,7 +253,7 @@ describe('reserving', () => {
 
     const whole = start();
     whole.press('r');
-    await vi.waitFor(() => expect(whole.screen()).toContain('1 of 1 GPUs'));
+    await vi.waitFor(() => expect(whole.screen()).toContain('1 of 1 GPU:'));
     whole.press('enter');
     whole.app.tick(400);
     whole.press('1', 'enter');
