@@ -81,6 +81,14 @@ function move(dashboard: Dashboard, to: (cursor: number, length: number) => numb
   });
 }
 
+/** As many rows as are seen, and the picture with the cursor. */
+function page(dashboard: Dashboard, by: 1 | -1): void {
+  const { focus, pages, offsets } = dashboard.view();
+  const rows = by * Math.max(1, pages[focus]);
+  offsets[focus] = Math.max(0, offsets[focus] + rows);
+  move(dashboard, (at) => at + rows);
+}
+
 function focusBy(dashboard: Dashboard, step: number): void {
   const at = panes.findIndex((pane) => pane.id === dashboard.ui.focus);
   focus(dashboard, (panes[(at + step + panes.length) % panes.length] ?? panes[0])?.id ?? 'instances');
@@ -413,9 +421,9 @@ export const commands: readonly Command[] = [
     title: 'Page down',
     keys: ['pagedown', 'ctrl-f'],
     scope: 'list',
-    run: (d) => move(d, (at) => at + 10),
+    run: (d) => page(d, 1),
   },
-  { id: 'page-up', title: 'Page up', keys: ['pageup', 'ctrl-b'], scope: 'list', run: (d) => move(d, (at) => at - 10) },
+  { id: 'page-up', title: 'Page up', keys: ['pageup', 'ctrl-b'], scope: 'list', run: (d) => page(d, -1) },
   { id: 'first', title: 'First row', keys: ['g', 'home'], scope: 'list', run: (d) => move(d, () => 0) },
   {
     id: 'last',
@@ -460,23 +468,24 @@ export const commands: readonly Command[] = [
     hint: 'filter',
     rank: 10,
     run: (d) => {
-      const before = d.ui.filter;
+      const { filter, focus: place } = d.ui;
       d.update({ focus: 'instances' });
       d.ask({
         label: '/',
-        text: before,
+        text: filter,
         earlier: d.ui.filters,
+        wrong: (text) => parseFilter(text).wrong,
+        result: (shown, all) => (shown === all ? `all ${all}` : `${shown} of ${all}`),
         change: (text) => {
-          const { error } = parseFilter(text);
-          // A query that is not understood yet keeps the last good result on the screen.
-          if (error === null) d.update({ filter: text.trim() });
+          const { error, understood } = parseFilter(text);
+          d.update({ filter: understood });
           return error;
         },
         submit: (text) => {
           d.update({ filter: text.trim() });
           d.rememberFilter(text.trim());
         },
-        cancel: () => d.update({ filter: before }),
+        cancel: () => d.update({ filter, focus: place }),
       });
     },
   },

@@ -92,6 +92,10 @@ export type Prompt = Readonly<{
   /** Texts that up and down go through, the newest first. */
   earlier?: readonly string[];
   change(text: string): string | null;
+  /** The word of the text that is not understood. */
+  wrong?(text: string): string | null;
+  /** What the text leads to, at the end of the line. */
+  result?(shown: number, all: number): string;
   submit(text: string): void;
   cancel(): void;
 }>;
@@ -226,6 +230,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   const history = createHistory();
   const zero = Object.fromEntries(paneIds.map((id) => [id, 0])) as Record<PaneId, number>;
   const offsets = { ...zero };
+  const pages = { ...zero };
 
   let columns = settings.columns;
   let rows = settings.rows;
@@ -329,7 +334,6 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       if (living.size < ui.marks.size) ui = { ...ui, marks: living };
     }
     const ordered = orderRows(shown);
-    const filter = parseFilter(ui.filter);
     let cursor = ui.selectedId === null ? -1 : ordered.findIndex((row) => row.id === ui.selectedId);
     if (cursor === -1) {
       cursor = Math.min(ui.cursors.instances, Math.max(0, ordered.length - 1));
@@ -355,10 +359,10 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       selected: ordered[cursor] ?? null,
       cursors,
       offsets,
+      pages,
       marks: ui.marks,
       sort: ui.sort,
       filter: ui.filter,
-      filterError: filter.error,
       hiddenColumns: ui.hiddenColumns,
       events: shownEvents,
       eventLevel: ui.eventLevel,
@@ -375,7 +379,16 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       preview: ui.focus === 'strategy' ? preview : null,
       toast,
       undo: undoable === null ? null : { label: undoable.label, until: undoable.until, told: undoable.told === toast },
-      prompt: prompt === null ? null : { label: prompt.label, text: prompt.text, error: prompt.error },
+      prompt:
+        prompt === null
+          ? null
+          : {
+              label: prompt.label,
+              text: prompt.text,
+              error: prompt.error,
+              wrong: prompt.wrong?.(prompt.text) ?? null,
+              result: prompt.result?.(ordered.length, shown.upstreams.length) ?? '',
+            },
     };
     for (const id of paneIds) {
       if (id !== 'instances') cursors[id] = placeCursor(id, { ...base, hints: [] });

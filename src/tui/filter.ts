@@ -1,15 +1,25 @@
+import type { Offer } from '../core/domain.ts';
+import { nearest } from '../core/words.ts';
 import type { UpstreamView } from '../fleet/app.ts';
 import { gpuLabel } from './columns.ts';
 
-export type Filter = Readonly<{
+/** What is understood of a query, a test for items. */
+export type Query<T> = Readonly<{
   error: string | null;
-  matches(row: UpstreamView): boolean;
+  /** The first word that is not understood. */
+  wrong: string | null;
+  /** The words that are; the others are left out of the test too. */
+  understood: string;
+  matches(item: T): boolean;
 }>;
+export type Filter = Query<UpstreamView>;
+
+type Fields<T> = Readonly<Record<string, (item: T) => string | number | null>>;
 
 /** As it is shown and as the marketplace writes it. */
 const gpuWords = (row: UpstreamView): string => `${gpuLabel(row)} ${row.gpuModel}`;
 
-const fields: Readonly<Record<string, (row: UpstreamView) => string | number | null>> = {
+const fields: Fields<UpstreamView> = {
   id: (row) => row.id,
   prov: (row) => row.provider,
   provider: (row) => row.provider,
@@ -41,34 +51,72 @@ const fields: Readonly<Record<string, (row: UpstreamView) => string | number | n
 /** What a word of a query may name before `:` or a comparison. */
 export const filterFields: readonly string[] = Object.keys(fields);
 
-type Test = (row: UpstreamView) => boolean;
+const offerFields: Fields<Offer> = {
+  id: (offer) => offer.id,
+  prov: (offer) => offer.provider,
+  provider: (offer) => offer.provider,
+  gpu: (offer) => `${gpuLabel(offer)} ${offer.gpuModel}`,
+  gpus: (offer) => offer.gpuCount,
+  vram: (offer) => offer.vramGb,
+  loc: (offer) => offer.location ?? '',
+  location: (offer) => offer.location ?? '',
+  rel: (offer) => (offer.reliability === null ? null : offer.reliability * 100),
+  stock: (offer) => offer.available,
+  $: (offer) => offer.usdPerHour,
+  price: (offer) => offer.usdPerHour,
+};
+export const offerFilterFields: readonly string[] = Object.keys(offerFields);
+
+type Test<T> = (item: T) => boolean;
 
 /**
  * A query: words that all must match. `text` looks everywhere, `!text` excludes, `prov:vast` looks in one field,
  * `active>3`, `$<0.5`, `p95>=400` compare numbers.
  */
-export function parseFilter(query: string): Filter {
-  const tests: Test[] = [];
+function parseQuery<T>(query: string, known: Fields<T>, textOf: (item: T) => string): Query<T> {
+  const tests: Test<T>[] = [];
+  const understood: string[] = [];
   let error: string | null = null;
+  let wrong: string | null = null;
   for (const word of query.trim().split(/\s+/).filter(Boolean)) {
     const not = word.startsWith('!');
-    const parsed = parseWord(not ? word.slice(1) : word);
-    if (typeof parsed === 'string') error ??= parsed;
-    else tests.push(not ? (row) => !parsed(row) : parsed);
+    const parsed = parseWord(not ? word.slice(1) : word, known, textOf);
+    if (typeof parsed === 'string') {
+      error ??= parsed;
+      wrong ??= word;
+    } else {
+      tests.push(not ? (item) => !parsed(item) : parsed);
+      understood.push(word);
+    }
   }
-  return { error, matches: (row) => tests.every((test) => test(row)) };
+  return { error, wrong, understood: understood.join(' '), matches: (item) => tests.every((test) => test(item)) };
 }
 
-function parseWord(word: string): Test | string {
+export const parseFilter = (query: string): Filter => parseQuery(query, fields, searchText);
+
+/** Of offers; `<0.5` alone is the price. */
+export const parseOfferFilter = (query: string): Query<Offer> =>
+  parseQuery(query.replace(/(^|\s)(?=[<>]=?[\d.])/g, '$1$$'), offerFields, (offer) =>
+    `${offer.provider} ${offer.id} ${gpuLabel(offer)} ${offer.gpuModel} ${offer.vramGb}gb ${offer.location ?? ''}`.toLowerCase(),
+  );
+
+/** The field that was meant; where none is near, some of those there are. */
+function noField(name: string, known: Fields<never>): string {
+  const meant = nearest(name, Object.keys(known));
+  const some = Object.keys(known).filter((field) => field !== 'id' && field.length < 6);
+  return `no field "${name}"; ${meant === undefined ? `try ${some.slice(0, 6).join(' ')}` : `did you mean ${meant}?`}`;
+}
+
+function parseWord<T>(word: string, known: Fields<T>, textOf: (item: T) => string): Test<T> | string {
   const comparison = /^([a-z0-9]+|\$)(>=|<=|>|<|=)(.*)$/i.exec(word);
   if (comparison) {
     const [, name = '', operator = '', raw = ''] = comparison;
-    const field = fields[name.toLowerCase()];
-    if (!field) return `no field "${name}"; there are ${Object.keys(fields).join(' ')}`;
+    const field = known[name.toLowerCase()];
+    if (!field) return noField(name, known);
     const limit = Number(raw.replace(/(ms|%|gb)$/i, ''));
     if (raw === '' || Number.isNaN(limit)) return `${name}${operator} needs a number`;
-    return (row) => {
-      const value = field(row);
+    return (item) => {
+      const value = field(item);
       if (typeof value !== 'number') return false;
       switch (operator) {
         case '>':
@@ -87,16 +135,16 @@ function parseWord(word: string): Test | string {
   const inField = /^([a-z]+):(.*)$/i.exec(word);
   if (inField) {
     const [, name = '', raw = ''] = inField;
-    const field = fields[name.toLowerCase()];
-    if (!field) return `no field "${name}"; there are ${Object.keys(fields).join(' ')}`;
+    const field = known[name.toLowerCase()];
+    if (!field) return noField(name, known);
     const wanted = raw.toLowerCase();
-    return (row) =>
-      String(field(row) ?? '')
+    return (item) =>
+      String(field(item) ?? '')
         .toLowerCase()
         .includes(wanted);
   }
   const wanted = word.toLowerCase();
-  return (row) => searchText(row).includes(wanted);
+  return (item) => textOf(item).includes(wanted);
 }
 
 const searchTexts = new WeakMap<UpstreamView, string>();

@@ -1,6 +1,6 @@
 import { cellWidth, clockTime, fitText, plainText } from './format.ts';
 import { type Layout, layout, type PaneId, type Rect, type SizeClass } from './layout.ts';
-import { block, drawOver, fitLine, type Line, lineWidth, type Style, span, spread } from './line.ts';
+import { block, drawOver, fitLine, type Line, lineWidth, marked, type Style, span, spread } from './line.ts';
 import { headerLines, healthLine } from './panes/header.ts';
 import { panes } from './panes/index.ts';
 import { peekLines } from './panes/instances.ts';
@@ -173,17 +173,16 @@ const toastStyles: Readonly<Record<'info' | 'ok' | 'warn' | 'error', Style>> = {
 
 function toastLine(view: View, width: number): Line {
   if (view.prompt !== null) {
-    const { label, text, error } = view.prompt;
+    const { label, text, error, wrong, result } = view.prompt;
     const caret = view.glyphs.name === 'ascii' ? '_' : '▏';
-    return fitLine(
-      [
-        span(` ${label}`, 'key'),
-        span(plainText(text)),
-        span(caret, 'accent'),
-        span(error === null ? '' : `  ${error}`, 'warn'),
-      ],
-      width,
-    );
+    const line: Line = [
+      span(` ${label}`, 'key'),
+      ...marked(plainText(text), wrong),
+      span(caret, 'accent'),
+      span(error === null ? '' : `  ${plainText(error)}`, 'warn'),
+    ];
+    const end: Line = result === '' ? [] : [span(`  ${result} `, 'dim')];
+    return lineWidth(line) + lineWidth(end) <= width ? spread(line, end, width) : fitLine(line, width);
   }
   if (view.toast === null) {
     if (view.connection.state !== 'stale') return fitLine([], width);

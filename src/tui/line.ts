@@ -88,6 +88,14 @@ export function drawOver(under: readonly Line[], top: readonly Line[], x: number
   });
 }
 
+/** A text with one of its words marked as what is wrong. */
+export function marked(text: string, wrong: string | null): Line {
+  const word = wrong === null ? '' : plainText(wrong);
+  const at = word === '' ? -1 : ` ${text} `.indexOf(` ${word} `);
+  if (at === -1) return [span(text)];
+  return [span(text.slice(0, at)), span(word, 'bad'), span(text.slice(at + word.length))];
+}
+
 /** A whole line in one style, exactly `width` cells. */
 export const styled = (text: string, style: Style, width: number): Line => [span(fitText(text, width), style)];
 

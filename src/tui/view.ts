@@ -45,11 +45,11 @@ export type View = Readonly<{
   cursors: Readonly<Record<PaneId, number>>;
   /** First row shown in each list pane; panes keep the cursor inside. */
   offsets: Record<PaneId, number>;
+  /** Rows that each list pane had room for; panes set it. */
+  pages: Record<PaneId, number>;
   marks: ReadonlySet<string>;
   sort: SortOrder;
   filter: string;
-  /** Why the filter is not understood; null when it is. */
-  filterError: string | null;
   hiddenColumns: ReadonlySet<ColumnId>;
   /** Oldest first. */
   events: readonly FleetEvent[];
@@ -72,7 +72,14 @@ export type View = Readonly<{
   /** Key hints of the commands that work now. */
   hints: readonly (readonly [string, string])[];
   /** The one-line text field at the bottom, when it is open. */
-  prompt: Readonly<{ label: string; text: string; error: string | null }> | null;
+  prompt: Readonly<{
+    label: string;
+    text: string;
+    error: string | null;
+    /** A part of the text that is not understood. */
+    wrong: string | null;
+    result: string;
+  }> | null;
 }>;
 
 /** The key to name for a command: the person's own when a keymap changed it. */

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { columns } from '../../src/tui/columns.ts';
 import { commands, keyName } from '../../src/tui/commands.ts';
-import { filterFields } from '../../src/tui/filter.ts';
+import { filterFields, offerFilterFields } from '../../src/tui/filter.ts';
 import { themeNames } from '../../src/tui/theme.ts';
 
 const text = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'dashboard.md'), 'utf8');
@@ -24,5 +24,5 @@ test('the page about the dashboard has every key with its command, in the order 
 test('the page about the dashboard names every command without a key, field of the filter and theme', () => {
   for (const { id } of columns) expect(text).toContain(`\`sort-${id}\``);
   for (const name of themeNames) expect(text).toContain(`\`theme-${name}\``);
-  for (const field of filterFields) expect(text).toContain(`\`${field}\``);
+  for (const field of [...filterFields, ...offerFilterFields]) expect(text).toContain(`\`${field}\``);
 });

@@ -75,6 +75,8 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
   let id = firstId;
   let tab = firstTab;
   let top = 0;
+  /** Lines that were shown last. */
+  let page = 1;
   /** The newest log lines stay in sight, until one scrolls up. */
   let follow = true;
   let ghost = true;
@@ -162,6 +164,7 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
       );
       if (!row) return [bar, [], [span(`  ${id} is not there any more.`, 'warn')]];
       const room = height - 1;
+      page = Math.max(1, room);
       const body =
         tab === 'overview'
           ? overview(row, view, width, room)
@@ -192,8 +195,8 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
         load();
       } else if (key === 'j' || key === 'down') scroll(1);
       else if (key === 'k' || key === 'up') scroll(-1);
-      else if (key === 'pagedown') scroll(10);
-      else if (key === 'pageup') scroll(-10);
+      else if (key === 'pagedown') scroll(page);
+      else if (key === 'pageup') scroll(-page);
       else if (key === 'home' || key === 'g') scroll(Number.NEGATIVE_INFINITY);
       else if (key === 'end' || key === 'G') scroll(Number.POSITIVE_INFINITY);
       else {

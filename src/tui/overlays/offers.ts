@@ -4,13 +4,30 @@ import { counted } from '../../core/words.ts';
 import type { OffersAnswer } from '../../fleet/app.ts';
 import { gpuLabel } from '../columns.ts';
 import { type Dashboard, type Overlay, reasonOf } from '../dashboard.ts';
+import { parseOfferFilter } from '../filter.ts';
 import { age, fitId, fitText, money } from '../format.ts';
-import { fitLine, type Line, outside, span, textOf } from '../line.ts';
+import { fitLine, type Line, marked, outside, span, textOf } from '../line.ts';
 import { scrollTo } from '../panes/pane.ts';
 import { acceptedRise, type OpenRental } from '../rentals.ts';
 import { createConfirmation } from './confirmation.ts';
 import { createReserveDialog } from './reserve.ts';
 import { createTextField } from './text-field.ts';
+
+type Order = Readonly<{ title: string; compare(a: Offer, b: Offer): number }>;
+const cheapest: Order = {
+  title: 'cheapest first',
+  compare: (a, b) => a.usdPerHour - b.usdPerHour || a.id.localeCompare(b.id),
+};
+
+/** What `o` goes through. */
+const orders: readonly Order[] = [
+  cheapest,
+  { title: 'most VRAM first', compare: (a, b) => b.vramGb - a.vramGb || cheapest.compare(a, b) },
+  {
+    title: 'most reliable first',
+    compare: (a, b) => (b.reliability ?? -1) - (a.reliability ?? -1) || cheapest.compare(a, b),
+  },
+];
 
 /** What could be rented now, with a filter; Enter rents one, `r` opens the form for several. */
 export function createOffersPage(dashboard: Dashboard, provider: ProviderName | undefined): Overlay {
@@ -21,8 +38,11 @@ export function createOffersPage(dashboard: Dashboard, provider: ProviderName | 
   let askedAt = 0;
   let cursor = 0;
   let first = 0;
+  /** Offers that were shown last. */
+  let page = 1;
   let asking: AbortController | null = null;
   let only = provider;
+  let order = cheapest;
 
   const load = () => {
     asking?.abort();
@@ -46,19 +66,12 @@ export function createOffersPage(dashboard: Dashboard, provider: ProviderName | 
   };
   load();
 
-  const shown = (): readonly Offer[] => {
-    const words = filter.text.toLowerCase().split(/\s+/).filter(Boolean);
-    return (answer?.offers ?? []).filter((offer) => {
-      const text =
-        `${offer.provider} ${offer.id} ${gpuLabel(offer)} ${offer.vramGb}gb ${offer.location ?? ''}`.toLowerCase();
-      return words.every((word) => {
-        const price = /^\$?([<>])=?(\d*\.?\d+)$/.exec(word);
-        if (price)
-          return price[1] === '<' ? offer.usdPerHour <= Number(price[2]) : offer.usdPerHour >= Number(price[2]);
-        return text.includes(word);
-      });
-    });
+  let query = parseOfferFilter('');
+  const filterBy = () => {
+    query = parseOfferFilter(filter.text);
   };
+  const shown = (): readonly Offer[] =>
+    [...(answer?.offers ?? [])].filter((offer) => query.matches(offer)).sort(order.compare);
 
   const rent = (offer: Offer) => {
     const prepaid = offer.prepaidHours === null ? null : offer.usdPerHour * offer.prepaidHours;
@@ -133,6 +146,7 @@ export function createOffersPage(dashboard: Dashboard, provider: ProviderName | 
             ] as const)
           : []),
         ['/', 'filter'],
+        ['o', 'sort'],
         ['p', 'provider'],
         ['R', 'ask again'],
         ['esc', 'back'],
@@ -146,10 +160,11 @@ export function createOffersPage(dashboard: Dashboard, provider: ProviderName | 
       const lines: Line[] = [
         [
           span(' /', 'key'),
-          span(filter.text),
-          span(typing ? '_' : filter.text === '' ? ' text, <0.50 for the price' : '', typing ? 'accent' : 'dim'),
+          ...marked(filter.text, query.wrong),
+          span(typing ? '_' : filter.text === '' ? ' text, prov:vast, vram>=48, $<0.5' : '', typing ? 'accent' : 'dim'),
+          span(query.error === null ? '' : `  ${query.error}`, 'warn'),
           span(`   ${list.length} of ${counted(answer?.offers.length ?? 0, 'offer')}`, 'strong'),
-          span(only === undefined ? ', all providers' : `, ${only}`, 'dim'),
+          span(`${only === undefined ? ', all providers' : `, ${only}`}, ${order.title}`, 'dim'),
           span(askedAt === 0 ? '' : `, ${age(view.now - askedAt)} old`, 'dim'),
         ],
       ];
@@ -173,6 +188,7 @@ export function createOffersPage(dashboard: Dashboard, provider: ProviderName | 
           ),
         ]);
         const room = height - lines.length;
+        page = Math.max(1, room);
         first = scrollTo(cursor, list.length, room, first);
         for (const [index, offer] of list.slice(first, first + room).entries()) {
           const here = first + index === cursor;
@@ -204,20 +220,30 @@ export function createOffersPage(dashboard: Dashboard, provider: ProviderName | 
     },
     key(key) {
       if (typing) {
-        if (key === 'enter') typing = false;
+        if (key === 'enter') typing = query.error !== null;
         else if (key === 'escape') {
           typing = false;
           filter.set('');
-        } else return filter.key(key) || key !== 'ctrl-c';
+          filterBy();
+        } else {
+          const taken = filter.key(key);
+          if (taken) filterBy();
+          return taken || key !== 'ctrl-c';
+        }
         return true;
       }
       if (key === '/') typing = true;
       else if (key === 'j' || key === 'down') cursor += 1;
       else if (key === 'k' || key === 'up') cursor = Math.max(0, cursor - 1);
-      else if (key === 'pagedown') cursor += 10;
-      else if (key === 'pageup') cursor = Math.max(0, cursor - 10);
-      else if (key === 'g' || key === 'home') cursor = 0;
+      else if (key === 'pagedown') {
+        cursor += page;
+        first += page;
+      } else if (key === 'pageup') {
+        cursor = Math.max(0, cursor - page);
+        first = Math.max(0, first - page);
+      } else if (key === 'g' || key === 'home') cursor = 0;
       else if (key === 'G' || key === 'end') cursor = Number.MAX_SAFE_INTEGER;
+      else if (key === 'o') order = orders[(orders.indexOf(order) + 1) % orders.length] ?? cheapest;
       else if (key === 'R') load();
       else if (key === 'p') {
         const names = [undefined, ...dashboard.view().snapshot.providers.map((item) => item.name)];
@@ -237,7 +263,9 @@ export function createOffersPage(dashboard: Dashboard, provider: ProviderName | 
       return true;
     },
     paste: (text) => {
-      if (typing) filter.paste(text);
+      if (!typing) return;
+      filter.paste(text);
+      filterBy();
     },
     closed: () => asking?.abort(),
   };

@@ -29,6 +29,8 @@ export function fuzzyScore(query: string, text: string): number | null {
 export function createPalette(dashboard: Dashboard): Overlay {
   const field = createTextField();
   let cursor = 0;
+  /** Commands that were shown last. */
+  let page = 1;
   const focus = dashboard.ui.focus;
 
   const found = (): readonly Command[] => {
@@ -75,6 +77,7 @@ export function createPalette(dashboard: Dashboard): Overlay {
       const list = found();
       cursor = Math.max(0, Math.min(cursor, list.length - 1));
       const room = height - 3;
+      page = Math.max(1, room);
       const first = Math.max(0, Math.min(cursor - Math.floor(room / 2), list.length - room));
       const rows = list.slice(first, first + room).map((command, index): Line => {
         const here = first + index === cursor;
@@ -104,8 +107,8 @@ export function createPalette(dashboard: Dashboard): Overlay {
         const cli = found()[cursor]?.cli?.(dashboard) ?? null;
         if (cli === null) dashboard.toast('info', 'no command line does this');
         else dashboard.copy(cli, 'command');
-      } else if (key === 'pagedown') cursor += 10;
-      else if (key === 'pageup') cursor = Math.max(0, cursor - 10);
+      } else if (key === 'pagedown') cursor += page;
+      else if (key === 'pageup') cursor = Math.max(0, cursor - page);
       else if (key === 'enter') {
         const chosen = found()[cursor];
         dashboard.close(this);

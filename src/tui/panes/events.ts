@@ -50,6 +50,7 @@ export const eventsPane: Pane = {
     const cursor = view.cursors.events;
     const first = focused ? scrollTo(cursor, view.events.length, height, view.offsets.events) : 0;
     view.offsets.events = first;
+    view.pages.events = height;
     const lines: Line[] = [];
     for (let row = 0; row < height; row += 1) {
       const event = view.events[view.events.length - 1 - first - row];

@@ -61,6 +61,7 @@ export const instancesPane: Pane = {
     const cursor = view.cursors.instances;
     const first = scrollTo(cursor, view.rows.length, listHeight, view.offsets.instances);
     view.offsets.instances = first;
+    view.pages.instances = listHeight;
     for (const [index, row] of view.rows.slice(first, first + listHeight).entries()) {
       const here = first + index === cursor;
       const marked = view.marks.has(row.id);

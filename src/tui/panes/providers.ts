@@ -59,6 +59,7 @@ export const providersPane: Pane = {
     const listHeight = Math.max(1, Math.min(providers.length, height - 1));
     const first = scrollTo(view.cursors.providers, providers.length, listHeight, view.offsets.providers);
     view.offsets.providers = first;
+    view.pages.providers = listHeight;
     for (const [index, provider] of providers.slice(first, first + listHeight).entries()) {
       const here = focused && first + index === view.cursors.providers;
       const spans = providerRow(provider, view, here);

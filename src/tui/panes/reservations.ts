@@ -68,6 +68,7 @@ export const reservationsPane: Pane = {
     const byId = new Map(view.snapshot.upstreams.map((row) => [row.id, row]));
     const first = scrollTo(focused ? view.cursors.reservations : 0, items.length, room, view.offsets.reservations);
     view.offsets.reservations = first;
+    view.pages.reservations = room;
     for (const [index, item] of items.slice(first, first + room).entries()) {
       const here = focused && first + index === view.cursors.reservations;
       const spans = reservationRow(item, view, byId, idWidth, here, width);
