@@ -30,6 +30,8 @@ import { themeNames } from './theme.ts';
 export type Command = Readonly<{
   id: string;
   title: string;
+  /** Other words that people look for it by. */
+  also?: string;
   /** The first one is the one shown. */
   keys: readonly Key[];
   /** `global` works in every pane; the name of a pane works there and comes first. */
@@ -267,6 +269,7 @@ export const commands: readonly Command[] = [
   {
     id: 'reserve',
     title: 'Reserve GPUs',
+    also: 'rent',
     keys: ['r'],
     scope: 'global',
     hint: 'reserve',
@@ -287,6 +290,7 @@ export const commands: readonly Command[] = [
   {
     id: 'pause',
     title: 'Freeze the picture; left and right walk back in time',
+    also: 'freeze',
     keys: ['p'],
     scope: 'global',
     hint: (d) => (d.view().pausedAt === null ? 'pause' : 'live'),
@@ -296,6 +300,7 @@ export const commands: readonly Command[] = [
   {
     id: 'back-in-time',
     title: 'One second back (frozen)',
+    also: 'history rewind',
     keys: ['left', '['],
     scope: 'global',
     hint: '1 s back',
@@ -396,6 +401,7 @@ export const commands: readonly Command[] = [
   {
     id: 'quit',
     title: 'Quit',
+    also: 'exit leave',
     keys: ['q', 'ctrl-c'],
     scope: 'global',
     hint: 'quit',
@@ -437,6 +443,7 @@ export const commands: readonly Command[] = [
   {
     id: 'details',
     title: 'Details of the instance',
+    also: 'show inspect',
     keys: ['enter'],
     scope: 'instances',
     hint: 'details',
@@ -463,6 +470,7 @@ export const commands: readonly Command[] = [
   {
     id: 'filter',
     title: 'Filter: text, !text, prov:vast, active>3, $<0.5',
+    also: 'search find',
     keys: ['/'],
     scope: 'global',
     hint: 'filter',
@@ -508,6 +516,7 @@ export const commands: readonly Command[] = [
   {
     id: 'columns',
     title: 'Choose columns',
+    also: 'hide show',
     keys: ['W'],
     scope: 'instances',
     run: (d) => d.open(createColumnChooser(d, columns)),
@@ -542,6 +551,7 @@ export const commands: readonly Command[] = [
   {
     id: 'drain',
     title: 'Drain, or put back into rotation',
+    also: 'resume undrain rotation',
     keys: ['d'],
     scope: 'instances',
     hint: 'drain',
@@ -557,6 +567,7 @@ export const commands: readonly Command[] = [
   {
     id: 'destroy',
     title: 'Destroy (asks first)',
+    also: 'kill terminate delete remove',
     keys: ['x'],
     scope: 'instances',
     hint: 'destroy',
@@ -614,6 +625,7 @@ export const commands: readonly Command[] = [
   {
     id: 'extend',
     title: 'Buy more prepaid hours (io.net)',
+    also: 'renew prolong',
     keys: ['+'],
     scope: 'reservations',
     changes: true,
@@ -623,6 +635,7 @@ export const commands: readonly Command[] = [
   {
     id: 'extend-instance',
     title: 'Buy more prepaid hours for this instance',
+    also: 'renew prolong',
     keys: ['X'],
     scope: 'instances',
     changes: true,
@@ -643,6 +656,7 @@ export const commands: readonly Command[] = [
   {
     id: 'copy-origin',
     title: 'Copy the address',
+    also: 'url endpoint',
     keys: ['c'],
     scope: 'instances',
     why: (d) => needsSelection(d) ?? (selected(d)?.origin === null ? 'it has no address yet' : null),
@@ -712,6 +726,7 @@ export const commands: readonly Command[] = [
   {
     id: 'offers',
     title: 'Browse the offers',
+    also: 'market rent',
     keys: ['enter'],
     scope: 'providers',
     hint: 'offers',
@@ -756,6 +771,7 @@ export const commands: readonly Command[] = [
   {
     id: 'release',
     title: 'Release the reservation (asks first)',
+    also: 'give back',
     keys: ['x'],
     scope: 'reservations',
     hint: 'release',
@@ -779,6 +795,7 @@ export const commands: readonly Command[] = [
   {
     id: 'level',
     title: 'All events, or warnings and errors',
+    also: 'warnings',
     keys: ['v'],
     scope: 'global',
     run: (d) => d.update({ eventLevel: d.ui.eventLevel === 'all' ? 'warn' : 'all' }),

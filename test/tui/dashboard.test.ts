@@ -631,7 +631,7 @@ describe('the registry of commands', () => {
   });
 
   test('help lists every command and can be searched', () => {
-    const { press, screen } = start();
+    const { press, screen } = start({ columns: 100, rows: 30 });
     press('?');
     const below =
       screen()

@@ -37,7 +37,10 @@ export function createPalette(dashboard: Dashboard): Overlay {
     const usable = dashboard.commands.filter((command) => command.id !== 'palette');
     if (field.text.trim() === '') return usable;
     const fitting = usable
-      .map((command) => ({ command, score: fuzzyScore(field.text, `${command.title} ${command.id}`) }))
+      .map((command) => ({
+        command,
+        score: fuzzyScore(field.text, `${command.title} ${command.id} ${command.also ?? ''}`),
+      }))
       .filter((entry) => entry.score !== null)
       .sort((a, b) => (b.score ?? 0) - (a.score ?? 0))
       .map((entry) => entry.command);
