@@ -308,7 +308,9 @@ async function startFile(path: string): Promise<RecordingFile> {
     close() {
       closeSync(file);
       const end = failed === null ? '' : `; it ends early: ${failed}`;
-      process.stderr.write(`recorded ${lines} lines in ${path}${end}: "gpuproxy tui --replay ${path}" shows it\n`);
+      process.stderr.write(
+        `recorded ${counted(lines, 'line')} in ${path}${end}: "gpuproxy tui --replay ${path}" shows it\n`,
+      );
     },
   };
 }

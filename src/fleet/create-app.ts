@@ -409,7 +409,7 @@ export async function createApp(options: CreateAppOptions): Promise<LocalApp> {
   events.emit({
     level: 'info',
     kind: 'system',
-    message: `started with ${strategy.name} (${strategy.source}) and ${providers.size} marketplaces`,
+    message: `started with ${strategy.name} (${strategy.source}) and ${counted(providers.size, 'marketplace')}`,
     keep: false,
   });
   flush();

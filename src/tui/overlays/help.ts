@@ -1,3 +1,4 @@
+import { counted } from '../../core/words.ts';
 import { type Command, keyName } from '../commands.ts';
 import type { Dashboard, Overlay } from '../dashboard.ts';
 import { fitText, wrap } from '../format.ts';
@@ -104,7 +105,7 @@ export function createHelp(dashboard: Dashboard): Overlay {
               span('BOOT PROBE OK SLOW PROBATION BACKOFF DOWN OUTBID STOPPED FAILED DRAIN', 'dim'),
             ],
         ...all.slice(top, top + room),
-        ...(more > 0 ? [[span(`${more} more lines: j or PgDn`, 'dim')] as Line] : []),
+        ...(more > 0 ? [[span(`${counted(more, 'more line')}: j or PgDn`, 'dim')] as Line] : []),
       ];
     },
     key(key) {

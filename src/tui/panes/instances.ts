@@ -1,3 +1,4 @@
+import { counted } from '../../core/words.ts';
 import {
   type ColumnId,
   columnById,
@@ -33,7 +34,7 @@ export const instancesPane: Pane = {
         ...(view.filter === '' ? [] : [`filter ${view.filter}`]),
         `sort ${column.title} ${down ? view.glyphs.down : view.glyphs.up}`,
         // How many columns there is no room for, and where to choose others.
-        ...(dropped === 0 || all === 0 ? [] : [`+${dropped} columns (${keyFor(view, 'columns', 'W')})`]),
+        ...(dropped === 0 || all === 0 ? [] : [`+${counted(dropped, 'column')} (${keyFor(view, 'columns', 'W')})`]),
       ].join(` ${view.glyphs.separator} `),
     };
   },
@@ -187,7 +188,7 @@ export function peekLines(view: View, width: number, height: number): Line[] {
       outside(
         [
           // Of a server of one's own the hardware is not known.
-          ...(row.gpuModel === '' ? [] : [`${row.gpuCount}x ${gpuName(row.gpuModel)}`]),
+          ...(row.gpuCount === 0 ? [] : [`${row.gpuCount}x ${gpuName(row.gpuModel)}`]),
           ...(row.vramGb > 0 ? [`${row.vramGb}GB`] : []),
         ].join(' ') || row.provider,
       ),
