@@ -29,7 +29,7 @@ export type LayoutOptions = Readonly<{ focus?: PaneId; zoom?: boolean }>;
 const rect = (x: number, y: number, width: number, height: number): Rect => ({ x, y, width, height });
 
 /**
- * Rectangles that cover the terminal without overlapping. Breakpoints: two columns from 158x36, a strip of two panes
+ * Rectangles that cover the terminal without overlapping. Breakpoints: two columns from 140x36, a strip of two panes
  * under the table from 100x28, one pane at a time from 60x15, below that one line of health.
  */
 export function layout(columns: number, rows: number, options: LayoutOptions = {}): Layout {
@@ -115,8 +115,7 @@ export function layout(columns: number, rows: number, options: LayoutOptions = {
 }
 
 export function sizeClass(columns: number, rows: number): SizeClass {
-  // Beside the panes at its right the table keeps what it shows above a strip at 120: shares and trend.
-  if (columns >= 158 && rows >= 36) return 'wide';
+  if (columns >= 140 && rows >= 36) return 'wide';
   if (columns >= 100 && rows >= 28) return 'strip';
   if (columns >= 60 && rows >= 15) return 'single';
   return 'tiny';

@@ -47,9 +47,9 @@ test('every cell belongs to exactly one part, at every size, with every focus, z
 });
 
 test('the four size classes begin where they are said to', () => {
-  expect(sizeClass(158, 36)).toBe('wide');
-  expect(sizeClass(157, 36)).toBe('strip');
-  expect(sizeClass(158, 35)).toBe('strip');
+  expect(sizeClass(140, 36)).toBe('wide');
+  expect(sizeClass(139, 36)).toBe('strip');
+  expect(sizeClass(140, 35)).toBe('strip');
   expect(sizeClass(100, 28)).toBe('strip');
   expect(sizeClass(100, 27)).toBe('single');
   expect(sizeClass(99, 28)).toBe('single');
