@@ -9,7 +9,7 @@ import { benchKey } from './proxy-key.ts';
 /**
  * What the data plane costs next to its rivals, on loopback. Short runs of every candidate take turns, and medians are
  * told, because the machine has other things to do. CPU is that of the proxy alone: user and system time of its process
- * tree from /proc. Writes bench/RESULTS.md.
+ * tree, from /proc. Writes bench/RESULTS.md.
  *
  * BENCH_SECONDS (per run, 3), BENCH_ROUNDS (3), BENCH_STREAMS ("200,800"), BENCH_IDLE (2000), BENCH_ONLY (comma list of names).
  */
@@ -252,17 +252,18 @@ function rival(file: string, upstreams: readonly string[]): Promise<Running> {
 
 // --- measuring ---
 
-const ticksPerSecond = 100;
-
-/** User and system seconds of a process and its children. */
+/**
+ * Seconds that the threads of a process and its children were running, user and system. By the scheduler's own clock: the
+ * ticks of 10 ms that `stat` counts miss most of what runs for some microseconds at a time.
+ */
 function cpuSeconds(pid: number | null): number {
   if (pid === null) return 0;
   let total = 0;
   for (const id of [pid, ...childrenOf(pid)]) {
     try {
-      const stat = readFileSync(`/proc/${id}/stat`, 'utf8');
-      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-      total += (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
+      for (const task of readdirSync(`/proc/${id}/task`)) {
+        total += Number(readFileSync(`/proc/${id}/task/${task}/schedstat`, 'utf8').split(' ')[0]) / 1e9;
+      }
     } catch {
       // it has ended
     }
@@ -374,8 +375,8 @@ const streamsWith = ({ pid, asks }: Running) => pid !== null && asks === undefin
 
 /** Many events in a short time: at the rates that are measured a compiler takes minutes to make up its mind. */
 async function warmStreams(target: Running): Promise<void> {
-  const { sockets } = await open(target.port, '/stream?ms=20', 200);
-  await sleep(4_000);
+  const { sockets } = await open(target.port, '/stream?ms=10', 200);
+  await sleep(6_000);
   for (const socket of sockets) socket.destroy();
   await sleep(300);
 }

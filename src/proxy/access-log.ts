@@ -23,7 +23,8 @@ export class AccessLog {
   /** Why lines cannot be written at the moment; null when they can. */
   fault: string | null = null;
   readonly #destination: Destination;
-  readonly #timer: NodeJS.Timeout;
+  /** Runs while lines wait to be written. */
+  #timer: NodeJS.Timeout | null = null;
   #batch = Buffer.allocUnsafeSlow(batchBytes);
   #used = 0;
   #second = 0;
@@ -51,11 +52,6 @@ export class AccessLog {
     this.#destination.on('write', () => {
       this.fault = null;
     });
-    this.#timer = setInterval(() => {
-      this.#hand();
-      this.#destination.flush();
-    }, flushMs);
-    this.#timer.unref();
   }
 
   write(request: FinishedRequest, times: RequestTimes, exchange: Exchange): void {
@@ -90,8 +86,21 @@ export class AccessLog {
   /** A line is ASCII alone. A string would live until it is written; as bytes it is gone at once. */
   #append(line: string): void {
     if (this.#used + line.length > batchBytes) this.#hand();
+    this.#flushLater();
     if (line.length > batchBytes) this.#destination.write(Buffer.from(line, 'latin1'));
     else this.#used += this.#batch.write(line, this.#used, 'latin1');
+  }
+
+  #flushLater(): void {
+    if (this.#timer !== null) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      this.#hand();
+      this.#destination.flush();
+      // What could not be written is tried again.
+      if (this.fault !== null) this.#flushLater();
+    }, flushMs);
+    this.#timer.unref();
   }
 
   #hand(): void {
@@ -102,7 +111,7 @@ export class AccessLog {
 
   /** Resolves when all lines are written, or cannot be. */
   async close(): Promise<void> {
-    clearInterval(this.#timer);
+    if (this.#timer !== null) clearTimeout(this.#timer);
     this.#hand();
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, closeMs);

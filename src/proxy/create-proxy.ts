@@ -68,8 +68,11 @@ export interface RunningProxy {
 
 /** What a path cannot have: spaces and controls, a fragment, characters beyond one byte. */
 const badTargetPattern = /[^\x21\x22\x24-\xff]/;
-const sweepMs = 100;
-const reportMs = 250;
+/** How often deadlines are looked after and the main thread is told what happened. */
+const watchMs = 250;
+/** The same where a deadline is shorter than … */
+const hastyMs = 100;
+const patientMs = 4_000;
 const notableLagMs = 20;
 
 /** Starts the data plane of one thread. Rejects with the error of `listen` (EADDRINUSE, EACCES …). */
@@ -317,27 +320,46 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
   });
   server.on('error', () => {}); // accept errors (EMFILE): node goes on accepting when it can
 
-  let sweptAt = monotonicMs();
   let loopLagMs = 0;
-  const sweeper = setInterval(() => {
-    const now = monotonicMs();
-    loopLagMs = Math.max(loopLagMs, now - sweptAt - sweepMs);
-    sweptAt = now;
-    queue.expire(now);
-    plane.active.visit((exchange) => exchange.sweep(now));
-  }, sweepMs);
   let reported = '';
   const sendReport = () => {
-    const report = recorder.report(queue.size, Math.round(loopLagMs), tracer);
-    // A lag that was told is taken back by a further report, also when nothing else happens.
-    const isLate = loopLagMs > notableLagMs;
+    const lagMs = Math.round(loopLagMs);
     loopLagMs = 0;
-    const state = `${report.counters.requests} ${report.queued} ${report.counters.upgrades} ${isLate} ${tracer?.exported} ${tracer?.dropped} ${report.accessLogFault}`;
+    // A lag that was told is taken back by a further report, also when nothing else happens.
+    const isLate = lagMs > notableLagMs;
+    const state = `${recorder.requests} ${queue.size} ${recorder.upgrades} ${isLate} ${tracer?.exported} ${tracer?.dropped} ${recorder.log?.fault}`;
     if (state === reported) return;
     reported = state;
-    options.report?.({ ...report, keysUsed: guard.takeUsed() });
+    options.report?.({ ...recorder.report(queue.size, lagMs, tracer), keysUsed: guard.takeUsed() });
   };
-  const reporter = options.report === undefined ? undefined : setInterval(sendReport, reportMs);
+
+  /** One timer for all that is looked after: each wake-up of a thread that has nothing to do costs it 0.1 ms. */
+  function watch(): void {
+    const { connectTimeoutMs, firstByteTimeoutMs, idleTimeoutMs, totalTimeoutMs, queueTimeoutMs } = settings;
+    const deadlines = [
+      connectTimeoutMs,
+      firstByteTimeoutMs,
+      idleTimeoutMs,
+      totalTimeoutMs || idleTimeoutMs,
+      queueTimeoutMs,
+    ];
+    const everyMs = Math.min(...deadlines) < patientMs ? hastyMs : watchMs;
+    const from = monotonicMs();
+    watcher = setTimeout(() => {
+      const now = monotonicMs();
+      loopLagMs = Math.max(loopLagMs, now - from - everyMs);
+      queue.expire(now);
+      plane.active.visit((exchange) => exchange.sweep(now));
+      if (options.report !== undefined && now - reportedAt >= watchMs * 0.9) {
+        reportedAt = now;
+        sendReport();
+      }
+      watch();
+    }, everyMs);
+  }
+  let reportedAt = monotonicMs();
+  let watcher: NodeJS.Timeout;
+  watch();
 
   function idOf(row: number, generation: number): string | null {
     return upstreams.get(row, generation)?.entry.id ?? null;
@@ -368,9 +390,8 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
         exchange.closed();
       });
       await closed;
-      clearInterval(sweeper);
+      clearTimeout(watcher);
       queue.close();
-      clearInterval(reporter);
       if (options.report !== undefined) sendReport();
       upstreams.destroy();
       await tracer?.close();

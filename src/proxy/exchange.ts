@@ -438,7 +438,7 @@ export class Exchange implements Waiting {
 
   /** The head is out and chunks follow it. */
   get takesChunks(): boolean {
-    return this.#chunkedAnswer && this.#headOut && !this.#ended && this.res.socket !== null;
+    return this.#chunkedAnswer && this.#headOut && !this.#ended;
   }
 
   /** Passes whole chunks on with the framing that they have. False when the client takes no more for now. */

@@ -11,14 +11,14 @@ const maxHeadBytes = 65_536;
 export type PoolSettings = Readonly<{ verifyUpstreamTls: boolean; connectTimeoutMs: number }>;
 
 /** A plain connection, whose bytes are handed to undici without passing through a stream. */
-type FedSocket = Socket & { feed: (length: number) => boolean };
+type FedSocket = Socket & { connection: UpstreamConnection };
 
 /** Plain connections read into this: what arrives is copied out before the next read. */
 const readBuffer = Buffer.allocUnsafeSlow(65_536);
 const onread = {
   buffer: readBuffer,
   callback(this: FedSocket, length: number): boolean {
-    return this.feed(length);
+    return this.connection.feed(length);
   },
 };
 
@@ -149,56 +149,65 @@ export class UpstreamConnection {
    * time; its end still comes the usual way.
    */
   #feed(socket: FedSocket, read: (size?: number) => unknown): void {
-    let pending: Buffer | null = null;
-    let stopped = false;
-    const put = (bytes: Buffer, first: boolean) => {
-      if (pending === null) pending = bytes;
-      else pending = Buffer.concat(first ? [bytes, pending] : [pending, bytes]);
-    };
-    socket.feed = (length) => {
-      if (this.#betweenChunks) {
-        // The commonest read of a stream: nothing that undici's parser would have to remember.
-        const bodyBytes = length <= maxPassedBytes ? wholeChunks(readBuffer, 0, length) : -1;
-        if (bodyBytes !== -1 && this.#taker?.takesChunks === true) {
-          this.#taker.onChunks(readBuffer.toString('latin1', 0, length), bodyBytes);
-          return true;
-        }
-        this.#betweenChunks = false;
-      }
-      const first = this.awaiting && this.#held === null;
-      const bytes = Buffer.allocUnsafe(length);
-      readBuffer.copy(bytes, 0, 0, length);
-      put(bytes, false);
-      this.#reading = true;
-      socket.emit('readable');
-      this.#reading = false;
-      stopped = pending !== null;
-      if (this.unflushed !== null) {
-        const waiting = this.unflushed;
-        this.unflushed = null;
-        waiting.flushHead();
-      }
-      if (this.#ended) {
-        this.#ended = false;
-        this.#owner.onFree(this);
-      } else if (first && !stopped && this.#taker?.takesChunks === true) {
-        this.#betweenChunks = endsBetweenChunks(bytes);
-      }
-      return !stopped;
-    };
+    socket.connection = this;
     socket.unshift = (bytes: Buffer) => {
-      if (bytes.length > 0) put(bytes, true);
+      if (bytes.length > 0) this.#put(bytes, true);
     };
     socket.read = (size?: number) => {
-      if (pending === null || size === 0) return size === 0 || socket.closed || ended(socket) ? read(size) : null;
-      const bytes: Buffer = pending;
-      pending = null;
-      if (stopped) {
-        stopped = false;
+      if (this.#pending === null || size === 0) {
+        return size === 0 || socket.closed || ended(socket) ? read(size) : null;
+      }
+      const bytes = this.#pending;
+      this.#pending = null;
+      if (this.#stopped) {
+        this.#stopped = false;
         socket._read(0);
       }
       return this.awaiting ? this.#withoutContinue(bytes) : bytes;
     };
+  }
+  /** Read, and not asked for yet. */
+  #pending: Buffer | null = null;
+  /** Nothing more is read until that is asked for. */
+  #stopped = false;
+
+  #put(bytes: Buffer, first: boolean): void {
+    const pending = this.#pending;
+    if (pending === null) this.#pending = bytes;
+    else this.#pending = Buffer.concat(first ? [bytes, pending] : [pending, bytes]);
+  }
+
+  /** So many bytes are in `readBuffer`. False: no more for now. */
+  feed(length: number): boolean {
+    if (this.#betweenChunks) {
+      // The commonest read of a stream: nothing that undici's parser would have to remember.
+      const bodyBytes = length <= maxPassedBytes ? wholeChunks(readBuffer, 0, length) : -1;
+      if (bodyBytes !== -1 && this.#taker?.takesChunks === true) {
+        this.#taker.onChunks(readBuffer.toString('latin1', 0, length), bodyBytes);
+        return true;
+      }
+      this.#betweenChunks = false;
+    }
+    const first = this.awaiting && this.#held === null;
+    const bytes = Buffer.allocUnsafe(length);
+    readBuffer.copy(bytes, 0, 0, length);
+    this.#put(bytes, false);
+    this.#reading = true;
+    this.#socket?.emit('readable');
+    this.#reading = false;
+    this.#stopped = this.#pending !== null;
+    if (this.unflushed !== null) {
+      const waiting = this.unflushed;
+      this.unflushed = null;
+      waiting.flushHead();
+    }
+    if (this.#ended) {
+      this.#ended = false;
+      this.#owner.onFree(this);
+    } else if (first && !this.#stopped && this.#taker?.takesChunks === true) {
+      this.#betweenChunks = endsBetweenChunks(bytes);
+    }
+    return !this.#stopped;
   }
 
   #withoutContinue(chunk: Buffer): Buffer | null {
