@@ -142,23 +142,41 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
   let events: readonly FleetEvent[] = [];
   let connection: Connection = { state: 'live', since: Date.now(), retryAt: null, detail: null };
 
-  const take = (next: Snapshot) => {
+  /** The newest message of the stream: taken apart when somebody looks, because a frozen dashboard looks once a second. */
+  let unread: string | null = null;
+  const adopt = (next: Snapshot): boolean => {
     // A server that was started again counts from one.
-    if (next.version === snapshot.version && next.startedAt === snapshot.startedAt) return;
+    if (next.version <= snapshot.version && next.startedAt === snapshot.startedAt) return false;
     snapshot = next;
+    return true;
+  };
+  const tell = () => {
     for (const listener of listeners) listener();
+  };
+  const present = (): Snapshot => {
+    if (unread === null) return snapshot;
+    const text = unread;
+    unread = null;
+    try {
+      adopt(decode(schemas.snapshot, JSON.parse(text)));
+    } catch (error) {
+      setConnection('stale', null, reason(error));
+    }
+    return snapshot;
   };
   const setConnection = (state: Connection['state'], retryAt: number | null, detail: string | null) => {
     const since = state === connection.state ? connection.since : Date.now();
     connection = { state, since, retryAt, detail };
     for (const listener of connectionListeners) listener();
   };
-  const reload = async () => take(decode(schemas.snapshot, await call('GET', '/state')));
+  const reload = async () => {
+    if (adopt(decode(schemas.snapshot, await call('GET', '/state')))) tell();
+  };
 
   /** Follows one stream of the server until it ends; resolves never, rejects when it is lost. */
   async function follow(
     path: string,
-    onMessage: (event: string | undefined, data: unknown) => void,
+    onMessage: (event: string | undefined, text: string) => void,
     onOpen: () => void,
   ): Promise<never> {
     const answer = await request(`${base}${path}`, { dispatcher: agent, headers, signal: closing.signal });
@@ -167,7 +185,7 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
       throw new Error(`answer ${answer.statusCode}`);
     }
     onOpen();
-    const parser = createParser({ onEvent: ({ event, data }) => onMessage(event, JSON.parse(data)) });
+    const parser = createParser({ onEvent: ({ event, data }) => onMessage(event, data) });
     for await (const chunk of answer.body.setEncoding('utf8')) parser.feed(chunk as string);
     throw new Error('the server ended the stream');
   }
@@ -213,15 +231,18 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
 
   void followForever(
     () => '/state/stream',
-    (_, data) => take(decode(schemas.snapshot, data)),
+    (_, text) => {
+      unread = text;
+      tell();
+    },
     true,
   );
   // All that are kept, each time: after a restart ids may have begun anew, so that an id tells nothing alone.
   void followForever(
     () => '/events?last_event_id=0',
-    (kind, data) => {
+    (kind, text) => {
       if (kind === 'gap') return;
-      const wire = decode(schemas.event, data);
+      const wire = decode(schemas.event, JSON.parse(text));
       const event: FleetEvent = { ...wire, at: Date.parse(wire.at) };
       if (events.some((known) => known.id === event.id && known.at === event.at)) return;
       events = [...events.slice(1 - keptEvents), event];
@@ -234,7 +255,7 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
   /** The upstream as it is after a command. */
   const upstreamAfter = async (id: string): Promise<UpstreamView> => {
     await reload();
-    const view = snapshot.upstreams.find((upstream) => upstream.id === id);
+    const view = present().upstreams.find((upstream) => upstream.id === id);
     if (!view) throw new AppError('not_found', `${id} is not in the fleet any more`);
     return view;
   };
@@ -243,7 +264,7 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
 
   return {
     state: {
-      get: () => snapshot,
+      get: present,
       subscribe: (listener) => {
         listeners.add(listener);
         return () => listeners.delete(listener);
@@ -266,7 +287,7 @@ export async function connectApp(options: RemoteAppOptions): Promise<RemoteApp> 
     },
     readonly,
     async setStrategy(name) {
-      const previous = snapshot.strategy.name;
+      const previous = present().strategy.name;
       const { strategy } = decode(
         schemas.strategySetAnswer,
         await call('PUT', '/loadbalancer/strategy', { strategy: name }),

@@ -516,7 +516,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
 
   function schedule(): void {
     if (disposed || (flushTimer !== null && flushesEarly)) return;
-    const early = watched && guarded(() => turnsUp(app.state.get())) === true;
+    const early = watched && paused === null && guarded(() => turnsUp(app.state.get())) === true;
     if (flushTimer !== null) {
       if (!early) return;
       clearTimeout(flushTimer);
@@ -535,7 +535,8 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     );
   }
 
-  const refreshMs = (): number => (watched ? ui.refreshMs : Math.max(1000, ui.refreshMs));
+  /** While nobody looks, or the picture is frozen, once a second is enough: so far apart are the pictures that are kept. */
+  const refreshMs = (): number => (watched && paused === null ? ui.refreshMs : Math.max(1000, ui.refreshMs));
 
   function point({ kind, x, y }: Exclude<TerminalReport, { kind: 'focus' }>): void {
     if (kind !== 'press') {
