@@ -8,7 +8,8 @@ export function counted(count: number, one: string, many = `${one}s`): string {
 
 /** The known word closest to what was typed; undefined when nothing is close enough to be meant. */
 export function nearest(typed: string, known: Iterable<string>): string | undefined {
-  const word = normal(typed);
+  // Whoever types may be a stranger: of a long text the beginning will do.
+  const word = normal(typed.slice(0, 64));
   if (word === '') return undefined;
   let best: string | undefined;
   let bestDistance = Number.POSITIVE_INFINITY;

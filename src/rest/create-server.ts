@@ -11,7 +11,7 @@ import { docsPage } from './docs-page.ts';
 import { createEventStream, type EventStream, eventStreamType } from './event-stream.ts';
 import { createGate } from './gate.ts';
 import { createMetrics } from './metrics.ts';
-import { nearestPath } from './nearest.ts';
+import { nearestPath } from './nearest-path.ts';
 import { describeApi } from './openapi.ts';
 import type { Answer, Context, Operation } from './operation.ts';
 import { operations } from './operations/index.ts';
@@ -178,7 +178,7 @@ export async function createRestServer(options: RestServerOptions): Promise<Rest
         path,
         known.map((entry) => entry.path),
       );
-      const hint = guess === null ? 'GET /api/v1/openapi.json lists what there is.' : `Did you mean ${guess}?`;
+      const hint = guess === undefined ? 'GET /api/v1/openapi.json lists what there is.' : `Did you mean ${guess}?`;
       throw new ProblemError('not_found', `There is nothing at this path. ${hint}`);
     }
     const allow = methods.join(', ');

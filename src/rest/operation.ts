@@ -1,9 +1,9 @@
 import type * as z from 'zod';
 import { withoutUrlSecrets } from '../core/base-url.ts';
+import { nearest } from '../core/words.ts';
 import type { LocalApp } from '../fleet/app.ts';
 import type { EventStream } from './event-stream.ts';
 import type { Metrics } from './metrics.ts';
-import { nearest } from './nearest.ts';
 import { type ProblemCode, ProblemError } from './problem.ts';
 
 /** What a handler may use. */
@@ -206,14 +206,14 @@ function describe(where: 'body' | 'path' | 'query', issue: Issue, schema: z.ZodT
   let hint = '';
   if (issue.code === 'invalid_value' && typeof issue.input === 'string') {
     const guess = nearest(issue.input, issue.values.map(String));
-    if (guess !== null) hint = `; did you mean ${guess}?`;
+    if (guess !== undefined) hint = `; did you mean ${guess}?`;
   }
   return [{ path, in: where, message: `${got}, accepts ${accepted(issue)}${hint}` }];
 }
 
 function unknownName(name: string, known: readonly string[], kind: 'field' | 'parameter'): string {
   const guess = nearest(name, known);
-  if (guess !== null) return `unknown ${kind}; did you mean ${guess}?`;
+  if (guess !== undefined) return `unknown ${kind}; did you mean ${guess}?`;
   return known.length === 0 ? `unknown ${kind}, accepts none` : `unknown ${kind}, accepts ${known.join(', ')}`;
 }
 

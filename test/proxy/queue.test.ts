@@ -3,7 +3,6 @@ import { monotonicMs } from '../../src/clock.ts';
 import { createBalancer } from '../../src/core/balancer.ts';
 import { LoadTable } from '../../src/core/load-table.ts';
 import { anybody } from '../../src/core/waiting-line.ts';
-import { createProxy } from '../../src/proxy/create-proxy.ts';
 import { echo, RawClient, Rig, until } from './rig.ts';
 
 /** An upstream whose answers wait until they are let go, in the order in which they were asked. */
@@ -120,35 +119,24 @@ test('the order is one over all threads: who came first to another thread goes f
   await using rig = await Rig.start();
   const { open, listener } = gate();
   await rig.backend('a', listener, { ceiling: 1 });
-  const other = await createProxy({
-    table: new LoadTable(rig.table.buffer),
-    directory: rig.entries,
-    host: '127.0.0.1',
-    port: 0,
-    thread: 2,
-    balancer: { slowStartMs: 0 },
-  });
-  try {
-    const answers: Promise<Response>[] = [];
-    const asked: string[] = [];
-    for (let i = 0; i < 12; i++) {
-      // The first of the other thread comes when this one has nobody who waits, and finds a line all the same.
-      const proxy = i % 3 === 1 ? other : rig.proxy;
-      asked.push(`/${i}`);
-      answers.push(fetch(`http://127.0.0.1:${proxy.port}/${i}`));
-      await until(() => rig.proxy.active + other.active === i + 1);
-    }
-    for (let i = 0; i < 12; i++) {
-      await until(() => open.length === i + 1);
-      expect(rig.active('a')).toBe(1);
-      open[i]!.release();
-    }
-    for (const answer of await Promise.all(answers)) expect(answer.status).toBe(200);
-    expect(open.map(({ url }) => url)).toEqual(asked);
-    await until(() => rig.active('a') === 0 && !rig.table.line(9).elsewhere);
-  } finally {
-    await other.close();
+  const other = await rig.otherThread();
+  const answers: Promise<Response>[] = [];
+  const asked: string[] = [];
+  for (let i = 0; i < 12; i++) {
+    // The first of the other thread comes when this one has nobody who waits, and finds a line all the same.
+    const proxy = i % 3 === 1 ? other : rig.proxy;
+    asked.push(`/${i}`);
+    answers.push(fetch(`http://127.0.0.1:${proxy.port}/${i}`));
+    await until(() => rig.proxy.active + other.active === i + 1);
   }
+  for (let i = 0; i < 12; i++) {
+    await until(() => open.length === i + 1);
+    expect(rig.active('a')).toBe(1);
+    open[i]!.release();
+  }
+  for (const answer of await Promise.all(answers)) expect(answer.status).toBe(200);
+  expect(open.map(({ url }) => url)).toEqual(asked);
+  await until(() => rig.active('a') === 0 && !rig.table.line(9).elsewhere);
 });
 
 test('a thread that does not come when it is called, or died, holds nobody up', async () => {
@@ -209,32 +197,20 @@ test('however many wait for one model, who wants another or none at all goes pas
   const small = gate();
   await rig.backend('small', small.listener, { ceiling: 1, models: ['small'] });
   await rig.backend('large', echo, { ceiling: 1, models: ['large'] });
-  const other = await createProxy({
-    table: new LoadTable(rig.table.buffer),
-    directory: rig.entries,
-    host: '127.0.0.1',
-    port: 0,
-    thread: 2,
-    balancer: { slowStartMs: 0 },
-    settings: { queueLimit: 500 },
-  });
+  const other = await rig.otherThread({ queueLimit: 500 });
   const otherUrl = `http://127.0.0.1:${other.port}`;
-  try {
-    const waiting = Array.from({ length: 161 }, (_, i) => askFor(i % 2 === 0 ? rig.url : otherUrl, 'small'));
-    await until(() => rig.proxy.active + other.active === 161);
-    for (const url of [rig.url, otherUrl]) {
-      const passing = Array.from({ length: 6 }, (_, i) => (i % 2 === 0 ? askFor(url, 'large') : fetch(url)));
-      for (const answer of await Promise.all(passing)) expect(answer.status).toBe(200);
-    }
-    // Those without a model may take the room of the one model too, once it is theirs to take.
-    for (let done = 0; done < 161; done++) {
-      await until(() => small.open.length > done);
-      small.open[done]!.release();
-    }
-    for (const answer of await Promise.all(waiting)) expect(answer.status).toBe(200);
-  } finally {
-    await other.close();
+  const waiting = Array.from({ length: 161 }, (_, i) => askFor(i % 2 === 0 ? rig.url : otherUrl, 'small'));
+  await until(() => rig.proxy.active + other.active === 161);
+  for (const url of [rig.url, otherUrl]) {
+    const passing = Array.from({ length: 6 }, (_, i) => (i % 2 === 0 ? askFor(url, 'large') : fetch(url)));
+    for (const answer of await Promise.all(passing)) expect(answer.status).toBe(200);
   }
+  // Those without a model may take the room of the one model too, once it is theirs to take.
+  for (let done = 0; done < 161; done++) {
+    await until(() => small.open.length > done);
+    small.open[done]!.release();
+  }
+  for (const answer of await Promise.all(waiting)) expect(answer.status).toBe(200);
 });
 
 test('those who wait for a model in several threads go in the order in which they came', async () => {
@@ -242,32 +218,21 @@ test('those who wait for a model in several threads go in the order in which the
   const { open, listener } = gate();
   await rig.backend('a', listener, { ceiling: 1, models: ['m'] });
   await rig.backend('b', echo, { ceiling: 1, models: ['n'] });
-  const other = await createProxy({
-    table: new LoadTable(rig.table.buffer),
-    directory: rig.entries,
-    host: '127.0.0.1',
-    port: 0,
-    thread: 2,
-    balancer: { slowStartMs: 0 },
-  });
-  try {
-    const answers: Promise<Response>[] = [];
-    for (let i = 0; i < 9; i++) {
-      const url = `http://127.0.0.1:${(i % 3 === 1 ? other : rig.proxy).port}/${i}`;
-      answers.push(
-        fetch(url, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{"model":"m"}' }),
-      );
-      await until(() => rig.proxy.active + other.active === i + 1);
-    }
-    for (let i = 0; i < 9; i++) {
-      await until(() => open.length === i + 1);
-      open[i]!.release();
-    }
-    for (const answer of await Promise.all(answers)) expect(answer.status).toBe(200);
-    expect(open.map(({ url }) => url)).toEqual(answers.map((_, i) => `/${i}`));
-  } finally {
-    await other.close();
+  const other = await rig.otherThread();
+  const answers: Promise<Response>[] = [];
+  for (let i = 0; i < 9; i++) {
+    const url = `http://127.0.0.1:${(i % 3 === 1 ? other : rig.proxy).port}/${i}`;
+    answers.push(
+      fetch(url, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{"model":"m"}' }),
+    );
+    await until(() => rig.proxy.active + other.active === i + 1);
   }
+  for (let i = 0; i < 9; i++) {
+    await until(() => open.length === i + 1);
+    open[i]!.release();
+  }
+  for (const answer of await Promise.all(answers)) expect(answer.status).toBe(200);
+  expect(open.map(({ url }) => url)).toEqual(answers.map((_, i) => `/${i}`));
 });
 
 test('who waits for a model that leaves the fleet is told so, and never served by another', async () => {

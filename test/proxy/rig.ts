@@ -131,6 +131,25 @@ export class Rig {
     this.table.leave(ref);
   }
 
+  /** The data plane of another thread over the same table, as far as one process can have it. Closes with the rig. */
+  async otherThread(
+    settings: Partial<ProxySettings> = {},
+    balancer: Partial<BalancerSettings> = {},
+  ): Promise<RunningProxy> {
+    const proxy = await createProxy({
+      table: new LoadTable(this.table.buffer),
+      directory: this.entries,
+      host: '127.0.0.1',
+      port: 0,
+      thread: 2 + this.#others.length,
+      balancer: { slowStartMs: 0, ...balancer },
+      settings,
+    });
+    this.#others.push(proxy);
+    return proxy;
+  }
+  readonly #others: RunningProxy[] = [];
+
   get url(): string {
     return `http://127.0.0.1:${this.proxy.port}`;
   }
@@ -156,7 +175,7 @@ export class Rig {
   }
 
   async close(): Promise<void> {
-    await this.proxy.close();
+    await Promise.all([this.proxy, ...this.#others].map((proxy) => proxy.close()));
     await Promise.all(this.#backends.map((backend) => backend.close()));
   }
 

@@ -2,8 +2,6 @@ import { connect, type Socket } from 'node:net';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { expect, test } from 'vitest';
-import { LoadTable } from '../../src/core/load-table.ts';
-import { createProxy } from '../../src/proxy/create-proxy.ts';
 import { Rig, sleep, until } from './rig.ts';
 
 /** Small seeded generator (mulberry32), so that a failing run can be run again. */
@@ -47,15 +45,7 @@ test('after random traffic with random faults every count is zero and no connect
     settings,
   });
   // A second thread's proxy over the same table: they wait in one line and count in one place.
-  const second = await createProxy({
-    table: new LoadTable(rig.table.buffer),
-    directory: [],
-    host: '127.0.0.1',
-    port: 0,
-    thread: 2,
-    balancer: { slowStartMs: 0, ejectBaseMs: 100, ejectMaxMs: 500 },
-    settings,
-  });
+  const second = await rig.otherThread(settings, { ejectBaseMs: 100, ejectMaxMs: 500 });
   const backends = [];
   for (const id of ['a', 'b', 'c', 'd', 'e']) {
     backends.push(

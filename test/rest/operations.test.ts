@@ -371,6 +371,14 @@ describe('fleet', () => {
   });
 });
 
+test('an unknown word gets the nearest known one, and none where nothing is near', async () => {
+  const near = await rest.call('GET', '/api/v1/gpu/instances?min_vrm=24');
+  expect(JSON.stringify(near.body)).toContain('unknown parameter; did you mean min_vram?');
+  const far = await rest.call('GET', '/api/v1/gpu/instances?zzzzzz=24');
+  expect(JSON.stringify(far.body)).toContain('unknown parameter, accepts ');
+  expect(JSON.stringify(far.body)).not.toContain('undefined');
+});
+
 describe('providers, reservations, cost, decisions, requests, state', () => {
   test('providers say what is available and the total', async () => {
     const { body } = await rest.call('GET', '/api/v1/providers');
