@@ -11,14 +11,13 @@ const groupWords = 2 * shownGroups;
 /** Words of shared memory that a line of so many threads needs. */
 export const lineWords = (threads: number): number => groups + (groupWords + 2) * threads;
 
-/** Key of those whom any upstream can serve. */
-export const anybody = 0;
-
-/** Key of those who wait for a model; never that of `anybody`. Two models may share one: they then share an order. */
-export function groupKey(model: string): number {
+/** Key of those whom the rows of this mask can serve: the same in every thread, and for every model of the same upstreams. */
+export function maskKey(mask: Uint8Array): number {
   let hash = 0x811c9dc5;
-  for (let i = 0; i < model.length; i++) hash = Math.imul(hash ^ model.charCodeAt(i), 0x01000193);
-  return hash === anybody ? 1 : hash;
+  for (let row = 0; row < mask.length; row++) {
+    if (mask[row] === 1) hash = Math.imul(hash ^ row, 0x01000193) ^ (row << 7);
+  }
+  return hash | 0;
 }
 
 /**
@@ -56,7 +55,7 @@ export class WaitingLine {
   show(place: number, key: number, ticket: number): void {
     const at = groups + groupWords * this.#thread + 2 * place;
     const before = Atomics.load(this.#words, at + 1);
-    if (before === 0 && ticket !== 0) Atomics.store(this.#words, at, key);
+    if (ticket !== 0) Atomics.store(this.#words, at, key);
     Atomics.store(this.#words, at + 1, ticket);
     if ((before === 0) === (ticket === 0)) return;
     Atomics.add(this.#words, standing, ticket === 0 ? -1 : 1);
@@ -65,7 +64,7 @@ export class WaitingLine {
 
   /** Takes away what a thread shows that is no more. */
   clear(): void {
-    for (let place = 0; place < shownGroups; place++) this.show(place, anybody, 0);
+    for (let place = 0; place < shownGroups; place++) this.show(place, 0, 0);
   }
 
   /** Somebody waits in another thread. */
@@ -74,15 +73,16 @@ export class WaitingLine {
   }
 
   /**
-   * The other thread whose first came earliest, of those who may take what `key` may take, if that is before `ticket`;
-   * -1: none. Those for whom anything will do come before a model's as well. 0 for no ticket.
+   * The other thread whose first came earliest, of those who may take all that `key` may take, if that is before `ticket`;
+   * -1: none. `anybody` is the key of those for whom any upstream will do: they come before the others as well. 0 for no
+   * ticket. Threads in `passed` are passed over.
    */
-  ahead(key: number, ticket: number): number {
+  ahead(key: number, anybody: number, ticket: number, passed: ReadonlySet<number>): number {
     if (!this.elsewhere) return -1;
     let first = -1;
     let lowest = ticket;
     for (let thread = 0; thread < this.#threads; thread++) {
-      if (thread === this.#thread) continue;
+      if (thread === this.#thread || passed.has(thread)) continue;
       for (let place = 0; place < shownGroups; place++) {
         const at = groups + groupWords * thread + 2 * place;
         const other = Atomics.load(this.#words, at + 1);

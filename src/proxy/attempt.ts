@@ -33,7 +33,7 @@ const cheapToDrain = 16_384;
 const drainMs = 1_000;
 
 /** Errors of this machine, not of an upstream. */
-const localFaults: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM', 'EADDRNOTAVAIL']);
+const localFaults: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM']);
 /** The news that an idle connection was closed is on its way for so long at least. */
 const leastStaleMs = 50;
 

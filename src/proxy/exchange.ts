@@ -444,7 +444,7 @@ export class Exchange implements Waiting {
   /** Passes whole chunks on with the framing that they have. False when the client takes no more for now. */
   writeChunks(text: string, bodyBytes: number): boolean {
     this.bytesOut += bodyBytes;
-    this.#usage?.push(text);
+    this.#usage?.push(text, true);
     const more = this.socket.write(text, 'latin1');
     if (!more) this.#awaitDrain();
     return more;

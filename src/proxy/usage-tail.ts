@@ -9,14 +9,14 @@ export type Usage = Readonly<{ promptTokens: number; completionTokens: number }>
  * the last event of a stream.
  */
 export class UsageTail {
-  readonly #pieces: string[] = [];
+  readonly #pieces: Readonly<{ text: string; framed: boolean }>[] = [];
   #length = 0;
 
-  /** Of `piece`, one character a byte, no more than the end is needed. */
-  push(piece: string): void {
-    this.#pieces.push(piece);
-    this.#length += piece.length;
-    while (this.#length - this.#pieces[0]!.length >= keptBytes) this.#length -= this.#pieces.shift()!.length;
+  /** Of a piece, one character a byte, no more than the end is needed. `framed`: whole chunks, as they came. */
+  push(text: string, framed = false): void {
+    this.#pieces.push({ text, framed });
+    this.#length += text.length;
+    while (this.#length - this.#pieces[0]!.text.length >= keptBytes) this.#length -= this.#pieces.shift()!.text.length;
   }
 
   /** The same, of a piece that is no string yet. */
@@ -26,8 +26,7 @@ export class UsageTail {
 
   /** What the last `usage` says, in the words of OpenAI or of Anthropic; null when there is none. */
   read(): Usage | null {
-    // Pieces may come with the framing of their chunks.
-    const text = this.#pieces.join('').replace(/\r\n[0-9a-fA-F]{1,7}\r\n/g, '');
+    const text = this.#pieces.map((piece) => (piece.framed ? bodyOf(piece.text) : piece.text)).join('');
     const at = text.lastIndexOf('"usage"');
     if (at === -1) return null;
     const usage = text.slice(at);
@@ -42,4 +41,16 @@ export class UsageTail {
 function count(pattern: RegExp, text: string): number | null {
   const found = Number(pattern.exec(text)?.[1] ?? Number.NaN);
   return found <= maxTokens ? found : null;
+}
+
+/** What whole chunks hold. */
+function bodyOf(chunks: string): string {
+  let body = '';
+  for (let at = 0; at < chunks.length; ) {
+    const start = chunks.indexOf('\r\n', at) + 2;
+    const size = Number.parseInt(chunks.slice(at, start), 16);
+    body += chunks.slice(start, start + size);
+    at = start + size + 2;
+  }
+  return body;
 }

@@ -1,5 +1,5 @@
 import type { Balancer, Lease } from '../core/balancer.ts';
-import { anybody, groupKey, WaitingLine } from '../core/waiting-line.ts';
+import { maskKey, WaitingLine } from '../core/waiting-line.ts';
 
 /** A request that waits for an upstream below its ceiling. */
 export interface Waiting {
@@ -18,7 +18,8 @@ export interface Waiting {
 /** Those whom the same upstreams can serve: when there is no room for the first there is none for the others. */
 type Group = {
   readonly name: string | Waiting | null;
-  readonly key: number;
+  /** The same for all groups that the same upstreams can serve, in every thread. */
+  key: number;
   /** Where other threads see it; -1: nowhere. */
   place: number;
   /** With their tickets, in their order. */
@@ -47,6 +48,10 @@ export class WaitQueue {
   #poller: NodeJS.Timeout | null = null;
   /** The thread that was ahead at the last poll and had not come although it was called; -1: none. */
   #late = -1;
+  /** Threads that are too busy to come: nobody waits for them until they do. */
+  readonly #passed = new Set<number>();
+  /** Key of those whom any upstream can serve. */
+  #anybody: number;
 
   constructor(
     balancer: Balancer,
@@ -57,6 +62,19 @@ export class WaitQueue {
     this.#settings = settings;
     this.#now = now;
     this.#line = balancer.table.line(balancer.table.thread);
+    this.#anybody = maskKey(new Uint8Array(0));
+  }
+
+  /** Other upstreams, or other models of them: those who wait have been told. */
+  directoryChanged(known: Uint8Array): void {
+    this.#anybody = maskKey(known);
+    for (const group of this.#groups.values()) {
+      for (const first of group.waiting.keys()) {
+        group.key = maskKey(first.allowed);
+        break;
+      }
+      this.#show(group);
+    }
   }
 
   get size(): number {
@@ -68,9 +86,11 @@ export class WaitQueue {
     if (this.#groupOf.size === 0 && !this.#line.elsewhere) return false;
     // It has had its turn before.
     if (newcomer.tried.length > 0) return false;
-    const name = nameOf(newcomer);
-    if (this.#groups.has(name) || this.#groups.has(null)) return true;
-    return this.#line.ahead(keyOf(name), 0) !== -1;
+    const key = maskKey(newcomer.allowed);
+    for (const group of this.#groups.values()) {
+      if (group.place !== nowhere && (group.key === key || group.key === this.#anybody)) return true;
+    }
+    return this.#ahead(key, 0) !== -1;
   }
 
   /** False when it is full. */
@@ -79,9 +99,9 @@ export class WaitQueue {
     const name = waiting.tried.length > 0 ? waiting : nameOf(waiting);
     let group = this.#groups.get(name);
     if (group === undefined) {
-      group = { name, key: keyOf(name), place: nowhere, waiting: new Map() };
+      group = { name, key: maskKey(waiting.allowed), place: nowhere, waiting: new Map() };
       this.#groups.set(name, group);
-      if (typeof name !== 'object' || name === null) this.#takePlace(group);
+      if (isShown(group)) this.#takePlace(group);
     }
     group.waiting.set(waiting, this.#line.ticket());
     this.#groupOf.set(waiting, group);
@@ -110,7 +130,14 @@ export class WaitQueue {
     this.#show(group);
     if (group.waiting.size > 0) return;
     this.#groups.delete(group.name);
-    if (group.place !== nowhere) this.#places[group.place] = null;
+    if (group.place === nowhere) return;
+    this.#places[group.place] = null;
+    for (const other of this.#groups.values()) {
+      if (other.place !== nowhere || !isShown(other)) continue;
+      this.#takePlace(other);
+      this.#show(other);
+      break;
+    }
   }
 
   /** Somewhere room was made. Looks once per turn of the event loop, however often it is called. */
@@ -119,35 +146,39 @@ export class WaitQueue {
     this.#woken = true;
     queueMicrotask(() => {
       this.#woken = false;
-      const full = this.admit();
-      // There may be room for others, unless whom anything would do has found none.
-      if (!full.has(anybody)) this.#line.callOthers(full);
+      this.#passOn(this.admit());
     });
+  }
+
+  /** There may be room for others, unless those whom anything will do have found none. */
+  #passOn(full: ReadonlySet<number>): void {
+    if (!full.has(this.#anybody)) this.#line.callOthers(full);
+  }
+
+  #ahead(key: number, ticket: number): number {
+    return this.#line.ahead(key, this.#anybody, ticket, this.#passed);
+  }
+
+  #poll(): void {
+    for (const thread of this.#passed) if (!this.#line.owesAnswer(thread)) this.#passed.delete(thread);
+    let late = -1;
+    for (const group of this.#groups.values()) {
+      const ahead = group.place === nowhere ? -1 : this.#ahead(group.key, firstTicket(group));
+      if (ahead !== -1 && this.#line.owesAnswer(ahead)) late = ahead;
+    }
+    if (late !== -1 && late === this.#late) this.#passed.add(late);
+    this.#late = late;
+    this.admit();
   }
 
   /** Gives room to those who wait, oldest first. Returns the keys for which there is none. */
   admit(): ReadonlySet<number> {
-    return this.#admit(false);
-  }
-
-  /** A thread that is too busy to come when it is called loses its turn. */
-  #poll(): void {
-    let late = -1;
-    for (const group of this.#groups.values()) {
-      const ahead = group.place === nowhere ? -1 : this.#line.ahead(group.key, firstTicket(group));
-      if (ahead !== -1 && this.#line.owesAnswer(ahead)) late = ahead;
-    }
-    this.#admit(late !== -1 && late === this.#late);
-    this.#late = late;
-  }
-
-  #admit(goesAhead: boolean): ReadonlySet<number> {
     const now = this.#now();
     const full = new Set<number>();
     const past = new Set<Group>();
     for (let group = this.#oldest(past); group !== null; group = this.#oldest(past)) {
       const [waiting, ticket] = group.waiting.entries().next().value as [Waiting, number];
-      const ahead = group.place === nowhere || goesAhead ? -1 : this.#line.ahead(group.key, ticket);
+      const ahead = group.place === nowhere ? -1 : this.#ahead(group.key, ticket);
       if (ahead !== -1) {
         this.#line.call(ahead);
         past.add(group);
@@ -158,15 +189,19 @@ export class WaitQueue {
         past.add(group);
         if (group.place !== nowhere) full.add(group.key);
         // Where anything will do and nothing is there, there is nothing for anybody.
-        if (group.key === anybody && group.place !== nowhere) return full;
+        if (group.key === this.#anybody && group.place !== nowhere) return full;
         continue;
       }
       this.remove(waiting);
+      this.#given++;
       if (lease === 'none') waiting.turnedAway('none');
       else waiting.admitted(lease);
     }
     return full;
   }
+
+  /** Who was let go so far. */
+  #given = 0;
 
   /** The group whose first has waited longest, of those that were not looked at. */
   #oldest(past: ReadonlySet<Group>): Group | null {
@@ -208,13 +243,17 @@ export class WaitQueue {
       this.#listening = false;
       this.#line.answer();
       if (this.#groupOf.size > 0) this.#listen();
-      this.admit();
+      const before = this.#given;
+      const full = this.admit();
+      // Who called has stood back: there may be room left for it.
+      if (this.#given > before || this.#groupOf.size === 0) this.#passOn(full);
     });
   }
 }
 
 const nameOf = (waiting: Waiting): string | null => (waiting.picky ? waiting.model : null);
-const keyOf = (name: string | Waiting | null): number => (typeof name === 'string' ? groupKey(name) : anybody);
+/** One that has tried upstreams already goes by what it has left, which no other thread knows of. */
+const isShown = ({ name }: Group): boolean => name === null || typeof name === 'string';
 
 /** 0: nobody is in it. */
 function firstTicket(group: Group): number {

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { monotonicMs } from '../../src/clock.ts';
 import { createBalancer } from '../../src/core/balancer.ts';
 import { LoadTable } from '../../src/core/load-table.ts';
-import { anybody } from '../../src/core/waiting-line.ts';
+import { maskKey } from '../../src/core/waiting-line.ts';
 import { echo, RawClient, Rig, until } from './rig.ts';
 
 /** An upstream whose answers wait until they are let go, in the order in which they were asked. */
@@ -146,9 +146,11 @@ test('a thread that does not come when it is called, or died, holds nobody up', 
   const first = fetch(rig.url);
   await until(() => open.length === 1);
   // Somebody waits in a thread that is busy with something else.
+  const known = new Uint8Array(rig.table.capacity);
+  known[rig.refs.get('a')!.row] = 1;
   const busy = rig.table.line(7);
   const onlooker = rig.table.line(9);
-  busy.show(0, anybody, busy.ticket());
+  busy.show(0, maskKey(known), busy.ticket());
   const second = fetch(rig.url);
   await until(() => rig.proxy.active === 2);
   open[0]!.release();
@@ -213,10 +215,10 @@ test('however many wait for one model, who wants another or none at all goes pas
   for (const answer of await Promise.all(waiting)) expect(answer.status).toBe(200);
 });
 
-test('those who wait for a model in several threads go in the order in which they came', async () => {
+test('those who wait for models of one upstream in several threads go in the order in which they came', async () => {
   await using rig = await Rig.start();
   const { open, listener } = gate();
-  await rig.backend('a', listener, { ceiling: 1, models: ['m'] });
+  await rig.backend('a', listener, { ceiling: 1, models: ['m', 'k'] });
   await rig.backend('b', echo, { ceiling: 1, models: ['n'] });
   const other = await rig.otherThread();
   const answers: Promise<Response>[] = [];

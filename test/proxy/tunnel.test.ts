@@ -182,3 +182,22 @@ test('a tunnel of which one side takes nothing is cut after the idle time, one t
   silent.socket.destroy();
   await until(() => quiet.active('b') === 0);
 });
+
+test('a tunnel of which one side has said its last word goes on as long as the other one has something to say', async () => {
+  await using rig = await Rig.start();
+  await switching(rig, 'a', (socket) => {
+    socket.resume();
+    let ticks = 0;
+    const timer = setInterval(() => {
+      socket.write(++ticks < 14 ? 'tick ' : 'the end');
+      if (ticks === 14) socket.end();
+      if (ticks === 14) clearInterval(timer);
+    }, 500);
+  });
+  const client = new RawClient(rig.proxy.port).send(upgrading);
+  await client.until(/101 Switching/);
+  client.socket.end();
+  // Longer than silence would be allowed.
+  await until(() => client.received.includes('the end'), 15_000);
+  await until(() => rig.active('a') === 0);
+});

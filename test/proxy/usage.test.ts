@@ -30,6 +30,20 @@ test.each([
   for (const size of [1, 7, 100, 2048, 100_000]) expect(read(body, size), `pieces of ${size}`).toEqual(expected);
 });
 
+test('pieces that come with the framing of their chunks and pieces that come without it add up, wherever they meet', () => {
+  const body = `{"choices":[],${usage}}`;
+  for (let from = 1; from < body.length - 1; from += 3) {
+    for (let to = from + 1; to < body.length; to += 5) {
+      const tail = new UsageTail();
+      const framed = [body.slice(from, to)].map((text) => `${text.length.toString(16)}\r\n${text}\r\n`).join('');
+      tail.push(body.slice(0, from));
+      tail.push(framed, true);
+      tail.push(body.slice(to));
+      expect(tail.read(), `${from} to ${to}`).toEqual({ promptTokens: 12, completionTokens: 30 });
+    }
+  }
+});
+
 test('an answer is held no longer than its end needs', () => {
   const tail = new UsageTail();
   for (let i = 0; i < 1000; i++) tail.pushEnd(Buffer.alloc(100, 'x'));
