@@ -29,7 +29,10 @@ export function findConnection(
 ): Connection {
   const dotenv = readDotenv(cwd);
   const stored = readPreferences(environment);
-  const [url, urlOrigin] = first<string>('http://127.0.0.1:8080', [
+  const port = environment.GPUPROXY_PORT || dotenv.GPUPROXY_PORT || '';
+  // Where a server with the same settings listens.
+  const here = `http://127.0.0.1:${/^[1-9]\d{0,4}$/.test(port) ? port : 8080}`;
+  const [url, urlOrigin] = first<string>(here, [
     ['flag', flags.url],
     ['environment', environment.GPUPROXY_URL || undefined],
     ['.env', dotenv.GPUPROXY_URL || undefined],

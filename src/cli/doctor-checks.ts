@@ -238,8 +238,8 @@ async function checkPorts(config: Config, alive: boolean): Promise<Check[]> {
       checks.push(
         fail(
           name,
-          `${where} is in use by another program`,
-          `stop it, or set ${variable} (find it with: ss -ltnp 'sport = :${port}')`,
+          `${where} is in use, and not by the server that is asked`,
+          `find who it is (ss -ltnp 'sport = :${port}'): a gpuproxy is found by GPUPROXY_URL, for another program set ${variable}`,
         ),
       );
     } else checks.push(fail(name, `${where} cannot be used (${code})`, `set GPUPROXY_HOST or ${variable}`));

@@ -1,4 +1,6 @@
-import type { Config } from '../config.ts';
+import { availableParallelism } from 'node:os';
+import { type Config, defaultThreads } from '../config.ts';
+import { strategyNames } from '../core/domain.ts';
 import { marketplaceNames } from '../providers/names.ts';
 import { defaultDataDir } from './data-dir.ts';
 import { tableLines } from './output.ts';
@@ -40,6 +42,8 @@ export function showServe(options: ServerOptions, json: boolean): void {
     ['control plane', listener(port)],
     ['data plane', listener(proxyPort)],
     ['data folder', dataDir ?? 'a temporary one'],
+    ['strategy', config.LB_STRATEGY ?? `the last choice that is kept, else ${strategyNames[0]}`],
+    ['threads', String(config.GPUPROXY_THREADS ?? defaultThreads(availableParallelism()))],
     ['providers', `${providers.join(', ') || '-'}${options.demo ? ' (simulated)' : ''}`],
     ['upstreams', upstreams.map(({ name, url }) => `${name} ${url}`).join(', ') || '-'],
     ['api key', keyText(config)],

@@ -31,8 +31,8 @@ export function startFailure(error: unknown): unknown {
   }
   if (code === 'EADDRINUSE') {
     return new CliError(exitCodes.failed, 'port_in_use', where === null ? message : `${where} is in use`, {
-      why: 'another program listens there',
-      hint: 'stop it, or choose other ports with GPUPROXY_PORT and GPUPROXY_PROXY_PORT (0 takes a free one)',
+      why: 'something listens there already',
+      hint: 'if it is a gpuproxy, "gpuproxy tui" follows it; else stop it, or choose other ports with GPUPROXY_PORT and GPUPROXY_PROXY_PORT (0 takes a free one)',
     });
   }
   if (code === 'EACCES' || code === 'EADDRNOTAVAIL') {

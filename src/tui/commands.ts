@@ -628,6 +628,8 @@ export const commands: readonly Command[] = [
     also: 'renew prolong',
     keys: ['+'],
     scope: 'reservations',
+    hint: 'more hours',
+    rank: 3,
     changes: true,
     why: (d) => (extendable(d).length === 0 ? 'no prepaid instance in this reservation' : null),
     run: (d) => askExtend(d, extendable(d)),

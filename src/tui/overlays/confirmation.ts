@@ -53,7 +53,11 @@ export function createConfirmation(dashboard: Dashboard, options: ConfirmationOp
     }),
     lines: (view, width, height) => content(view, width, height),
     key(key) {
-      if (dashboard.now() - openedAt < graceMs) return true;
+      if (dashboard.now() - openedAt < graceMs) {
+        // What is typed at once is typed; it confirms nothing without an Enter that comes later.
+        if (options.typed !== null && [...key].length === 1) field.key(key);
+        return true;
+      }
       refused = null;
       if (key === 'down' || key === 'tab') cursor = (cursor + 1) % count;
       else if (key === 'up' || key === 'shift-tab') cursor = (cursor + count - 1) % count;

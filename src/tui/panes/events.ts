@@ -64,7 +64,7 @@ export const eventsPane: Pane = {
 };
 
 export function eventRow(event: FleetEvent, width: number, marker = ' '): Span[] {
-  const subject = width >= 120 ? 24 : width >= 70 ? 16 : 13;
+  const subject = width >= 120 ? 24 : width >= 110 ? 20 : width >= 70 ? 16 : 13;
   const { about, message } = eventWords(event);
   return [
     span(marker, 'key'),
