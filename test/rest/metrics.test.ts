@@ -4,7 +4,7 @@ import { createBalancer } from '../../src/core/balancer.ts';
 import { ttfbBoundsMs } from '../../src/core/load-table.ts';
 import type { DataPlaneReport } from '../../src/core/report.ts';
 import { createFakeApp, type FakeApp, providerView, upstreamView } from '../helpers/fake-app.ts';
-import { type Rest, send, startRest } from './harness.ts';
+import { type Rest, startRest } from './harness.ts';
 
 let app: FakeApp;
 let rest: Rest;
@@ -83,7 +83,7 @@ function parse(text: string): { types: Map<string, string>; samples: Sample[] } 
 }
 
 const scrape = async () => {
-  const reply = await send(rest.url, 'GET', '/metrics', {});
+  const reply = await rest.call('GET', '/metrics', { key: null });
   expect(reply.status).toBe(200);
   expect(reply.headers['content-type']).toBe('text/plain; version=0.0.4; charset=utf-8');
   return parse(reply.text);
@@ -228,11 +228,12 @@ describe('/metrics', () => {
   });
 
   test('is open to this machine under its own name; any other name needs a key', async () => {
-    const open = await send(rest.url, 'GET', '/metrics', { headers: { host: 'localhost:8080' } });
+    const open = await rest.call('GET', '/metrics', { key: null, headers: { host: 'localhost:8080' } });
     expect(open.status).toBe(200);
-    const rebound = await send(rest.url, 'GET', '/metrics', { headers: { host: 'evil.example' } });
+    const rebound = await rest.call('GET', '/metrics', { key: null, headers: { host: 'evil.example' } });
     expect(rebound.status).toBe(401);
-    const withKey = await send(rest.url, 'GET', '/metrics', {
+    const withKey = await rest.call('GET', '/metrics', {
+      key: null,
       headers: { host: 'gpu.example', authorization: `Bearer ${rest.adminKey}` },
     });
     expect(withKey.status).toBe(200);
@@ -241,9 +242,9 @@ describe('/metrics', () => {
   test('what a proxy on this machine passes on is not of this machine, whatever name it asks for', async () => {
     for (const passed of ['forwarded', 'x-forwarded-for', 'x-forwarded-proto', 'x-real-ip', 'via']) {
       const headers = { host: 'localhost', [passed]: '203.0.113.7' };
-      expect((await send(rest.url, 'GET', '/metrics', { headers })).status, passed).toBe(401);
+      expect((await rest.call('GET', '/metrics', { key: null, headers })).status, passed).toBe(401);
       const withKey = { ...headers, 'x-api-key': rest.adminKey };
-      expect((await send(rest.url, 'GET', '/metrics', { headers: withKey })).status, passed).toBe(200);
+      expect((await rest.call('GET', '/metrics', { key: null, headers: withKey })).status, passed).toBe(200);
     }
   });
 });

@@ -36,7 +36,7 @@ test.skipIf(!isInstalled)(
     Object.assign(app.dataPlane, { directory: () => [entry] });
     await using rest = await startRest(app);
     await rest.call('GET', '/api/v1/fleet');
-    const { text } = await send(rest.url, 'GET', '/metrics', {});
+    const { text } = await rest.call('GET', '/metrics', { key: null });
 
     const checked = spawnSync('promtool', ['check', 'metrics'], { input: text, encoding: 'utf8' });
     expect(checked.stdout + checked.stderr).toBe('');
