@@ -56,7 +56,7 @@ export class DecisionTrace {
   readonly #totalMs: Float64Array;
   readonly #sequence: Float64Array;
 
-  constructor(capacity = 1000) {
+  constructor(capacity: number) {
     this.capacity = capacity;
     this.#at = new Float64Array(capacity);
     this.#strategy = new Uint8Array(capacity);
