@@ -76,6 +76,8 @@ export class Attempt implements Taker {
   #ending: Ending = 'complete';
   /** The upstream frames the body of its answer in chunks. */
   #chunked = false;
+  /** The body of the answer ends where the connection does. */
+  #delimitedByEnd = false;
   #retryAfterMs: number | null = null;
 
   constructor(exchange: Exchange, lease: Lease, upstream: Upstream, now: number) {
@@ -207,6 +209,7 @@ export class Attempt implements Taker {
     }
     this.answered = true;
     this.#chunked = head.chunked;
+    this.#delimitedByEnd = !head.chunked && head.contentLength === -1 && hasBody(this.#exchange.method, status);
     if (!this.#exchange.answer(head, this)) {
       this.#exchange.attemptFailed(this, 'server_error', 'bad_answer');
       this.#cut();
@@ -237,8 +240,14 @@ export class Attempt implements Taker {
     }
   }
 
-  onResponseEnd(_controller: Controller, trailers: IncomingHttpHeaders): void {
+  onResponseEnd(_controller: Controller, trailers: IncomingHttpHeaders, abrupt = this.#connection?.abrupt): void {
     const connection = this.#connection;
+    if (abrupt === true && this.#delimitedByEnd) {
+      // Anybody on the way can end a connection: only the upstream itself can say that this was all.
+      this.#failed('TLS_CUT');
+      connection?.destroy();
+      return;
+    }
     // From here on the connection may be somebody else's.
     this.#connection = null;
     this.#controller = null;
@@ -323,6 +332,11 @@ export class Attempt implements Taker {
     this.firstByteAt = this.#exchange.plane.now();
     this.lease.firstByte(this.firstByteAt, this.#ending === 'complete');
   }
+}
+
+/** Has the answer to such a request a body? */
+export function hasBody(method: string, status: number): boolean {
+  return method !== 'HEAD' && status !== 204 && status !== 304;
 }
 
 function flushHead(exchange: Exchange): void {

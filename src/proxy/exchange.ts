@@ -5,7 +5,7 @@ import type { Ending } from '../core/domain.ts';
 import { STATUS_CODES, validateHeaderName, validateHeaderValue } from '../node-http.ts';
 import { type AnswerHead, passedTrailers } from './answer-head.ts';
 import { type Answer, openAiError, problem } from './answers.ts';
-import { Attempt, type Outgoing } from './attempt.ts';
+import { Attempt, hasBody, type Outgoing } from './attempt.ts';
 import type { RequestHeaders } from './headers.ts';
 import type { KeyTerms } from './key-limits.ts';
 import { ModelScan } from './model-scan.ts';
@@ -352,7 +352,7 @@ export class Exchange implements Waiting {
   answer(head: AnswerHead, attempt: Attempt): boolean {
     const { res } = this;
     const { status } = head;
-    const none = this.method === 'HEAD' || status === 204 || status === 304;
+    const none = !hasBody(this.method, status);
     // A length beside 204 is forbidden, and some would wait for so many bytes.
     const contentLength = status === 204 ? -1 : head.contentLength;
     const chunked = contentLength === -1 && !none && this.req.httpVersionMinor > 0;

@@ -1,11 +1,12 @@
 import type { IncomingMessage } from 'node:http';
-import { request as httpsRequest, type RequestOptions } from 'node:https';
+import { isIP } from 'node:net';
 import type { Readable } from 'node:stream';
 import type { Dispatcher } from 'undici';
-import { request as httpRequest } from '../node-http.ts';
+import { request } from '../node-http.ts';
 import { passedTrailers } from './answer-head.ts';
 import type { Attempt, Outgoing } from './attempt.ts';
 import type { ProxySettings } from './settings.ts';
+import { TlsTransport } from './tls-transport.ts';
 
 /**
  * Sends a request that announces trailers. undici cannot send any, so these rare requests go through node's own client,
@@ -22,9 +23,12 @@ export function dispatchWithTrailers(
 ): Dispatcher.DispatchController {
   const url = new URL(origin);
   const secure = url.protocol === 'https:';
-  const options: RequestOptions = {
-    host: url.hostname.replace(/^\[|\]$/g, ''),
-    port: url.port === '' ? (secure ? 443 : 80) : Number(url.port),
+  const host = url.hostname.replace(/^\[|\]$/g, '');
+  const port = url.port === '' ? (secure ? 443 : 80) : Number(url.port);
+  const transport = secure ? new TlsTransport(host, port) : null;
+  const req = request({
+    host,
+    port,
     path: wanted.path,
     method: wanted.method,
     headers: [
@@ -38,10 +42,18 @@ export function dispatchWithTrailers(
       'connection',
       'close',
     ],
-    agent: false,
-    rejectUnauthorized: settings.verifyUpstreamTls,
-  };
-  const req = (secure ? httpsRequest : httpRequest)(options);
+    ...(transport === null
+      ? { agent: false }
+      : {
+          createConnection: () =>
+            transport.secure({
+              host,
+              servername: isIP(host) === 0 ? host : '',
+              rejectUnauthorized: settings.verifyUpstreamTls,
+              ALPNProtocols: ['http/1.1'],
+            }),
+        }),
+  });
   let answer: IncomingMessage | null = null;
   let aborted: Error | null = null;
   const controller: Dispatcher.DispatchController = {
@@ -73,7 +85,7 @@ export function dispatchWithTrailers(
     res.on('error', failed);
     attempt.onResponseStart(controller, res.statusCode ?? 502, res.headers, res.statusMessage ?? '');
     res.on('data', (chunk: Buffer) => attempt.onResponseData(controller, chunk));
-    res.on('end', () => attempt.onResponseEnd(controller, res.trailers));
+    res.on('end', () => attempt.onResponseEnd(controller, res.trailers, transport?.abrupt));
   });
   const finish = () => {
     // Complete by now: a body ends after its trailers were read.
@@ -97,8 +109,7 @@ export function dispatchWithTrailers(
     req.on('close', () => body.destroy());
   };
   req.on('socket', (socket) => {
-    if (socket.connecting) socket.once(secure ? 'secureConnect' : 'connect', begin);
-    else begin();
+    socket.once(secure ? 'secureConnect' : 'connect', begin);
   });
   return controller;
 }

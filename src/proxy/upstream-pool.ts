@@ -1,6 +1,8 @@
 import type { OnReadOpts, Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
 import { buildConnector, Client, type Dispatcher } from 'undici';
 import { monotonicMs } from '../clock.ts';
+import { hasEnded, TlsTransport } from './tls-transport.ts';
 
 /** An idle connection is closed after this time, if the upstream has not told that it does so earlier. */
 const maxIdleMs = 30_000;
@@ -54,6 +56,7 @@ export class UpstreamConnection {
   unflushed: Flushed | null = null;
   readonly #fed: boolean;
   readonly #owner: Owner;
+  #transport: TlsTransport | null = null;
   #socket: Socket | null = null;
   #taker: Taker | null = null;
   /** undici's parser stands between two chunks of an answer. */
@@ -80,12 +83,17 @@ export class UpstreamConnection {
       maxHeaderSize: maxHeadBytes,
       connect: (options, callback) => {
         const from = monotonicMs();
-        connect(options, (...result) => {
-          const [error, socket] = result;
-          this.connectMs = monotonicMs() - from;
-          if (error === null) this.#opened(socket);
-          callback(...result);
-        });
+        if (options.protocol === 'https:')
+          this.#transport = new TlsTransport(options.hostname, Number(options.port || 443));
+        connect(
+          this.#transport === null ? options : { ...options, httpSocket: this.#transport as unknown as Socket },
+          (...result) => {
+            const [error, socket] = result;
+            this.connectMs = monotonicMs() - from;
+            if (error === null) this.#opened(socket);
+            callback(...result);
+          },
+        );
       },
     });
   }
@@ -93,6 +101,11 @@ export class UpstreamConnection {
   /** It was cut; that it is closed is told later in the turn. */
   get dead(): boolean {
     return this.#socket?.destroyed === true;
+  }
+
+  /** It has ended without a word of the upstream that this is the end. */
+  get abrupt(): boolean {
+    return this.#transport?.abrupt === true;
   }
 
   dispatch(options: Dispatcher.DispatchOptions, taker: Taker): void {
@@ -127,6 +140,7 @@ export class UpstreamConnection {
 
   #opened(socket: Socket): void {
     this.#socket = socket;
+    this.#transport?.carries(socket as TLSSocket);
     // undici takes this one code for the end of an answer without a length. A reset is never that.
     socket.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'ECONNRESET') error.code = 'RESET';
@@ -155,7 +169,7 @@ export class UpstreamConnection {
     };
     socket.read = (size?: number) => {
       if (this.#pending === null || size === 0) {
-        return size === 0 || socket.closed || ended(socket) ? read(size) : null;
+        return size === 0 || socket.closed || hasEnded(socket) ? read(size) : null;
       }
       const bytes = this.#pending;
       this.#pending = null;
@@ -221,10 +235,6 @@ export class UpstreamConnection {
     return passed.bytes.length === 0 ? null : passed.bytes;
   }
   #held: Buffer | null = null;
-}
-
-function ended(socket: Socket): boolean {
-  return (socket as unknown as { _readableState: { ended: boolean } })._readableState.ended;
 }
 
 const informationStart = Buffer.from('HTTP/1.1 1');

@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer as createHttpsServer, request as httpsRequest } from 'node:https';
@@ -8,41 +7,13 @@ import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { afterAll, expect, test } from 'vitest';
 import { monotonicMs } from '../../src/clock.ts';
+import { certificate } from '../helpers/certificate.ts';
 import { echo, RawClient, Rig, readAll, sleep, until } from './rig.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'gpuproxy-proxy-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const sha256 = (key: string) => createHash('sha256').update(key).digest('hex');
-
-/** A certificate for 127.0.0.1, made on the spot. */
-function certificate() {
-  const [cert, key] = [join(folder, 'cert.pem'), join(folder, 'key.pem')];
-  execFileSync(
-    'openssl',
-    [
-      'req',
-      '-x509',
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:P-256',
-      '-nodes',
-      '-days',
-      '2',
-      '-subj',
-      '/CN=localhost',
-      '-addext',
-      'subjectAltName=IP:127.0.0.1,DNS:localhost',
-      '-keyout',
-      key,
-      '-out',
-      cert,
-    ],
-    { stdio: 'ignore' },
-  );
-  return { cert: readFileSync(cert, 'utf8'), key: readFileSync(key, 'utf8') };
-}
 
 function askTls(port: number, ca: string, path = '/'): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {

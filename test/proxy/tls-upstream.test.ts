@@ -1,0 +1,187 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
+import { createServer as createTlsServer, type SecureVersion, type TLSSocket } from 'node:tls';
+import { expect, test } from 'vitest';
+import { certificate } from '../helpers/certificate.ts';
+import { echo, RawClient, Rig, until } from './rig.ts';
+
+const tls = certificate();
+
+/** An upstream that speaks TLS and answers every request with what `answer` does. Closes at the end of the test. */
+async function secureUpstream(
+  answer: (secured: TLSSocket, cut: () => void, request: string) => void,
+  version: SecureVersion = 'TLSv1.3',
+) {
+  const below = new WeakMap<TLSSocket, Socket>();
+  let latest: Socket | null = null;
+  let handshakes = 0;
+  const server = createTlsServer({ ...tls, maxVersion: version }, (secured) => {
+    handshakes++;
+    const plain = below.get(secured) ?? latest;
+    secured.on('error', () => {});
+    let request = '';
+    secured.on('data', (bytes: Buffer) => {
+      request += bytes.toString('latin1');
+      if (!request.includes('\r\n\r\n')) return;
+      const whole = request;
+      request = '';
+      // Ends the connection below TLS, as somebody on the way could: without a close_notify.
+      answer(secured, () => plain?.end(), whole);
+    });
+  });
+  server.on('connection', (plain: Socket) => {
+    latest = plain;
+    plain.on('error', () => {});
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return {
+    origin: `https://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    get handshakes() {
+      return handshakes;
+    },
+    [Symbol.asyncDispose]: () => new Promise<void>((resolve) => server.close(() => resolve())),
+  };
+}
+
+const settings = { verifyUpstreamTls: false };
+const plainRequest = 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n';
+const trailersRequest =
+  'POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n0\r\nX-T: 1\r\n\r\n';
+const heads = {
+  'no framing': 'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nall of it',
+  'a length': 'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nall of it',
+  chunks: 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nall of it\r\n0\r\n\r\n',
+  'half of its chunks': 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nall of it\r\n',
+  'half of its length': 'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nall of it',
+} as const;
+
+for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
+  for (const request of [plainRequest, trailersRequest]) {
+    for (const [framing, text] of Object.entries(heads)) {
+      for (const end of ['by the word of the upstream', 'cut', 'cut later'] as const) {
+        const half = framing.startsWith('half');
+        const whole = framing === 'no framing' ? end === 'by the word of the upstream' : !half;
+        const client = request === plainRequest ? 'a request' : 'a request with trailers';
+        test(`${version}: the answer to ${client} with ${framing} that ends ${end} is ${whole ? 'whole' : 'broken off'}`, async () => {
+          await using upstream = await secureUpstream((secured, cut) => {
+            secured.write(text, () => {
+              if (end === 'cut') cut();
+              else if (end === 'cut later') setTimeout(cut, 30);
+              else secured.end();
+            });
+          }, version);
+          await using rig = await Rig.start({ settings });
+          rig.join('a', upstream.origin);
+          const asked = new RawClient(rig.proxy.port).send(request);
+          await until(() => asked.closed);
+          if (whole) {
+            expect(asked.received).toMatch(/^HTTP\/1\.1 200 OK\r\n/);
+            expect(asked.received).toMatch(framing === 'a length' ? /all of it$/ : /all of it\r\n0\r\n\r\n$/);
+            expect(rig.endings('a')).toEqual({ complete: 1 });
+          } else {
+            expect(asked.received).not.toContain('\r\n0\r\n');
+            expect(rig.endings('a')).toEqual({ truncated: 1 });
+          }
+        });
+      }
+    }
+  }
+}
+
+test('an answer without framing to HEAD and with status 204 is whole whatever its connection does', async () => {
+  await using upstream = await secureUpstream((secured, cut, request) => {
+    const status = request.startsWith('HEAD') ? '200 OK' : '204 No Content';
+    secured.write(`HTTP/1.1 ${status}\r\nConnection: close\r\n\r\n`, cut);
+  });
+  await using rig = await Rig.start({ settings });
+  rig.join('a', upstream.origin);
+  for (const method of ['HEAD', 'GET']) {
+    const asked = new RawClient(rig.proxy.port).send(`${method} / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`);
+    await until(() => asked.closed);
+    expect(asked.received).toContain(method === 'HEAD' ? 'HTTP/1.1 200' : 'HTTP/1.1 204');
+  }
+  expect(rig.endings('a')).toEqual({ complete: 2 });
+});
+
+for (const framing of ['no framing', 'chunks'] as const) {
+  for (const end of ['by the word of the upstream', 'cut'] as const) {
+    const whole = framing === 'chunks' || end !== 'cut';
+    const outcome = whole ? 'gets every byte' : 'learns that it broke off';
+    test(`a slow client of an answer with ${framing} that ends ${end} before it has read it ${outcome}`, async () => {
+      const body = randomBytes(6_000_000);
+      await using upstream = await secureUpstream((secured, cut) => {
+        secured.write(`HTTP/1.1 200 OK\r\nConnection: close\r\n`);
+        secured.write(
+          framing === 'chunks' ? `Transfer-Encoding: chunked\r\n\r\n${body.length.toString(16)}\r\n` : '\r\n',
+        );
+        secured.write(body);
+        secured.write(framing === 'chunks' ? '\r\n0\r\n\r\n' : '', () => {
+          if (end === 'cut') cut();
+          else secured.end();
+        });
+      });
+      await using rig = await Rig.start({ settings });
+      rig.join('a', upstream.origin);
+      const asked = new RawClient(rig.proxy.port).send(plainRequest);
+      asked.socket.pause();
+      await until(() => rig.active('a') === 1);
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      asked.socket.resume();
+      await until(() => asked.closed);
+      const read = unchunked(asked.received.slice(asked.received.indexOf('\r\n\r\n') + 4));
+      expect(read.ended).toBe(whole);
+      if (whole) expect(sha256(Buffer.from(read.body, 'latin1'))).toBe(sha256(body));
+      expect(rig.endings('a')).toEqual(whole ? { complete: 1 } : { truncated: 1 });
+    });
+  }
+}
+
+const sha256 = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex');
+
+function unchunked(text: string): { body: string; ended: boolean } {
+  const pieces: string[] = [];
+  for (let at = 0; ; ) {
+    const line = text.indexOf('\r\n', at);
+    const size = line === -1 ? Number.NaN : Number.parseInt(text.slice(at, line), 16);
+    if (size === 0) return { body: pieces.join(''), ended: true };
+    if (Number.isNaN(size) || line + 4 + size > text.length) return { body: pieces.join(''), ended: false };
+    pieces.push(text.slice(line + 2, line + 2 + size));
+    at = line + size + 4;
+  }
+}
+
+test('connections over TLS are used again, and their ends between requests disturb nobody', async () => {
+  await using upstream = await secureUpstream((secured, cut, request) => {
+    secured.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok', () => {
+      if (request.startsWith('GET /last')) setTimeout(cut, 10);
+    });
+  });
+  await using rig = await Rig.start({ settings });
+  rig.join('a', upstream.origin);
+  for (let i = 0; i < 5; i++) expect(await (await fetch(rig.url)).text()).toBe('ok');
+  expect(upstream.handshakes).toBe(1);
+  expect(await (await fetch(`${rig.url}/last`)).text()).toBe('ok');
+  await new Promise((resolve) => setTimeout(resolve, 60));
+  expect(await (await fetch(rig.url)).text()).toBe('ok');
+  expect(upstream.handshakes).toBe(2);
+  expect(rig.endings('a')).toEqual({ complete: 7 });
+});
+
+test('an upstream over TLS that refuses, and one that speaks no TLS, are tried elsewhere and held against them', async () => {
+  const closed = createTcpServer();
+  await new Promise<void>((resolve) => closed.listen(0, '127.0.0.1', resolve));
+  const { port } = closed.address() as AddressInfo;
+  await new Promise((resolve) => closed.close(resolve));
+  await using rig = await Rig.start({ settings });
+  rig.join('refusing', `https://127.0.0.1:${port}`);
+  const plain = await rig.backend('plain', echo);
+  rig.leave('plain');
+  rig.join('plain', plain.origin.replace('http:', 'https:'));
+  await rig.backend('good', echo);
+  expect((await fetch(rig.url)).status).toBe(200);
+  expect([rig.endings('refusing'), rig.endings('plain'), rig.endings('good')]).toEqual([
+    { refused: 1 },
+    { refused: 1 },
+    { complete: 1 },
+  ]);
+});
