@@ -156,11 +156,11 @@ export class WaitQueue {
   }
 
   #ahead(key: number, ticket: number): number {
+    for (const thread of this.#passed) if (!this.#line.owesAnswer(thread)) this.#passed.delete(thread);
     return this.#line.ahead(key, this.#anybody, ticket, this.#passed);
   }
 
   #poll(): void {
-    for (const thread of this.#passed) if (!this.#line.owesAnswer(thread)) this.#passed.delete(thread);
     let late = -1;
     for (const group of this.#groups.values()) {
       const ahead = group.place === nowhere ? -1 : this.#ahead(group.key, firstTicket(group));
