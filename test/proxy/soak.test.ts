@@ -18,8 +18,9 @@ function random(seed: number): () => number {
 setFlagsFromString('--expose-gc');
 const collect = runInNewContext('gc') as () => void;
 
-/** What is held on to; rubbish is not counted. */
+/** What is held on to; rubbish is not counted. What is freed with a socket is gone after the second time alone. */
 function keptBytes(): number {
+  collect();
   collect();
   const { heapUsed, external } = process.memoryUsage();
   return heapUsed + external;
@@ -152,7 +153,8 @@ test('after random traffic with random faults every count is zero and no connect
     const end = Date.now() + ms;
     await Promise.all(Array.from({ length: 40 }, () => client(end)));
     await until(() => rig.proxy.active === 0 && second.active === 0, 20_000);
-    await sleep(500);
+    // Clients that went on sending after their answer are listened to for two seconds.
+    await sleep(2_500);
     rig.reports.length = 0;
     return keptBytes();
   };
@@ -160,7 +162,7 @@ test('after random traffic with random faults every count is zero and no connect
   const after = await keptAfter((soakMs * 2) / 3);
   clearInterval(forget);
   // A leak of one object a request would show.
-  expect(after - before).toBeLessThan(15 * 1024 * 1024);
+  expect(after - before).toBeLessThan(5 * 1024 * 1024);
   expect(rig.table.line(9).elsewhere).toBe(false);
   for (const id of rig.refs.keys()) expect([id, rig.active(id), seed]).toEqual([id, 0, seed]);
   const totals = rig.table.totals();
