@@ -72,6 +72,8 @@ export interface Balancer {
   readonly settings: BalancerSettings;
   /** Pick and +1 in one synchronous step over all threads. */
   acquire(now: number, want?: Want): Lease | Refusal;
+  /** Would `acquire` find a place now? Takes and counts nothing. */
+  hasRoom(now: number, want?: Want): boolean;
   /** The pick of `acquire` alone: gives away the turn but counts nothing. The row, or -1 when there is none. */
   pick(now: number, want?: Want): number;
   /** Takes the result of an active probe; `why` is one line for people, about a failure. */
@@ -389,6 +391,14 @@ export function createBalancer(
         if (row === allFull) return 'full';
         place(row, want);
         return new RowLease(row, time);
+      } finally {
+        table.unlock();
+      }
+    },
+    hasRoom(now, want) {
+      table.lock();
+      try {
+        return candidates(table.time(now), want) > 0;
       } finally {
         table.unlock();
       }

@@ -145,8 +145,7 @@ const hHigh = 5;
 const hActive = 6;
 const hUsed = 7;
 const hOpen = 8; // open leases by thread, leases on removed rows included
-const hLine = hOpen + maxThreads;
-const headerInts = hLine + lineWords(maxThreads);
+const headerInts = hOpen + maxThreads;
 
 // Numbers of the header, as Float64.
 export const header = {
@@ -171,7 +170,8 @@ function bytesFor(capacity: number): number {
   return (
     align(headerInts * 4) +
     (headerFloats + (floatColumns.length + endings.length) * capacity) * 8 +
-    (intColumns.length + histogramWidth + maxThreads) * capacity * 4
+    (intColumns.length + histogramWidth + maxThreads) * capacity * 4 +
+    lineWords(maxThreads, capacity) * 4
   );
 }
 
@@ -270,6 +270,7 @@ export class LoadTable {
   /** Open leases by thread and row: what a thread that died had open. */
   readonly threadActive: Int32Array;
   readonly numbers: Float64Array;
+  readonly #lineWords: Int32Array;
   /** Whose leases and lock this object takes; set by the balancer of the thread. */
   thread: number = noThread;
 
@@ -319,6 +320,7 @@ export class LoadTable {
     for (const name of intColumns) columns[name] = ints(this.capacity);
     this.histograms = ints(this.capacity * histogramWidth);
     this.threadActive = ints(this.capacity * maxThreads);
+    this.#lineWords = ints(lineWords(maxThreads, this.capacity));
     this.columns = columns as Columns;
   }
 
@@ -345,7 +347,7 @@ export class LoadTable {
 
   /** The line of those who wait for a place, as a thread sees it. */
   line(thread: number): WaitingLine {
-    return new WaitingLine(this.#words.subarray(hLine, headerInts), thread);
+    return new WaitingLine(this.#lineWords, thread, maxThreads, this.capacity);
   }
 
   /** Rows at or above this were never used. */

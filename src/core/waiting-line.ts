@@ -1,114 +1,135 @@
-/** Groups of waiting requests that one thread shows to the others. */
-const shownGroups = 8;
+/** Entries of waiting requests that one thread shows to the others. */
+const shownPlaces = 8;
 
-// Words, as Int32: tickets given out, groups that are shown by anybody, then by thread its groups (for each its key and the
-// ticket of its first; 0: nobody), how often the thread was called, and how many of these calls it has answered.
+// Words, as Int32: tickets given out; a bit for each thread in which somebody waits; by thread its places, each with the ticket
+// of its first (0: nobody) and a bit for each upstream that will do; how often each thread was called, and how many of these
+// calls it has answered.
 const given = 0;
-const standing = 1;
-const groups = 2;
-const groupWords = 2 * shownGroups;
+const waitingBits = 1;
+const placesAt = 3;
 
-/** Words of shared memory that a line of so many threads needs. */
-export const lineWords = (threads: number): number => groups + (groupWords + 2) * threads;
+const maskWords = (capacity: number): number => Math.ceil(capacity / 32);
+const placeWords = (capacity: number): number => 1 + maskWords(capacity);
 
-/** Key of those whom the rows of this mask can serve: the same in every thread, and for every model of the same upstreams. */
-export function maskKey(mask: Uint8Array): number {
-  let hash = 0x811c9dc5;
-  for (let row = 0; row < mask.length; row++) {
-    if (mask[row] === 1) hash = Math.imul(hash ^ row, 0x01000193) ^ (row << 7);
-  }
-  return hash | 0;
-}
+/** Words of shared memory that a line of so many threads, 64 at most, and upstreams needs. */
+export const lineWords = (threads: number, capacity: number): number =>
+  placesAt + threads * (shownPlaces * placeWords(capacity) + 2);
+
+/** Somebody who waits in another thread. */
+export type Elsewhere = Readonly<{ thread: number; ticket: number }>;
+
+/** Has one of these upstreams, 1 where it is one of them, room for a request? */
+type HasRoom = (rows: Uint8Array) => boolean;
 
 /**
- * One order for the requests that wait in several threads. Each thread keeps its own, in groups that can be served by the
- * same upstreams, and shows the ticket of the first of each; who finds that another thread's came earlier calls that
- * thread instead of going ahead. Nothing here is under a lock: a glance that is a moment old makes somebody go a turn
- * late, nothing more.
+ * One order for the requests that wait in several threads. Each thread keeps its own, in groups that the same upstreams can
+ * serve, and shows the ticket of the first of each and these upstreams; who finds that another thread's came earlier and
+ * could go now calls that thread instead of going ahead. Nothing here is under a lock: a glance that is a moment old makes
+ * somebody go a turn late, nothing more.
  */
 export class WaitingLine {
   readonly #words: Int32Array;
   readonly #thread: number;
   readonly #threads: number;
+  readonly #capacity: number;
   readonly #calls: number;
   readonly #answers: number;
-  /** Shown by this thread. */
-  #own = 0;
+  /** What this thread shows. */
+  readonly #shown: (Uint8Array | null)[] = Array.from({ length: shownPlaces }, () => null);
+  readonly #common: Uint8Array;
 
-  constructor(words: Int32Array, thread: number) {
+  constructor(words: Int32Array, thread: number, threads: number, capacity: number) {
     this.#words = words;
     this.#thread = thread;
-    this.#threads = (words.length - groups) / (groupWords + 2);
-    this.#calls = groups + groupWords * this.#threads;
-    this.#answers = this.#calls + this.#threads;
+    this.#threads = threads;
+    this.#capacity = capacity;
+    this.#calls = placesAt + threads * shownPlaces * placeWords(capacity);
+    this.#answers = this.#calls + threads;
+    this.#common = new Uint8Array(capacity);
   }
 
-  /** Places that a thread has for its groups. */
-  static readonly places = shownGroups;
+  /** Places of a thread. */
+  static readonly places = shownPlaces;
 
   /** The next ticket; never 0. */
   ticket(): number {
     return (Atomics.add(this.#words, given, 1) + 1) | 0 || this.ticket();
   }
 
-  /** Shows the first of a group at one of this thread's places; ticket 0: nobody waits there. */
-  show(place: number, key: number, ticket: number): void {
-    const at = groups + groupWords * this.#thread + 2 * place;
-    const before = Atomics.load(this.#words, at + 1);
-    if (ticket !== 0) Atomics.store(this.#words, at, key);
-    Atomics.store(this.#words, at + 1, ticket);
-    if ((before === 0) === (ticket === 0)) return;
-    Atomics.add(this.#words, standing, ticket === 0 ? -1 : 1);
-    this.#own += ticket === 0 ? -1 : 1;
+  /**
+   * Shows at one of this thread's places that somebody with this ticket waits for one of the upstreams in `rows`, which
+   * stays what it is.
+   */
+  show(place: number, rows: Uint8Array, ticket: number): void {
+    const at = this.#at(this.#thread, place);
+    if (this.#shown[place] !== rows) {
+      Atomics.store(this.#words, at, 0);
+      for (let word = 0; word < maskWords(this.#capacity); word++) {
+        let bits = 0;
+        for (let bit = 0; bit < 32; bit++) if (rows[32 * word + bit] === 1) bits |= 1 << bit;
+        Atomics.store(this.#words, at + 1 + word, bits);
+      }
+      this.#shown[place] = rows;
+    }
+    Atomics.store(this.#words, at, ticket);
+    Atomics.or(this.#words, waitingBits + (this.#thread >> 5), 1 << (this.#thread & 31));
+  }
+
+  /** Nobody waits at one of this thread's places any more. */
+  hide(place: number): void {
+    this.#shown[place] = null;
+    Atomics.store(this.#words, this.#at(this.#thread, place), 0);
+    for (let other = 0; other < shownPlaces; other++) {
+      if (Atomics.load(this.#words, this.#at(this.#thread, other)) !== 0) return;
+    }
+    Atomics.and(this.#words, waitingBits + (this.#thread >> 5), ~(1 << (this.#thread & 31)));
   }
 
   /** Takes away what a thread shows that is no more. */
   clear(): void {
-    for (let place = 0; place < shownGroups; place++) this.show(place, 0, 0);
+    for (let place = 0; place < shownPlaces; place++) this.hide(place);
   }
 
   /** Somebody waits in another thread. */
   get elsewhere(): boolean {
-    return Atomics.load(this.#words, standing) > this.#own;
+    for (let word = 0; word < 2; word++) {
+      const own = this.#thread >> 5 === word ? 1 << (this.#thread & 31) : 0;
+      if ((Atomics.load(this.#words, waitingBits + word) & ~own) !== 0) return true;
+    }
+    return false;
   }
 
   /**
-   * The other thread whose first came earliest, of those who may take all that `key` may take, if that is before `ticket`;
-   * -1: none. `anybody` is the key of those for whom any upstream will do: they come before the others as well. 0 for no
-   * ticket. Threads in `passed` are passed over.
+   * Who came earliest to another thread, before `ticket`, and could go now, to one of the upstreams in `rows`; null: nobody.
+   * 0 stands for no ticket. `passed` names those who are passed over.
    */
-  ahead(key: number, anybody: number, ticket: number, passed: ReadonlySet<number>): number {
-    if (!this.elsewhere) return -1;
-    let first = -1;
-    let lowest = ticket;
-    for (let thread = 0; thread < this.#threads; thread++) {
-      if (thread === this.#thread || passed.has(thread)) continue;
-      for (let place = 0; place < shownGroups; place++) {
-        const at = groups + groupWords * thread + 2 * place;
-        const other = Atomics.load(this.#words, at + 1);
-        // By difference, because tickets begin anew after 2^32.
-        if (other === 0 || (lowest !== 0 && ((other - lowest) | 0) >= 0)) continue;
-        const otherKey = Atomics.load(this.#words, at);
-        if (otherKey !== key && otherKey !== anybody) continue;
-        lowest = other;
-        first = thread;
-      }
-    }
-    return first;
+  ahead(rows: Uint8Array, ticket: number, hasRoom: HasRoom, passed: (one: Elsewhere) => boolean): Elsewhere | null {
+    if (!this.elsewhere) return null;
+    const earlier: { one: Elsewhere; at: number }[] = [];
+    this.#visit((thread, at, other) => {
+      // By difference, because tickets begin anew after 2^32.
+      if (ticket !== 0 && ((other - ticket) | 0) >= 0) return;
+      const one = { thread, ticket: other };
+      if (!passed(one)) earlier.push({ one, at });
+    });
+    earlier.sort((a, b) => (a.one.ticket - b.one.ticket) | 0);
+    for (const { one, at } of earlier) if (this.#inCommon(at, rows) && hasRoom(this.#common)) return one;
+    return null;
   }
 
-  /** Calls every other thread in which somebody waits whose key is none of these. */
-  callOthers(keys: ReadonlySet<number>): void {
-    if (!this.elsewhere) return;
-    for (let thread = 0; thread < this.#threads; thread++) {
-      if (thread === this.#thread) continue;
-      for (let place = 0; place < shownGroups; place++) {
-        const at = groups + groupWords * thread + 2 * place;
-        if (Atomics.load(this.#words, at + 1) === 0 || keys.has(Atomics.load(this.#words, at))) continue;
-        this.call(thread);
-        break;
-      }
-    }
+  /** Calls the thread of the earliest of those who could go now, but for threads that are on their way. */
+  callFirst(hasRoom: HasRoom): void {
+    const first = this.ahead(everybody, 0, hasRoom, ({ thread }) => this.owesAnswer(thread));
+    if (first !== null) this.call(first.thread);
+  }
+
+  /** Does somebody with this ticket wait in another thread? */
+  isShown(ticket: number): boolean {
+    let shown = false;
+    this.#visit((_thread, _at, other) => {
+      if (other === ticket) shown = true;
+    });
+    return shown;
   }
 
   /** Tells a thread that there may be room for its first in line; one that has been called and has not come will look. */
@@ -134,4 +155,39 @@ export class WaitingLine {
   answer(): void {
     Atomics.store(this.#words, this.#answers + this.#thread, Atomics.load(this.#words, this.#calls + this.#thread));
   }
+
+  #at(thread: number, place: number): number {
+    return placesAt + (thread * shownPlaces + place) * placeWords(this.#capacity);
+  }
+
+  /** Calls `see` with each place of the other threads where somebody waits. */
+  #visit(see: (thread: number, at: number, ticket: number) => void): void {
+    for (let thread = 0; thread < this.#threads; thread++) {
+      const bits = Atomics.load(this.#words, waitingBits + (thread >> 5));
+      if (thread === this.#thread || (bits & (1 << (thread & 31))) === 0) continue;
+      for (let place = 0; place < shownPlaces; place++) {
+        const at = this.#at(thread, place);
+        const ticket = Atomics.load(this.#words, at);
+        if (ticket !== 0) see(thread, at, ticket);
+      }
+    }
+  }
+
+  /** Puts into `#common` which of `rows` the place at `at` names too; false when there are none. */
+  #inCommon(at: number, rows: Uint8Array): boolean {
+    const common = this.#common;
+    let some = false;
+    for (let word = 0; word < maskWords(this.#capacity); word++) {
+      const bits = Atomics.load(this.#words, at + 1 + word);
+      for (let row = 32 * word; row < Math.min(32 * (word + 1), this.#capacity); row++) {
+        const both = bits !== 0 && (bits & (1 << (row & 31))) !== 0 && (rows === everybody || rows[row] === 1);
+        common[row] = both ? 1 : 0;
+        if (both) some = true;
+      }
+    }
+    return some;
+  }
 }
+
+/** Stands for all upstreams. */
+const everybody = new Uint8Array(0);

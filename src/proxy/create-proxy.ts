@@ -375,7 +375,7 @@ export async function createProxy(options: ProxyOptions): Promise<RunningProxy> 
     }
     // Those who wait hold masks of the old directory.
     plane.active.visit((exchange) => exchange.directoryChanged());
-    queue.directoryChanged(upstreams.known);
+    queue.directoryChanged();
     queue.wake();
   }
 

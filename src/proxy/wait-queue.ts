@@ -1,5 +1,5 @@
 import type { Balancer, Lease } from '../core/balancer.ts';
-import { maskKey, WaitingLine } from '../core/waiting-line.ts';
+import { type Elsewhere, WaitingLine } from '../core/waiting-line.ts';
 
 /** A request that waits for an upstream below its ceiling. */
 export interface Waiting {
@@ -7,9 +7,6 @@ export interface Waiting {
   readonly allowed: Uint8Array;
   readonly tried: readonly number[];
   readonly queuedAt: number;
-  readonly model: string | null;
-  /** True when its model restricts it to some of the upstreams. */
-  readonly picky: boolean;
   admitted(lease: Lease): void;
   /** `none`: nothing eligible is left; `late`: the deadline has passed. */
   turnedAway(why: 'none' | 'late'): void;
@@ -17,10 +14,8 @@ export interface Waiting {
 
 /** Those whom the same upstreams can serve: when there is no room for the first there is none for the others. */
 type Group = {
-  readonly name: string | Waiting | null;
-  /** The same for all groups that the same upstreams can serve, in every thread. */
-  key: number;
-  /** Where other threads see it; -1: nowhere. */
+  readonly rows: Uint8Array;
+  /** Where other threads see it. */
   place: number;
   /** With their tickets, in their order. */
   readonly waiting: Map<Waiting, number>;
@@ -28,30 +23,34 @@ type Group = {
 
 /** How often those who wait look for room that nobody has told them of. */
 const pollMs = 20;
-const nowhere = -1;
+/** A thread has so many places for groups; the last is for all groups that have none of their own. */
+const sharedPlace = WaitingLine.places - 1;
 
 /**
- * First come, first served, bounded, with a deadline. Who waits for one model is not held up by those who wait for another;
- * within what the same upstreams can serve the order is one over all threads.
+ * First come, first served, bounded, with a deadline. Whoever could take a place that is free goes in the order in which
+ * they came, whatever thread they wait in; who could not holds up nobody.
  */
 export class WaitQueue {
   readonly #balancer: Balancer;
   readonly #settings: Readonly<{ queueLimit: number; queueTimeoutMs: number }>;
   readonly #now: () => number;
   readonly #line: WaitingLine;
-  /** By model; one that has tried upstreams already is a group of its own. */
-  readonly #groups = new Map<string | Waiting | null, Group>();
+  readonly #groups = new Map<number, Group>();
   readonly #groupOf = new Map<Waiting, Group>();
-  readonly #places: (Group | null)[] = Array.from({ length: WaitingLine.places }, () => null);
+  /** Groups with a place of their own. */
+  readonly #places: (Group | null)[] = Array.from({ length: sharedPlace }, () => null);
+  /** What stands at the last place; 0: nobody. */
+  #sharedTicket = 0;
   #woken = false;
   #listening = false;
   #poller: NodeJS.Timeout | null = null;
-  /** The thread that was ahead at the last poll and had not come although it was called; -1: none. */
-  #late = -1;
-  /** Threads that are too busy to come: nobody waits for them until they do. */
-  readonly #passed = new Set<number>();
-  /** Key of those whom any upstream can serve. */
-  #anybody: number;
+  /** Who was let go so far. */
+  #given = 0;
+  /** Who was ahead at the last poll, by ticket. */
+  #lastAhead = new Set<number>();
+  /** Threads that are too busy to come, and tickets that did not go although they could: nobody waits for them. */
+  readonly #busy = new Set<number>();
+  readonly #stuck = new Set<number>();
 
   constructor(
     balancer: Balancer,
@@ -62,19 +61,18 @@ export class WaitQueue {
     this.#settings = settings;
     this.#now = now;
     this.#line = balancer.table.line(balancer.table.thread);
-    this.#anybody = maskKey(new Uint8Array(0));
   }
 
   /** Other upstreams, or other models of them: those who wait have been told. */
-  directoryChanged(known: Uint8Array): void {
-    this.#anybody = maskKey(known);
-    for (const group of this.#groups.values()) {
-      for (const first of group.waiting.keys()) {
-        group.key = maskKey(first.allowed);
-        break;
-      }
-      this.#show(group);
-    }
+  directoryChanged(): void {
+    const all = [...this.#groupOf].map(([waiting, group]) => ({ waiting, ticket: group.waiting.get(waiting)! }));
+    all.sort((a, b) => (a.ticket - b.ticket) | 0);
+    this.#groups.clear();
+    this.#groupOf.clear();
+    this.#places.fill(null);
+    this.#line.clear();
+    for (const { waiting, ticket } of all) this.#join(waiting, ticket);
+    for (const group of this.#groups.values()) this.#show(group);
   }
 
   get size(): number {
@@ -86,25 +84,17 @@ export class WaitQueue {
     if (this.#groupOf.size === 0 && !this.#line.elsewhere) return false;
     // It has had its turn before.
     if (newcomer.tried.length > 0) return false;
-    const key = maskKey(newcomer.allowed);
     for (const group of this.#groups.values()) {
-      if (group.place !== nowhere && (group.key === key || group.key === this.#anybody)) return true;
+      const common = inCommon(group.rows, newcomer.allowed);
+      if (common !== null && this.#hasRoom(common)) return true;
     }
-    return this.#ahead(key, 0) !== -1;
+    return this.#ahead(newcomer.allowed, 0) !== null;
   }
 
   /** False when it is full. */
   add(waiting: Waiting): boolean {
     if (this.#groupOf.size >= this.#settings.queueLimit) return false;
-    const name = waiting.tried.length > 0 ? waiting : nameOf(waiting);
-    let group = this.#groups.get(name);
-    if (group === undefined) {
-      group = { name, key: maskKey(waiting.allowed), place: nowhere, waiting: new Map() };
-      this.#groups.set(name, group);
-      if (isShown(group)) this.#takePlace(group);
-    }
-    group.waiting.set(waiting, this.#line.ticket());
-    this.#groupOf.set(waiting, group);
+    const group = this.#join(waiting, this.#line.ticket());
     if (group.waiting.size === 1) this.#show(group);
     this.#listen();
     this.#poller ??= setInterval(() => {
@@ -125,19 +115,11 @@ export class WaitQueue {
   remove(waiting: Waiting): void {
     const group = this.#groupOf.get(waiting);
     if (group === undefined) return;
+    const wasFirst = firstOf(group) === waiting;
     this.#groupOf.delete(waiting);
     group.waiting.delete(waiting);
-    this.#show(group);
-    if (group.waiting.size > 0) return;
-    this.#groups.delete(group.name);
-    if (group.place === nowhere) return;
-    this.#places[group.place] = null;
-    for (const other of this.#groups.values()) {
-      if (other.place !== nowhere || !isShown(other)) continue;
-      this.#takePlace(other);
-      this.#show(other);
-      break;
-    }
+    if (group.waiting.size === 0) this.#leave(group);
+    else if (wasFirst) this.#show(group);
   }
 
   /** Somewhere room was made. Looks once per turn of the event loop, however often it is called. */
@@ -146,50 +128,27 @@ export class WaitQueue {
     this.#woken = true;
     queueMicrotask(() => {
       this.#woken = false;
-      this.#passOn(this.admit());
+      this.admit();
+      this.#passOn();
     });
   }
 
-  /** There may be room for others, unless those whom anything will do have found none. */
-  #passOn(full: ReadonlySet<number>): void {
-    if (!full.has(this.#anybody)) this.#line.callOthers(full);
-  }
-
-  #ahead(key: number, ticket: number): number {
-    for (const thread of this.#passed) if (!this.#line.owesAnswer(thread)) this.#passed.delete(thread);
-    return this.#line.ahead(key, this.#anybody, ticket, this.#passed);
-  }
-
-  #poll(): void {
-    let late = -1;
-    for (const group of this.#groups.values()) {
-      const ahead = group.place === nowhere ? -1 : this.#ahead(group.key, firstTicket(group));
-      if (ahead !== -1 && this.#line.owesAnswer(ahead)) late = ahead;
-    }
-    if (late !== -1 && late === this.#late) this.#passed.add(late);
-    this.#late = late;
-    this.admit();
-  }
-
-  /** Gives room to those who wait, oldest first. Returns the keys for which there is none. */
-  admit(): ReadonlySet<number> {
+  /** Gives room to those who wait, oldest first. `thorough`: looks at everybody, also where there can hardly be any. */
+  admit(thorough = false): void {
     const now = this.#now();
-    const full = new Set<number>();
     const past = new Set<Group>();
     for (let group = this.#oldest(past); group !== null; group = this.#oldest(past)) {
-      const [waiting, ticket] = group.waiting.entries().next().value as [Waiting, number];
-      const ahead = group.place === nowhere ? -1 : this.#ahead(group.key, ticket);
-      if (ahead !== -1) {
-        this.#line.call(ahead);
+      const waiting = firstOf(group)!;
+      const ahead = this.#ahead(group.rows, this.#ticketOf(group));
+      if (ahead !== null) {
+        this.#line.call(ahead.thread);
         past.add(group);
         continue;
       }
       const lease = this.#balancer.acquire(now, waiting);
       if (lease === 'full') {
         past.add(group);
-        if (group.place !== nowhere) full.add(group.key);
-        // Where anything will do and nothing is there, there is nothing for anybody.
-        if (group.key === this.#anybody && group.place !== nowhere) return full;
+        if (!thorough) for (const other of this.#groups.values()) if (isWithin(other.rows, group.rows)) past.add(other);
         continue;
       }
       this.remove(waiting);
@@ -197,20 +156,6 @@ export class WaitQueue {
       if (lease === 'none') waiting.turnedAway('none');
       else waiting.admitted(lease);
     }
-    return full;
-  }
-
-  /** Who was let go so far. */
-  #given = 0;
-
-  /** The group whose first has waited longest, of those that were not looked at. */
-  #oldest(past: ReadonlySet<Group>): Group | null {
-    let oldest: Group | null = null;
-    for (const group of this.#groups.values()) {
-      if (past.has(group)) continue;
-      if (oldest === null || ((firstTicket(group) - firstTicket(oldest)) | 0) < 0) oldest = group;
-    }
-    return oldest;
   }
 
   /** Turns away whoever has waited too long. */
@@ -224,15 +169,103 @@ export class WaitQueue {
     }
   }
 
-  #takePlace(group: Group): void {
-    const place = this.#places.indexOf(null);
-    if (place === nowhere) return;
-    group.place = place;
-    this.#places[place] = group;
+  readonly #hasRoom = (rows: Uint8Array): boolean => this.#balancer.hasRoom(this.#now(), { allowed: rows });
+
+  readonly #isPassed = ({ thread, ticket }: Elsewhere): boolean => this.#busy.has(thread) || this.#stuck.has(ticket);
+
+  #ahead(rows: Uint8Array, ticket: number): Elsewhere | null {
+    for (const thread of this.#busy) if (!this.#line.owesAnswer(thread)) this.#busy.delete(thread);
+    return this.#line.ahead(rows, ticket, this.#hasRoom, this.#isPassed);
+  }
+
+  /** What is left is for those who wait in other threads. */
+  #passOn(): void {
+    this.#line.callFirst(this.#hasRoom);
+  }
+
+  /** Who is ahead for the second time was called and did not go: nobody waits for it any longer. */
+  #poll(): void {
+    const ahead = new Set<number>();
+    for (const group of this.#groups.values()) {
+      const one = this.#ahead(group.rows, this.#ticketOf(group));
+      if (one === null) continue;
+      ahead.add(one.ticket);
+      if (!this.#lastAhead.has(one.ticket)) continue;
+      if (this.#line.owesAnswer(one.thread)) this.#busy.add(one.thread);
+      else this.#stuck.add(one.ticket);
+    }
+    this.#lastAhead = ahead;
+    for (const ticket of this.#stuck) if (!this.#line.isShown(ticket)) this.#stuck.delete(ticket);
+    this.admit(true);
+  }
+
+  /** The group whose first has waited longest, of those that were not looked at. */
+  #oldest(past: ReadonlySet<Group>): Group | null {
+    let oldest: Group | null = null;
+    for (const group of this.#groups.values()) {
+      if (past.has(group)) continue;
+      if (oldest === null || ((firstTicket(group) - firstTicket(oldest)) | 0) < 0) oldest = group;
+    }
+    return oldest;
+  }
+
+  #join(waiting: Waiting, ticket: number): Group {
+    const rows = waiting.tried.length > 0 ? without(waiting.allowed, waiting.tried) : waiting.allowed;
+    const key = keyOf(rows);
+    let group = this.#groups.get(key);
+    if (group === undefined) {
+      const free = this.#places.indexOf(null);
+      group = { rows, place: free === -1 ? sharedPlace : free, waiting: new Map() };
+      if (free !== -1) this.#places[free] = group;
+      this.#groups.set(key, group);
+    }
+    group.waiting.set(waiting, ticket);
+    this.#groupOf.set(waiting, group);
+    return group;
+  }
+
+  /** Nobody is in the group any more. */
+  #leave(group: Group): void {
+    this.#groups.delete(keyOf(group.rows));
+    if (group.place === sharedPlace) {
+      this.#show(group);
+      return;
+    }
+    this.#places[group.place] = null;
+    for (const other of this.#groups.values()) {
+      if (other.place !== sharedPlace) continue;
+      other.place = group.place;
+      this.#places[other.place] = other;
+      this.#show(other);
+      this.#showShared();
+      return;
+    }
+    this.#line.hide(group.place);
   }
 
   #show(group: Group): void {
-    if (group.place !== nowhere) this.#line.show(group.place, group.key, firstTicket(group));
+    if (group.place === sharedPlace) this.#showShared();
+    else this.#line.show(group.place, group.rows, firstTicket(group));
+  }
+
+  /** All that have no place of their own, as one. */
+  #showShared(): void {
+    let rows: Uint8Array | null = null;
+    this.#sharedTicket = 0;
+    for (const group of this.#groups.values()) {
+      if (group.place !== sharedPlace) continue;
+      rows ??= new Uint8Array(group.rows.length);
+      for (let row = 0; row < rows.length; row++) if (group.rows[row] === 1) rows[row] = 1;
+      const ticket = firstTicket(group);
+      if (this.#sharedTicket === 0 || ((ticket - this.#sharedTicket) | 0) < 0) this.#sharedTicket = ticket;
+    }
+    if (rows === null) this.#line.hide(sharedPlace);
+    else this.#line.show(sharedPlace, rows, this.#sharedTicket);
+  }
+
+  /** As others see it. */
+  #ticketOf(group: Group): number {
+    return group.place === sharedPlace ? this.#sharedTicket : firstTicket(group);
   }
 
   /** Comes when it is called, as long as somebody waits here. */
@@ -244,19 +277,58 @@ export class WaitQueue {
       this.#line.answer();
       if (this.#groupOf.size > 0) this.#listen();
       const before = this.#given;
-      const full = this.admit();
+      this.admit();
       // Who called has stood back: there may be room left for it.
-      if (this.#given > before || this.#groupOf.size === 0) this.#passOn(full);
+      if (this.#given > before || this.#groupOf.size === 0) this.#passOn();
     });
   }
 }
 
-const nameOf = (waiting: Waiting): string | null => (waiting.picky ? waiting.model : null);
-/** One that has tried upstreams already goes by what it has left, which no other thread knows of. */
-const isShown = ({ name }: Group): boolean => name === null || typeof name === 'string';
+function firstOf(group: Group): Waiting | null {
+  for (const waiting of group.waiting.keys()) return waiting;
+  return null;
+}
 
 /** 0: nobody is in it. */
 function firstTicket(group: Group): number {
   for (const ticket of group.waiting.values()) return ticket;
   return 0;
+}
+
+const keys = new WeakMap<Uint8Array, number>();
+
+/** The same for the same rows. */
+function keyOf(rows: Uint8Array): number {
+  let key = keys.get(rows);
+  if (key === undefined) {
+    // FNV-1a.
+    key = 0x811c9dc5;
+    for (let row = 0; row < rows.length; row++) if (rows[row] === 1) key = Math.imul(key ^ row, 0x01000193);
+    keys.set(rows, key);
+  }
+  return key;
+}
+
+function without(rows: Uint8Array, left: readonly number[]): Uint8Array {
+  const rest = rows.slice();
+  for (const row of left) rest[row] = 0;
+  return rest;
+}
+
+/** Rows that both have; null: none. */
+function inCommon(a: Uint8Array, b: Uint8Array): Uint8Array | null {
+  if (a === b) return a;
+  let common: Uint8Array | null = null;
+  for (let row = 0; row < a.length; row++) {
+    if (a[row] !== 1 || b[row] !== 1) continue;
+    common ??= new Uint8Array(a.length);
+    common[row] = 1;
+  }
+  return common;
+}
+
+function isWithin(rows: Uint8Array, others: Uint8Array): boolean {
+  if (rows === others) return true;
+  for (let row = 0; row < rows.length; row++) if (rows[row] === 1 && others[row] !== 1) return false;
+  return true;
 }

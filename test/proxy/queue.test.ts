@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { monotonicMs } from '../../src/clock.ts';
 import { createBalancer } from '../../src/core/balancer.ts';
 import { LoadTable } from '../../src/core/load-table.ts';
-import { maskKey } from '../../src/core/waiting-line.ts';
+import type { RunningProxy } from '../../src/proxy/create-proxy.ts';
 import { echo, RawClient, Rig, until } from './rig.ts';
 
 /** An upstream whose answers wait until they are let go, in the order in which they were asked. */
@@ -15,6 +15,13 @@ function gate() {
     },
   };
 }
+
+const askFor = (url: string, model: string) =>
+  fetch(`${url}/v1/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ prompt: 'x', model }),
+  });
 
 test('at the ceiling requests wait their turn, first come first served', async () => {
   await using rig = await Rig.start();
@@ -150,7 +157,7 @@ test('a thread that does not come when it is called, or died, holds nobody up', 
   known[rig.refs.get('a')!.row] = 1;
   const busy = rig.table.line(7);
   const onlooker = rig.table.line(9);
-  busy.show(0, maskKey(known), busy.ticket());
+  busy.show(0, known, busy.ticket());
   const second = fetch(rig.url);
   await until(() => rig.proxy.active === 2);
   open[0]!.release();
@@ -164,6 +171,129 @@ test('a thread that does not come when it is called, or died, holds nobody up', 
   open[2]!.release();
   for (const answer of await Promise.all([first, second, third])) expect(answer.status).toBe(200);
   await until(() => !onlooker.elsewhere);
+});
+
+test('who is called, comes and does not go although it could, holds nobody up either', async () => {
+  await using rig = await Rig.start();
+  const { open, listener } = gate();
+  await rig.backend('a', listener, { ceiling: 1 });
+  const first = fetch(rig.url);
+  await until(() => open.length === 1);
+  const known = new Uint8Array(rig.table.capacity);
+  known[rig.refs.get('a')!.row] = 1;
+  const idle = rig.table.line(7);
+  idle.show(0, known, idle.ticket());
+  let calls = 0;
+  let over = false;
+  const come = (): Promise<void> =>
+    idle.called().then(() => {
+      calls++;
+      idle.answer();
+      return over ? undefined : come();
+    });
+  const coming = come();
+  const second = fetch(rig.url);
+  await until(() => rig.proxy.active === 2);
+  open[0]!.release();
+  await until(() => open.length === 2);
+  expect(calls).toBeGreaterThan(0);
+  // It stays passed over, and is no reason to look for room in vain.
+  const third = fetch(rig.url);
+  await until(() => rig.proxy.active === 2);
+  open[1]!.release();
+  await until(() => open.length === 3);
+  open[2]!.release();
+  for (const answer of await Promise.all([first, second, third])) expect(answer.status).toBe(200);
+  over = true;
+  rig.table.line(9).call(7);
+  await coming;
+  idle.clear();
+});
+
+/** Upstreams `a` for models m and k, `c` for k alone, each with room for one, and `b` for m, which refuses. Both of the first are taken. */
+async function taken(rig: Rig, other: RunningProxy, url: string) {
+  const [a, c] = [gate(), gate()];
+  await rig.backend('a', a.listener, { ceiling: 1, models: ['m', 'k'] });
+  await rig.backend('c', c.listener, { ceiling: 1, models: ['k'] });
+  other.setDirectory([...rig.entries]);
+  const held = [askFor(url, 'k'), askFor(url, 'k')];
+  await until(() => a.open.length === 1 && c.open.length === 1);
+  rig.join('b', 'http://127.0.0.1:1', { models: ['m'] });
+  other.setDirectory([...rig.entries]);
+  return { a, c, held };
+}
+
+for (const where of ['in another thread', 'in the same thread'] as const) {
+  test(`a request on its second upstream keeps its turn before those who came later ${where}`, async () => {
+    await using rig = await Rig.start();
+    const other = await rig.otherThread();
+    const otherUrl = `http://127.0.0.1:${(where === 'in another thread' ? other : rig.proxy).port}`;
+    const { a, c, held } = await taken(rig, other, otherUrl);
+    const again = askFor(`${rig.url}/again`, 'm');
+    await until(() => rig.endings('b').refused === 1);
+    const later = askFor(`${otherUrl}/later`, 'k');
+    await until(() => rig.proxy.active + other.active === 4);
+    a.open[0]!.release();
+    await until(() => a.open.length === 2);
+    expect(a.open[1]!.url).toMatch(/^\/again/);
+    expect(c.open).toHaveLength(1);
+    c.open[0]!.release();
+    await until(() => c.open.length === 2);
+    expect(c.open[1]!.url).toMatch(/^\/later/);
+    for (const one of [a.open[1]!, c.open[1]!]) one.release();
+    for (const answer of await Promise.all([...held, again, later])) expect(answer.status).toBe(200);
+    await until(() => !rig.table.line(9).elsewhere);
+  });
+}
+
+test('who waits for one of two upstreams does not hold up who can use the other', async () => {
+  await using rig = await Rig.start();
+  const other = await rig.otherThread();
+  const { a, c, held } = await taken(rig, other, rig.url);
+  const again = askFor(rig.url, 'm');
+  await until(() => rig.endings('b').refused === 1);
+  const passing = [askFor(rig.url, 'k'), askFor(`http://127.0.0.1:${other.port}`, 'k')];
+  await until(() => rig.proxy.active + other.active === 5);
+  for (let done = 0; done < 3; done++) {
+    await until(() => c.open.length > done);
+    expect(a.open).toHaveLength(1);
+    c.open[done]!.release();
+  }
+  a.open[0]!.release();
+  await until(() => a.open.length === 2);
+  a.open[1]!.release();
+  for (const answer of await Promise.all([...held, again, ...passing])) expect(answer.status).toBe(200);
+});
+
+test('the order holds over threads also for more kinds of waiting requests than a thread can show one by one', async () => {
+  const kinds = 24;
+  await using rig = await Rig.start({ settings: { queueLimit: 100 } });
+  const other = await rig.otherThread({ queueLimit: 100 });
+  const models = Array.from({ length: kinds }, (_, i) => `m${i}`);
+  const wide = gate();
+  await rig.backend('wide', wide.listener, { ceiling: 1, models });
+  const narrow = gate();
+  for (const model of models) await rig.backend(model, narrow.listener, { ceiling: 1, models: [model] });
+  other.setDirectory([...rig.entries]);
+  const urls = [rig.url, `http://127.0.0.1:${other.port}`];
+  const answers = [askFor(rig.url, 'm0'), ...models.map((model) => askFor(rig.url, model))];
+  await until(() => wide.open.length === 1 && narrow.open.length === kinds);
+  const order: string[] = [];
+  for (let i = 0; i < kinds; i++) {
+    const model = `m${(i * 7) % kinds}`;
+    const answer = askFor(urls[i % 2]!, model);
+    answers.push(answer);
+    void answer.then(() => order.push(model));
+    await until(() => rig.proxy.active + other.active === kinds + 2 + i);
+  }
+  for (let i = 0; i <= kinds; i++) {
+    await until(() => wide.open.length === i + 1);
+    wide.open[i]!.release();
+    await until(() => order.length === i);
+  }
+  for (const one of narrow.open) one.release();
+  for (const answer of await Promise.all(answers)) expect(answer.status).toBe(200);
+  expect(order).toEqual(models.map((_, i) => `m${(i * 7) % kinds}`));
 });
 
 test('one whose model is at its ceiling does not hold up the others', async () => {
@@ -186,13 +316,6 @@ test('one whose model is at its ceiling does not hold up the others', async () =
   small.open[1]!.release();
   expect((await Promise.all(answers)).map((answer) => answer.status)).toEqual([200, 200, 200]);
 });
-
-const askFor = (url: string, model: string) =>
-  fetch(`${url}/v1/completions`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ prompt: 'x', model }),
-  });
 
 test('however many wait for one model, who wants another or none at all goes past them, in every thread', async () => {
   await using rig = await Rig.start({ settings: { queueLimit: 500 } });
