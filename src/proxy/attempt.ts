@@ -7,7 +7,7 @@ import type { Ending } from '../core/domain.ts';
 import { flatHeaders, readAnswerHead } from './answer-head.ts';
 import type { Exchange } from './exchange.ts';
 import { retryAfterMs } from './headers.ts';
-import { dispatchWithTrailers } from './trailer-dispatch.ts';
+import { dispatchByNode } from './node-dispatch.ts';
 import type { Upload } from './upload.ts';
 import type { Taker, UpstreamConnection } from './upstream-pool.ts';
 import type { Upstream } from './upstreams.ts';
@@ -93,10 +93,11 @@ export class Attempt implements Taker {
     const { method, path, headers, upload, upgrade } = outgoing;
     const body = upload === null ? null : upload.body();
     try {
-      if (outgoing.trailer !== null) {
+      const isHeadAlone =
+        upload !== null && !upload.complete && upload.bytes === 0 && !this.#exchange.res.expectsContinue;
+      if (outgoing.trailer !== null || isHeadAlone) {
         const { plane, req } = this.#exchange;
-        const { origin } = this.upstream.entry;
-        this.#controller = dispatchWithTrailers(outgoing, outgoing.trailer, body, origin, req, this, plane.settings);
+        this.#controller = dispatchByNode(outgoing, body, this.upstream.entry.origin, req, this, plane.settings);
         return;
       }
       const connection = this.upstream.pool.take(fresh, upgrade !== null);

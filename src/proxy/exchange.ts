@@ -40,7 +40,10 @@ const idempotent: Readonly<Record<string, true>> = {
 const nothingTried: readonly number[] = [];
 /** Pieces up to this size are cheaper to copy into a string than to hand on. */
 const copiedBytes = 8_192;
-/** A small body that is on its way is waited for this long, so that it can go out, and go out again, in one piece. */
+/**
+ * A body that is on its way is waited for this long: a small one for all of it, so that it can go out, and go out again, in
+ * one piece, any other for its first bytes, which leave together with the head.
+ */
 const bodyGraceMs = 50;
 /** A directory older than the load table can name a row that this thread does not know yet. */
 const maxMisses = 4;
@@ -146,27 +149,26 @@ export class Exchange implements Waiting {
     this.#upload = upload;
     const scan = this.headers.json && upstreams.knowsModels ? new ModelScan() : null;
     const small = !this.headers.chunked && this.headers.contentLength <= settings.retryBodyBytes;
-    if (scan === null && !small) {
+    if (scan === null && !small && this.res.expectsContinue) {
       this.choose();
       return;
     }
     this.sendContinue();
-    let waited = !small;
+    let waited = false;
     const proceed = () => {
       if (this.done || this.#ended) return;
       const modelKnown = scan === null || scan.state !== 'pending';
-      if (!upload.complete && !upload.full && !(modelKnown && waited)) return;
+      const begun = waited || (!small && upload.bytes > 0);
+      if (!upload.complete && !upload.full && !(modelKnown && begun)) return;
       if (this.#grace !== null) clearTimeout(this.#grace);
       upload.stopProgress();
       if (scan?.model != null && !this.#restrictTo(scan.model)) return;
       this.choose();
     };
-    if (small) {
-      this.#grace = setTimeout(() => {
-        waited = true;
-        proceed();
-      }, bodyGraceMs);
-    }
+    this.#grace = setTimeout(() => {
+      waited = true;
+      proceed();
+    }, bodyGraceMs);
     upload.readAhead(proceed, scan, settings.modelScanBytes);
   }
 

@@ -8,7 +8,8 @@ import { hasEnded, TlsTransport } from './tls-transport.ts';
 const maxIdleMs = 30_000;
 /** So much earlier than the upstream says it will close, because a request may be on its way just then. */
 const idleMarginMs = 1_000;
-const maxHeadBytes = 65_536;
+/** Longest head of an answer. */
+export const maxHeadBytes = 65_536;
 
 export type PoolSettings = Readonly<{ verifyUpstreamTls: boolean; connectTimeoutMs: number }>;
 

@@ -224,6 +224,65 @@ test('trailers of a request pass', async () => {
   expect(rig.endings('a')).toEqual({ complete: 2 });
 });
 
+const lateBodies = {
+  'in chunks': { head: 'Transfer-Encoding: chunked', body: '5\r\nhello\r\n0\r\n\r\n', framing: [undefined, 'chunked'] },
+  'with a length': { head: 'Content-Length: 5', body: 'hello', framing: ['5', undefined] },
+  'too large to keep': { head: 'Content-Length: 200000', body: 'x'.repeat(200_000), framing: ['200000', undefined] },
+} as const;
+
+for (const [name, { head, body, framing }] of Object.entries(lateBodies)) {
+  test(`a client that waits for the answer before it begins its body ${name} gets it`, async () => {
+    await using rig = await Rig.start();
+    const seen: object[] = [];
+    rig.join('refuses', 'http://127.0.0.1:1');
+    await rig.backend('a', (req, res) => {
+      res.writeHead(200, { 'set-cookie': ['a=1', 'b=2'], etag: '"1"' });
+      res.write('begin');
+      void readAll(req).then((bytes) => {
+        seen.push({ bytes: bytes.length, framing: [req.headers['content-length'], req.headers['transfer-encoding']] });
+        res.end('all');
+      });
+    });
+    for (let round = 0; round < 2; round++) {
+      const client = new RawClient(rig.proxy.port);
+      client.send(`POST / HTTP/1.1\r\nHost: x\r\n${head}\r\n\r\n`);
+      const begun = await client.until(/begin/);
+      expect(begun).toMatch(/set-cookie: a=1\r\n(?:.*\r\n)*?set-cookie: b=2\r\n/);
+      client.send(body);
+      await client.until(/all\r\n0\r\n\r\n$/);
+      client.send('GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n');
+      await until(() => client.closed);
+      expect(client.received.match(/200 OK/g)).toHaveLength(2);
+    }
+    const length = name === 'too large to keep' ? 200_000 : 5;
+    const first = { bytes: length, framing: [...framing] };
+    expect(seen.filter((_, i) => i % 2 === 0)).toEqual([first, first]);
+    await until(() => rig.active('a') === 0);
+    expect(rig.endings('a')).toEqual({ complete: 4 });
+  });
+}
+
+test('an answer to the head alone ends the request: the body is not waited for', async () => {
+  await using rig = await Rig.start();
+  const backend = await rig.backend('a', (_req, res) => void res.writeHead(401, { 'content-length': 2 }).end('no'));
+  const client = new RawClient(rig.proxy.port);
+  client.send('POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n');
+  await client.until(/401 Unauthorized(?:.|\s)*no$/);
+  await until(() => client.closed && backend.sockets.size === 0);
+  expect(rig.endings('a')).toEqual({ client_error: 1 });
+});
+
+test('a client that leaves before it began its body frees the upstream', async () => {
+  await using rig = await Rig.start();
+  const backend = await rig.backend('a', () => {});
+  const client = new RawClient(rig.proxy.port);
+  client.send('POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n');
+  await until(() => backend.sockets.size === 1);
+  client.socket.destroy();
+  await until(() => rig.active('a') === 0 && backend.sockets.size === 0);
+  expect(rig.endings('a')).toEqual({ client_gone: 1 });
+});
+
 test('early hints pass before the answer', async () => {
   await using rig = await Rig.start();
   await rig.backend('a', (_req, res) => {

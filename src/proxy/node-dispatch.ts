@@ -7,20 +7,23 @@ import { passedTrailers } from './answer-head.ts';
 import type { Attempt, Outgoing } from './attempt.ts';
 import type { ProxySettings } from './settings.ts';
 import { TlsTransport } from './tls-transport.ts';
+import { maxHeadBytes } from './upstream-pool.ts';
 
 /**
- * Sends a request that announces trailers. undici cannot send any, so these rare requests go through node's own client,
- * each on a connection of its own, and call the attempt as undici would.
+ * Sends a request that undici cannot send: it knows no trailers, and its heads leave with the first byte of a body and not
+ * before. These rare requests go through node's own client, each on a connection of its own, and call the attempt as undici
+ * would.
  */
-export function dispatchWithTrailers(
+export function dispatchByNode(
   wanted: Outgoing,
-  trailer: string,
   body: Buffer | Readable | null,
   origin: string,
   incoming: IncomingMessage,
   attempt: Attempt,
   settings: ProxySettings,
 ): Dispatcher.DispatchController {
+  const { trailer } = wanted;
+  const length = trailer === null && wanted.upload !== null ? wanted.upload.length : -1;
   const url = new URL(origin);
   const secure = url.protocol === 'https:';
   const host = url.hostname.replace(/^\[|\]$/g, '');
@@ -31,14 +34,13 @@ export function dispatchWithTrailers(
     port,
     path: wanted.path,
     method: wanted.method,
+    maxHeaderSize: maxHeadBytes,
     headers: [
       ...wanted.headers,
       'host',
       url.host,
-      'trailer',
-      trailer,
-      'transfer-encoding',
-      'chunked',
+      ...(trailer === null ? [] : ['trailer', trailer]),
+      ...(length === -1 ? ['transfer-encoding', 'chunked'] : ['content-length', String(length)]),
       'connection',
       'close',
     ],
@@ -78,16 +80,20 @@ export function dispatchWithTrailers(
   req.on('information', (info) => {
     // The client was told to go on by us.
     if (info.statusCode === 100) return;
-    attempt.onResponseStart(controller, info.statusCode, info.headers, info.statusMessage);
+    attempt.onResponseStart(controller, info.statusCode, byName(info.rawHeaders), info.statusMessage);
   });
   req.on('response', (res) => {
     answer = res;
     res.on('error', failed);
-    attempt.onResponseStart(controller, res.statusCode ?? 502, res.headers, res.statusMessage ?? '');
+    attempt.onResponseStart(controller, res.statusCode ?? 502, byName(res.rawHeaders), res.statusMessage ?? '');
     res.on('data', (chunk: Buffer) => attempt.onResponseData(controller, chunk));
-    res.on('end', () => attempt.onResponseEnd(controller, res.trailers, transport?.abrupt));
+    res.on('end', () => attempt.onResponseEnd(controller, byName(res.rawTrailers), transport?.abrupt));
   });
   const finish = () => {
+    if (trailer === null) {
+      req.end();
+      return;
+    }
     // Complete by now: a body ends after its trailers were read.
     const passed = passedTrailers(incoming.rawTrailers);
     const trailers: [string, string][] = [];
@@ -112,4 +118,16 @@ export function dispatchWithTrailers(
     socket.once(secure ? 'secureConnect' : 'connect', begin);
   });
   return controller;
+}
+
+/** As undici gives them: names in lower case, several values of one name as an array. Node would join or drop some. */
+function byName(raw: readonly string[]): Record<string, string | string[]> {
+  const headers: Record<string, string | string[]> = Object.create(null);
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const [name, value] = [raw[i]!.toLowerCase(), raw[i + 1]!];
+    const before = headers[name];
+    if (before === undefined) headers[name] = value;
+    else headers[name] = typeof before === 'string' ? [before, value] : [...before, value];
+  }
+  return headers;
 }
