@@ -176,13 +176,16 @@ export class WaitingLine {
   /** Puts into `#common` which of `rows` the place at `at` names too; false when there are none. */
   #inCommon(at: number, rows: Uint8Array): boolean {
     const common = this.#common;
+    common.fill(0);
     let some = false;
     for (let word = 0; word < maskWords(this.#capacity); word++) {
       const bits = Atomics.load(this.#words, at + 1 + word);
-      for (let row = 32 * word; row < Math.min(32 * (word + 1), this.#capacity); row++) {
-        const both = bits !== 0 && (bits & (1 << (row & 31))) !== 0 && (rows === everybody || rows[row] === 1);
-        common[row] = both ? 1 : 0;
-        if (both) some = true;
+      if (bits === 0) continue;
+      for (let bit = 0; bit < 32; bit++) {
+        const row = 32 * word + bit;
+        if ((bits & (1 << bit)) === 0 || (rows !== everybody && rows[row] !== 1)) continue;
+        common[row] = 1;
+        some = true;
       }
     }
     return some;

@@ -41,6 +41,7 @@ export class WaitQueue {
   readonly #places: (Group | null)[] = Array.from({ length: sharedPlace }, () => null);
   /** What stands at the last place; 0: nobody. */
   #sharedTicket = 0;
+  readonly #common: Uint8Array;
   #woken = false;
   #listening = false;
   #poller: NodeJS.Timeout | null = null;
@@ -61,6 +62,7 @@ export class WaitQueue {
     this.#settings = settings;
     this.#now = now;
     this.#line = balancer.table.line(balancer.table.thread);
+    this.#common = new Uint8Array(balancer.table.capacity);
   }
 
   /** Other upstreams, or other models of them: those who wait have been told. */
@@ -85,7 +87,7 @@ export class WaitQueue {
     // It has had its turn before.
     if (newcomer.tried.length > 0) return false;
     for (const group of this.#groups.values()) {
-      const common = inCommon(group.rows, newcomer.allowed);
+      const common = group.rows === newcomer.allowed ? group.rows : this.#inCommon(group.rows, newcomer.allowed);
       if (common !== null && this.#hasRoom(common)) return true;
     }
     return this.#ahead(newcomer.allowed, 0) !== null;
@@ -148,7 +150,8 @@ export class WaitQueue {
       const lease = this.#balancer.acquire(now, waiting);
       if (lease === 'full') {
         past.add(group);
-        if (!thorough) for (const other of this.#groups.values()) if (isWithin(other.rows, group.rows)) past.add(other);
+        if (!thorough)
+          for (const other of this.#groups.values()) if (this.#isWithin(other.rows, group.rows)) past.add(other);
         continue;
       }
       this.remove(waiting);
@@ -268,6 +271,27 @@ export class WaitQueue {
     return group.place === sharedPlace ? this.#sharedTicket : firstTicket(group);
   }
 
+  /** Rows that both have, until the next call; null: none. */
+  #inCommon(a: Uint8Array, b: Uint8Array): Uint8Array | null {
+    const common = this.#common;
+    common.fill(0);
+    let some = false;
+    const { high } = this.#balancer.table;
+    for (let row = 0; row < high; row++) {
+      if (a[row] !== 1 || b[row] !== 1) continue;
+      common[row] = 1;
+      some = true;
+    }
+    return some ? common : null;
+  }
+
+  #isWithin(rows: Uint8Array, others: Uint8Array): boolean {
+    if (rows === others) return true;
+    const { high } = this.#balancer.table;
+    for (let row = 0; row < high; row++) if (rows[row] === 1 && others[row] !== 1) return false;
+    return true;
+  }
+
   /** Comes when it is called, as long as somebody waits here. */
   #listen(): void {
     if (this.#listening) return;
@@ -313,22 +337,4 @@ function without(rows: Uint8Array, left: readonly number[]): Uint8Array {
   const rest = rows.slice();
   for (const row of left) rest[row] = 0;
   return rest;
-}
-
-/** Rows that both have; null: none. */
-function inCommon(a: Uint8Array, b: Uint8Array): Uint8Array | null {
-  if (a === b) return a;
-  let common: Uint8Array | null = null;
-  for (let row = 0; row < a.length; row++) {
-    if (a[row] !== 1 || b[row] !== 1) continue;
-    common ??= new Uint8Array(a.length);
-    common[row] = 1;
-  }
-  return common;
-}
-
-function isWithin(rows: Uint8Array, others: Uint8Array): boolean {
-  if (rows === others) return true;
-  for (let row = 0; row < rows.length; row++) if (rows[row] === 1 && others[row] !== 1) return false;
-  return true;
 }
