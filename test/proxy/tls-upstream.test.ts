@@ -136,6 +136,66 @@ for (const framing of ['no framing', 'chunks'] as const) {
   }
 }
 
+test('over TLS too a slow reader holds up the sender, both ways', async () => {
+  const chunk = randomBytes(1_000_000);
+  const most = 40;
+  let sent = 0;
+  let taking: TLSSocket | null = null;
+  await using upstream = await secureUpstream((secured, _cut, request) => {
+    if (request.startsWith('POST')) {
+      taking = secured.pause();
+      return;
+    }
+    secured.write(`HTTP/1.1 200 OK\r\nContent-Length: ${most * chunk.length}\r\n\r\n`);
+    const more = () => {
+      while (sent < most) {
+        sent++;
+        if (!secured.write(chunk)) {
+          secured.once('drain', more);
+          return;
+        }
+      }
+    };
+    more();
+  });
+  await using rig = await Rig.start({ settings });
+  rig.join('a', upstream.origin);
+  /** Waits until `count` stands still. */
+  const settled = async (count: () => number) => {
+    for (let last = -1; last !== count(); ) {
+      last = count();
+      await new Promise((resolve) => setTimeout(resolve, 300));
+    }
+    return count();
+  };
+  const reader = new RawClient(rig.proxy.port).send('GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n');
+  reader.socket.pause();
+  await until(() => sent > 0);
+  expect(await settled(() => sent)).toBeLessThan(most / 2);
+  reader.socket.resume();
+  await until(() => reader.closed);
+  expect(reader.received.length).toBeGreaterThan(most * chunk.length);
+
+  const writer = new RawClient(rig.proxy.port);
+  writer.send(`POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ${most * chunk.length}\r\n\r\n`);
+  for (let i = 0; i < most; i++) writer.socket.write(chunk);
+  await until(() => taking !== null);
+  expect(await settled(() => writer.socket.bytesWritten - writer.socket.writableLength)).toBeLessThan(
+    (most / 2) * chunk.length,
+  );
+  let received = 0;
+  taking!.removeAllListeners('data');
+  taking!.on('data', (bytes: Buffer) => {
+    received += bytes.length;
+  });
+  taking!.resume();
+  // The first bytes came with the head.
+  await until(() => received > (most - 1) * chunk.length);
+  taking!.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
+  await writer.until(/200 OK/);
+  writer.socket.destroy();
+});
+
 const sha256 = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex');
 
 function unchunked(text: string): { body: string; ended: boolean } {
