@@ -201,7 +201,8 @@ it('the server runs under the permissions of Node with its own folders alone', a
     ]),
     {
       cwd: folder,
-      env: program.environment({ GPUPROXY_DATA_DIR: folder, GPUPROXY_CONFIG_DIR: folder }),
+      // Nothing beside the program may be read, so nothing is preloaded.
+      env: program.environment({ GPUPROXY_DATA_DIR: folder, GPUPROXY_CONFIG_DIR: folder, NODE_OPTIONS: '' }),
       stdio: ['ignore', 'ignore', 'pipe'],
     },
   );

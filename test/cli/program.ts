@@ -24,6 +24,7 @@ export type Program = Readonly<{
   package: string;
   folder: string;
   run(args: readonly string[], options?: RunOptions): Promise<Outcome>;
+  /** A server that runs in it has its answers checked. */
   environment(more?: Readonly<Record<string, string>>): NodeJS.ProcessEnv;
   remove(): void;
 }>;
@@ -42,6 +43,9 @@ export async function createProgram(): Promise<Program> {
     HOME: folder,
     GPUPROXY_CONFIG_DIR: join(folder, 'conf'),
     GPUPROXY_DATA_DIR: join(folder, 'data'),
+    NODE_OPTIONS: `--import=${new URL('../helpers/watch-answers.mjs', import.meta.url).href}`,
+    TEST_OPENAPI: process.env.TEST_OPENAPI,
+    TEST_ANSWER_FAULTS: process.env.TEST_ANSWER_FAULTS,
     ...more,
   });
   return {

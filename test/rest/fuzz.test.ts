@@ -3,8 +3,9 @@ import { connect } from 'node:net';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { AppError, type AppErrorCode } from '../../src/fleet/app.ts';
+import type { OpenApiOperation } from '../helpers/answers.ts';
 import { createFakeApp, type FakeApp, providerView, upstreamView } from '../helpers/fake-app.ts';
-import { type OpenApiOperation, type Rest, startRest } from './harness.ts';
+import { type Rest, startRest } from './harness.ts';
 
 let app: FakeApp;
 let rest: Rest;

@@ -1,7 +1,8 @@
 import { request as httpRequest, type IncomingHttpHeaders } from 'node:http';
-import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import type { LocalApp } from '../../src/fleet/app.ts';
 import { createRestServer, type RestServer, type RestServerOptions } from '../../src/rest/create-server.ts';
+import { refuseAnswerFaults } from '../helpers/answer-faults.ts';
+import type { OpenApi } from '../helpers/answers.ts';
 
 export type Reply = { status: number; headers: IncomingHttpHeaders; text: string; body: unknown };
 export type CallOptions = {
@@ -17,37 +18,19 @@ export type Rest = AsyncDisposable & {
   url: string;
   adminKey: string;
   document: OpenApi;
-  /** One request; its answer is checked against the OpenAPI document. */
+  /** One request. Throws when an answer was not as the OpenAPI document says. */
   call(method: string, path: string, options?: CallOptions): Promise<Reply>;
 };
 
-type Responses = Record<string, { content?: Record<string, { schema?: object }> }>;
-export type OpenApiOperation = {
-  operationId: string;
-  parameters: { name: string; in: string; required: boolean; schema: object }[];
-  requestBody?: { required: boolean; content: { 'application/json': { schema: object } } };
-  responses: Responses;
-  security?: unknown[];
-  'x-scope'?: string;
-};
-export type OpenApi = {
-  openapi: string;
-  paths: Record<string, Record<string, OpenApiOperation>>;
-  components: { schemas: Record<string, object> };
-};
-
 /** The document does not depend on the application, so one copy serves every test of a file. */
-let description: Promise<{ document: OpenApi; check: ReturnType<typeof createChecker> }> | null = null;
+let described: Promise<OpenApi> | null = null;
 
-async function readDescription(url: string) {
-  const document = (await send(url, 'GET', '/api/v1/openapi.json', {})).body as OpenApi;
-  return { document, check: createChecker(document) };
-}
+const readDocument = async (url: string) => (await send(url, 'GET', '/api/v1/openapi.json', {})).body as OpenApi;
 
 export async function startRest(app: LocalApp, options: Partial<RestServerOptions> = {}): Promise<Rest> {
   const server = await createRestServer({ app, host: '127.0.0.1', port: 0, ...options });
   const adminKey = app.keys.create({ name: 'tester', scope: 'admin' }).key;
-  const { document, check } = await (description ??= readDescription(server.url));
+  const document = await (described ??= readDocument(server.url));
   return {
     server,
     url: server.url,
@@ -59,7 +42,8 @@ export async function startRest(app: LocalApp, options: Partial<RestServerOption
         ...options,
         headers: { ...(key === null ? {} : { 'x-api-key': key }), ...options.headers },
       });
-      check(method, path, reply);
+      // All answers are checked; here the call that got the wrong one is known.
+      refuseAnswerFaults();
       return reply;
     },
     [Symbol.asyncDispose]: () => server.close(),
@@ -107,60 +91,6 @@ export function send(base: string, method: string, path: string, options: CallOp
   outgoing.on('error', reject);
   outgoing.end(bytes ?? undefined);
   return promise;
-}
-
-/** Throws when an answer is not one that the document announces. */
-export function createChecker(document: OpenApi): (method: string, path: string, reply: Reply) => void {
-  const ajv = new Ajv2020({ strict: false, allErrors: true, validateFormats: false });
-  ajv.addSchema(document, 'api');
-  const compiled = new Map<string, ValidateFunction>();
-  const patterns = Object.keys(document.paths)
-    .map((path) => ({ path, pattern: new RegExp(`^${path.replace(/\./g, '\\.').replace(/\{\w+\}/g, '[^/]+')}$`) }))
-    // "/fleet/adopt" before "/fleet/{id}".
-    .sort((a, b) => a.path.split('{').length - b.path.split('{').length);
-
-  const validatorAt = (pointer: string): ValidateFunction => {
-    const known = compiled.get(pointer);
-    if (known) return known;
-    const validate = ajv.compile({ $ref: `api#${pointer}` });
-    compiled.set(pointer, validate);
-    return validate;
-  };
-  const escapePart = (part: string) => encodeURIComponent(part.replaceAll('~', '~0').replaceAll('/', '~1'));
-
-  return (method, target, reply) => {
-    const path = target.split('?', 1)[0]!;
-    const type = (reply.headers['content-type'] ?? '').split(';')[0]!;
-    const verb = method.toLowerCase();
-    const entry = patterns.find(({ path: known, pattern }) => pattern.test(path) && document.paths[known]?.[verb]);
-    if (!entry) {
-      if (reply.status >= 400 && reply.text !== '') {
-        assertValid(validatorAt('/components/schemas/Problem'), `${method} ${path} ${reply.status}`, reply.body);
-      }
-      return;
-    }
-    const operation = document.paths[entry.path]![verb]!;
-    const response = operation.responses[String(reply.status)];
-    if (!response)
-      throw new Error(`${method} ${entry.path} answered ${reply.status}, which is not described: ${reply.text}`);
-    const content = response.content?.[type];
-    if (response.content === undefined) {
-      if (reply.text !== '') throw new Error(`${method} ${entry.path} ${reply.status} has a body`);
-      return;
-    }
-    if (!content) throw new Error(`${method} ${entry.path} ${reply.status} came as ${type}, which is not described`);
-    if (content.schema === undefined) return;
-    const pointer = ['paths', entry.path, verb, 'responses', String(reply.status), 'content', type, 'schema'];
-    assertValid(validatorAt(`/${pointer.map(escapePart).join('/')}`), `${method} ${path} ${reply.status}`, reply.body);
-  };
-}
-
-function assertValid(validate: ValidateFunction, what: string, body: unknown): void {
-  if (validate(body)) return;
-  const errors = validate.errors?.map(
-    (error) => `${error.instancePath} ${error.message} ${JSON.stringify(error.params)}`,
-  );
-  throw new Error(`${what} is not as described:\n${errors?.join('\n')}\n${JSON.stringify(body).slice(0, 2000)}`);
 }
 
 export type SseMessage = { id: string | null; event: string | null; data: unknown };

@@ -14,7 +14,7 @@ export const watchOperations = [
     tag: 'watch',
     summary: 'Server-sent events: strategy changes, rentals, ejections, recoveries, errors',
     description:
-      'Each message has an id; Last-Event-ID (or last_event_id) resumes after it. Without either the stream starts now. ' +
+      'Each message has an id and is called by the kind of its event; Last-Event-ID (or last_event_id) resumes after it. Without either the stream starts now. ' +
       'An event `gap` with {"missed":true} says that older ones are no longer kept. A reader that is too slow is dropped.',
     access: 'read',
     query: schemas.eventsQuery,
@@ -63,7 +63,7 @@ export const watchOperations = [
     id: 'streamState',
     tag: 'watch',
     summary: 'Server-sent events: a whole snapshot after each change, at most 4 a second',
-    description: 'A slow reader misses snapshots, never parts of one.',
+    description: 'Each message is a `snapshot`. A slow reader misses some, never parts of one.',
     access: 'read',
     answers: { 200: { description: 'The stream', schema: schemas.snapshot, type: 'text/event-stream' } },
     problems: ['unavailable'],
