@@ -164,13 +164,48 @@ export function createClient({ connection, timeoutMs, retries = 0, debug }: Clie
 
 /**
  * A body as text to be shown, with what the instances are given, which may be secret, spelt by the name of a variable: an
- * environment variable by its own, the script that runs at the start by ONSTART.
+ * environment variable by its own, the script that runs at the start by ONSTART, what an argument calls a secret as it does.
  */
 export function bodyText(body: unknown, spell: (name: string) => string): string {
   return JSON.stringify(body, (field, value: unknown) => {
     if (field === 'onstart' && typeof value === 'string') return spell('ONSTART');
+    if (field === 'args' && Array.isArray(value)) return withoutArgSecrets(value as string[], spell);
     if (field !== 'env' || typeof value !== 'object' || value === null) return value;
     return Object.fromEntries(Object.keys(value).map((name) => [name, spell(name)]));
+  });
+}
+
+/** Names of secrets, not of what is merely about tokens: `--max-tokens`, `--tokenizer`. */
+const secretName =
+  '[\\w-]*(?:token|secret|passw(?:or)?d|passphrase|credentials?|authorization|api[-_]?key|access[-_]?key|(?<![a-z\\d])key)';
+const secretOption = new RegExp(`^(?=-)${secretName}$`, 'i');
+const secretPair = new RegExp(`^(${secretName})=(\\S+)$`, 'i');
+/** The same within a script, a header or JSON. */
+const secretWithin = new RegExp(
+  `(?<![\\w-])(${secretName})(["']?\\s*[=:]\\s*["']?(?:(?:bearer|basic)\\s+)?)((?<=")[^"]+|(?<=')[^']+|[^\\s"',;&}]+)`,
+  'gi',
+);
+
+function withoutArgSecrets(args: readonly string[], spell: (name: string) => string): string[] {
+  const secrets = new Map<string, string>();
+  const spelt = (from: string, secret: string): string => {
+    const name = from.replace(/^-+/, '').replaceAll('-', '_').toUpperCase();
+    let variable = name;
+    // A variable has one value.
+    for (let count = 2; (secrets.get(variable) ?? secret) !== secret; count++) variable = `${name}_${count}`;
+    secrets.set(variable, secret);
+    return spell(variable);
+  };
+  let option: string | null = null;
+  return args.map((word) => {
+    // More than one may follow: `--api-key x y`.
+    if (option !== null && !word.startsWith('-')) return spelt(option, word);
+    option = secretOption.test(word) ? word : null;
+    const [, name, secret] = secretPair.exec(word) ?? [];
+    if (name !== undefined && secret !== undefined) return `${name}=${spelt(name, secret)}`;
+    return word.replace(secretWithin, (_found, called: string, between: string, value: string) => {
+      return `${called}${between}${spelt(called, value)}`;
+    });
   });
 }
 

@@ -1,4 +1,5 @@
 import { type Config, type VariableName, variables } from '../config.ts';
+import { withoutUrlSecrets } from '../core/base-url.ts';
 import type { Column } from './output.ts';
 
 /** A variable as people may see it. */
@@ -10,7 +11,13 @@ export function settingRows(config: Config): readonly SettingRow[] {
     const value = valueText(config[name]);
     return {
       name,
-      value: 'secret' in variables[name] && value !== '' ? masked(value) : value,
+      value:
+        'secret' in variables[name] && value !== ''
+          ? masked(value)
+          : // The one address that may have a query, where a key may stand.
+            name === 'HEALTH_PATH'
+            ? withoutUrlSecrets(value)
+            : value,
       origin: config.origin[name],
     };
   });

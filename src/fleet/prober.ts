@@ -1,6 +1,7 @@
 import { Agent, request } from 'undici';
 import * as z from 'zod';
 import type { Balancer } from '../core/balancer.ts';
+import { withoutUrlSecrets } from '../core/base-url.ts';
 import type { FleetRecord, FleetRecords } from './records.ts';
 import type { Clock, Timing } from './timing.ts';
 
@@ -57,7 +58,7 @@ export function createProber(parts: {
       // The status is the answer; a body that breaks off only costs its connection.
       await answer.body.dump({ limit: 65_536, signal: abort.signal }).catch(() => undefined);
       const ok = answer.statusCode >= 200 && answer.statusCode < 300;
-      return { ok, why: ok ? '' : `${parts.healthPath} answered ${answer.statusCode}` };
+      return { ok, why: ok ? '' : `${withoutUrlSecrets(parts.healthPath)} answered ${answer.statusCode}` };
     } catch (error) {
       return { ok: false, why: reasonOf(error, timing.probeTimeoutMs) };
     }

@@ -229,9 +229,10 @@ function schemaAt(schema: z.ZodType, path: readonly PropertyKey[]): z.ZodType {
   return at;
 }
 
-/** A secret may stand in a field of any name below `env`, and in whatever is called a key. */
+/** A secret may stand in a field of any name below `env`, in an argument, and in whatever is called a key. */
 function shown(path: readonly PropertyKey[], value: unknown): string {
-  if (path.some((part) => /^env$|onstart|key|secret|token|password/i.test(String(part)))) return 'a value (hidden)';
+  if (path.some((part) => /^env$|^args$|onstart|key|secret|token|password/i.test(String(part))))
+    return 'a value (hidden)';
   if (Array.isArray(value)) return 'a list';
   if (typeof value === 'object' && value !== null) return 'an object';
   if (typeof value === 'string') {

@@ -22,6 +22,8 @@ const secrets = {
   query: 'PLANTED-query',
   env: 'PLANTED-env',
   onstart: 'PLANTED-onstart',
+  arg: 'PLANTED-arg',
+  probe: 'PLANTED-probe',
   body: 'PLANTED-body',
   urlPassword: 'PLANTED-url/password',
   urlQuery: 'PLANTED-url-query',
@@ -72,6 +74,9 @@ beforeAll(async () => {
       OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${(collector.address() as AddressInfo).port}`,
       OTEL_EXPORTER_OTLP_HEADERS: `x-key=${secrets.collectorKey}`,
       ACCESS_LOG: join(folder, 'access.log'),
+      // Knows no such path, which is said of it.
+      UPSTREAMS: `wrong=${simulator.vastUrl}`,
+      HEALTH_PATH: `/health?key=${secrets.probe}`,
       HEALTH_INTERVAL_SECONDS: '0.2',
       REFRESH_SECONDS: '1',
       PROXY_AUTH: 'required',
@@ -144,6 +149,11 @@ it('no secret that goes in anywhere comes out anywhere', { timeout: 120_000 }, a
     count: 1,
     config: { env: { 'A B': secrets.env } },
   });
+  await call('bad args', 'POST', '/api/v1/gpu/instances/reserve', { count: 1, config: { args: secrets.arg } });
+  await call('long arg', 'POST', '/api/v1/gpu/instances/reserve', {
+    count: 1,
+    config: { args: [secrets.arg.repeat(400)] },
+  });
   await call('bad onstart', 'POST', '/api/v1/gpu/instances/reserve', {
     count: 1,
     config: { onstart: [secrets.onstart] },
@@ -204,6 +214,7 @@ it('no secret that goes in anywhere comes out anywhere', { timeout: 120_000 }, a
   outcome('load debug', await program.run(['load', '--debug', ...at]));
   outcome('curl', await program.run(['reserve', '2', '--curl', ...at]));
   const given = ['--env', `HF_TOKEN=${secrets.env}`, '--onstart', `echo '${secrets.onstart}'`];
+  given.push('--arg=--api-key', `--arg=${secrets.arg}`, `--arg=--hf-token=${secrets.arg}`);
   const paid = [
     ['reserve', '1'],
     ['batch', '--vastai', '1'],
@@ -213,6 +224,7 @@ it('no secret that goes in anywhere comes out anywhere', { timeout: 120_000 }, a
     const curl = await program.run([...words, ...given, '--curl', ...at]);
     outcome(`${words[0]} curl`, curl);
     expect(curl.stdout).toContain(`"env":{"HF_TOKEN":"'"$HF_TOKEN"'"},"onstart":"'"$ONSTART"'"`);
+    expect(curl.stdout).toContain(`"args":["--api-key","'"$API_KEY"'","--hf-token='"$HF_TOKEN"'"]`);
   }
   const { instances } = JSON.parse((await call('offers', 'GET', '/api/v1/gpu/instances?provider=vast')).text) as {
     instances: { id: string }[];
@@ -221,6 +233,7 @@ it('no secret that goes in anywhere comes out anywhere', { timeout: 120_000 }, a
     const planned = await program.run([...words, ...given, '--dry-run', '--json', '-u', api, '-k', secrets.adminKey]);
     outcome(`${words[0]} dry run`, planned);
     expect(planned.stdout, planned.stderr).toContain('"env":{"HF_TOKEN":"$HF_TOKEN"},"onstart":"$ONSTART"');
+    expect(planned.stdout).toContain('"args":["--api-key","$API_KEY","--hf-token=$HF_TOKEN"]');
   }
   for (const key of [`gp_${secrets.wrongKey}`, secrets.flagKey]) {
     const revoked = await program.run(['keys', 'revoke', key, ...at]);
@@ -256,7 +269,12 @@ it('no secret that goes in anywhere comes out anywhere', { timeout: 120_000 }, a
       outcome(`old ${args.join(' ')}`, await program.run(args, { env: { GPUPROXY_CONFIG_DIR: join(folder, 'old') } }));
     }
   }
-  const env = { GPUPROXY_API_KEY: secrets.adminKey, VASTAI_API_KEY: secrets.vastKey, VASTAI_URL: simulator.vastUrl };
+  const env = {
+    GPUPROXY_API_KEY: secrets.adminKey,
+    VASTAI_API_KEY: secrets.vastKey,
+    VASTAI_URL: simulator.vastUrl,
+    HEALTH_PATH: `/health?key=${secrets.probe}`,
+  };
   for (const args of [
     ['doctor'],
     ['config', 'show'],
@@ -280,6 +298,8 @@ it('no secret that goes in anywhere comes out anywhere', { timeout: 120_000 }, a
   ]) {
     outcome(`.env ${args}`, await program.run(args, { cwd: join(folder, 'dotenv'), env: { GPUPROXY_URL: api } }));
   }
+  expect(outputs.get('config show')).toMatch(/^HEALTH_PATH +environment +\/health\?…$/m);
+  expect((await call('fleet', 'GET', '/api/v1/fleet')).text).toContain('/health?… answered 404');
   outcome('doctor wrong key', await program.run(['doctor'], { env: { ...env, VASTAI_API_KEY: secrets.wrongKey } }));
   outcome(
     'set',

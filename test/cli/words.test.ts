@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { route } from '../../src/cli/arguments.ts';
-import { parseEvents } from '../../src/cli/client.ts';
+import { bodyText, parseEvents } from '../../src/cli/client.ts';
 import { colorWanted } from '../../src/cli/color.ts';
 import { findConnection } from '../../src/cli/connection.ts';
 import { CliError, describeError, exitCodeMeanings, exitCodes } from '../../src/cli/exit.ts';
@@ -112,6 +112,47 @@ describe('a table', () => {
   it('does not let the text of others move the cursor or break the line', () => {
     const [, line] = tableLines(columns, [{ name: 'a\u001b[2J\nb', note: '\u009b31m' }]);
     expect(line).not.toMatch(/[\u0000-\u001f\u007f-\u009f]/);
+  });
+});
+
+describe('arguments of a container, as they are shown', () => {
+  const shown = (...args: string[]) =>
+    (JSON.parse(bodyText({ config: { args } }, (name) => `$${name}`)) as { config: { args: string[] } }).config.args;
+
+  it.each([
+    [
+      ['--api-key', 's1'],
+      ['--api-key', '$API_KEY'],
+    ],
+    [
+      ['--api-key', 's1', 's2', '--port', '8000'],
+      ['--api-key', '$API_KEY', '$API_KEY_2', '--port', '8000'],
+    ],
+    [['--api-key=s1,s2;&"'], ['--api-key=$API_KEY']],
+    [
+      ['--hf-token=s1', '--other_token', 's1'],
+      ['--hf-token=$HF_TOKEN', '--other_token', '$OTHER_TOKEN'],
+    ],
+    [
+      ['HF_TOKEN=s1', 'DB_PASSWORD=s2'],
+      ['HF_TOKEN=$HF_TOKEN', 'DB_PASSWORD=$DB_PASSWORD'],
+    ],
+    [
+      ['sh', '-c', 'export HF_TOKEN="s1 s2" && SECRET=s3; vllm'],
+      ['sh', '-c', 'export HF_TOKEN="$HF_TOKEN" && SECRET=$SECRET; vllm'],
+    ],
+    [['Authorization: Bearer s1'], ['Authorization: Bearer $AUTHORIZATION']],
+    [['{"api_key":"s1"}'], ['{"api_key":"$API_KEY"}']],
+    [['http://host/?key=s1&model=x'], ['http://host/?key=$KEY&model=x']],
+    [
+      ['--key', 's1', '--ssl-keyfile', '/a'],
+      ['--key', '$KEY', '--ssl-keyfile', '/a'],
+    ],
+  ])('%j', (args, expected) => expect(shown(...args)).toEqual(expected));
+
+  it('are left alone where they only speak of tokens and keys', () => {
+    const args = ['--max-tokens', '5', '--max-num-batched-tokens=4096', '--tokenizer', 'a/b', '--monkey', 'x'];
+    expect(shown(...args)).toEqual(args);
   });
 });
 
