@@ -1,10 +1,9 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { randomUUID } from 'node:crypto';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { afterAll, afterEach, inject } from 'vitest';
 
-const folder = mkdtempSync(join(tmpdir(), 'gpuproxy-answers-'));
-const faults = join(folder, 'faults');
+/** In the folder of the test run, which goes with it. */
+const faults = `${inject('openapi')}.${randomUUID()}.faults`;
 process.env.TEST_OPENAPI = inject('openapi');
 process.env.TEST_ANSWER_FAULTS = faults;
 
@@ -24,7 +23,4 @@ export function refuseAnswerFaults(): void {
 
 afterEach(refuseAnswerFaults);
 // A program may answer until it is stopped, after the last test.
-afterAll(() => {
-  refuseAnswerFaults();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterAll(refuseAnswerFaults);
