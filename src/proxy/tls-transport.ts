@@ -22,6 +22,8 @@ export class TlsTransport extends Duplex {
       host,
       port,
       noDelay: true,
+      // It closes when TLS does, which may have bytes to read long after the last has come.
+      allowHalfOpen: true,
       keepAlive: true,
       keepAliveInitialDelay: 60_000,
       // Node's own way takes 64 kB for each read, however little it brings: half of what a short answer costs.
@@ -33,7 +35,9 @@ export class TlsTransport extends Duplex {
     this.#socket = socket;
     socket.on('end', () => this.push(null));
     socket.on('error', (error) => this.destroy(error));
-    socket.on('close', () => this.destroy());
+    socket.on('close', () => {
+      if (!hasEnded(this)) this.destroy();
+    });
     // Before TLS hears of the end, but after it has got every byte before it.
     this.on('end', () => {
       this.abrupt = this.#secured === null || !hasEnded(this.#secured);

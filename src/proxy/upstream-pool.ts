@@ -92,6 +92,7 @@ export class UpstreamConnection {
             const [error, socket] = result;
             this.connectMs = monotonicMs() - from;
             if (error === null) this.#opened(socket);
+            else this.#transport?.destroy();
             callback(...result);
           },
         );
@@ -135,6 +136,8 @@ export class UpstreamConnection {
   destroy(): void {
     if (this.closed) return;
     this.closed = true;
+    // undici waits for a connection that it has asked for.
+    if (this.#socket === null) this.#transport?.destroy();
     this.client.destroy().catch(noop);
     this.#owner.onClosed(this);
   }

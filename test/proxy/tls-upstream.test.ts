@@ -210,6 +210,75 @@ function unchunked(text: string): { body: string; ended: boolean } {
   }
 }
 
+/** An upstream that accepts and does no more than `welcome`: it never ends its side by itself. */
+async function rawUpstream(welcome: (socket: Socket) => void) {
+  const open = new Set<Socket>();
+  const server = createTcpServer({ allowHalfOpen: true }, (socket) => {
+    open.add(socket);
+    socket.on('error', () => {});
+    socket.on('close', () => open.delete(socket));
+    socket.on('end', () => socket.end());
+    socket.resume();
+    welcome(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return {
+    open,
+    origin: `https://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    [Symbol.asyncDispose]: () => {
+      for (const socket of open) socket.destroy();
+      return new Promise<void>((resolve) => server.close(() => resolve()));
+    },
+  };
+}
+
+const welcomes: Record<string, (socket: Socket) => void> = {
+  'ends its side at once': (socket) => void socket.end(),
+  'speaks something else': (socket) => void socket.write('220 mail ready\r\n'),
+  'speaks something else and ends its side': (socket) => void socket.end('220 mail ready\r\n'),
+  'resets in the handshake': (socket) => void setTimeout(() => socket.resetAndDestroy(), 20),
+  'ends its side in the handshake': (socket) =>
+    void setTimeout(() => socket.end(Buffer.from([22, 3, 3, 0, 50, 2])), 20),
+  'says nothing': () => {},
+};
+for (const [what, welcome] of Object.entries(welcomes)) {
+  for (const request of [plainRequest, trailersRequest]) {
+    const kind = request === plainRequest ? 'a request' : 'a request with trailers';
+    test(`no connection is left when the upstream of ${kind} ${what}`, async () => {
+      await using upstream = await rawUpstream(welcome);
+      await using rig = await Rig.start({ settings: { ...settings, connectTimeoutMs: 300, maxRetries: 0 } });
+      rig.join('a', upstream.origin);
+      const asked = new RawClient(rig.proxy.port).send(request);
+      await until(() => asked.closed);
+      expect(asked.received).toMatch(/^HTTP\/1\.1 502/);
+      await until(() => upstream.open.size === 0);
+      expect(rig.endings('a')).toEqual({ refused: 1 });
+      const left = new RawClient(rig.proxy.port).send(request);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      left.socket.destroy();
+      await until(() => rig.active('a') === 0 && upstream.open.size === 0);
+    });
+  }
+}
+
+test('a slow client of an upstream that closes at once gets all, whatever is still on its way', async () => {
+  let size = 0;
+  await using upstream = await secureUpstream((secured) => {
+    secured.write(`HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: ${size}\r\n\r\n`);
+    secured.end(Buffer.alloc(size, 0x78));
+  });
+  await using rig = await Rig.start({ settings });
+  rig.join('a', upstream.origin);
+  // About as much as the buffers of the system and of all streams on the way hold.
+  for (size = 4_200_000; size < 4_700_000; size += 40_000) {
+    const asked = new RawClient(rig.proxy.port).send(plainRequest);
+    asked.socket.pause();
+    setTimeout(() => asked.socket.resume(), 250);
+    await until(() => asked.closed);
+    expect(asked.received.length).toBeGreaterThan(size);
+  }
+});
+
 test('connections over TLS are used again, and their ends between requests disturb nobody', async () => {
   await using upstream = await secureUpstream((secured, cut, request) => {
     secured.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok', () => {
