@@ -1,4 +1,5 @@
 import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonicMs } from '../../src/clock.ts';
@@ -20,8 +21,15 @@ export type Backend = Readonly<{
   close(): Promise<void>;
 }>;
 
-export async function startBackend(listener: RequestListener, prepare?: (server: Server) => void): Promise<Backend> {
-  const server = createServer({ keepAliveTimeout: 60_000 }, listener);
+export async function startBackend(
+  listener: RequestListener,
+  prepare?: (server: Server) => void,
+  tls: UpstreamOptions['tls'] = null,
+): Promise<Backend> {
+  const server =
+    tls === null
+      ? createServer({ keepAliveTimeout: 60_000 }, listener)
+      : createSecureServer({ keepAliveTimeout: 60_000, ...tls }, listener);
   prepare?.(server);
   const sockets = new Set<Socket>();
   server.on('connection', (socket) => {
@@ -34,7 +42,7 @@ export async function startBackend(listener: RequestListener, prepare?: (server:
   return {
     server,
     port,
-    origin: `http://127.0.0.1:${port}`,
+    origin: `${tls === null ? 'http' : 'https'}://127.0.0.1:${port}`,
     sockets,
     close: () =>
       new Promise((resolve) => {
@@ -50,6 +58,8 @@ export type UpstreamOptions = Readonly<{
   ceiling?: number;
   weight?: number;
   running?: boolean;
+  /** It speaks TLS. */
+  tls?: Readonly<{ cert: string; key: string }> | null;
 }>;
 
 export type RigOptions = Readonly<{
@@ -100,7 +110,7 @@ export class Rig {
 
   /** Starts a server and lets it join as `id`. */
   async backend(id: string, listener: RequestListener, options: UpstreamOptions = {}): Promise<Backend> {
-    const backend = await startBackend(listener);
+    const backend = await startBackend(listener, undefined, options.tls);
     this.#backends.push(backend);
     this.join(id, backend.origin, options);
     return backend;
