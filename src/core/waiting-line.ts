@@ -123,15 +123,6 @@ export class WaitingLine {
     if (first !== null) this.call(first.thread);
   }
 
-  /** Does somebody with this ticket wait in another thread? */
-  isShown(ticket: number): boolean {
-    let shown = false;
-    this.#visit((_thread, _at, other) => {
-      if (other === ticket) shown = true;
-    });
-    return shown;
-  }
-
   /** Tells a thread that there may be room for its first in line; one that has been called and has not come will look. */
   call(thread: number): void {
     if (this.owesAnswer(thread)) return;

@@ -82,12 +82,20 @@ export function dispatchByNode(
     if (info.statusCode === 100) return;
     attempt.onResponseStart(controller, info.statusCode, byName(info.rawHeaders), info.statusMessage);
   });
+  req.on('upgrade', (res, socket) => {
+    socket.destroy();
+    attempt.onResponseStart(controller, res.statusCode ?? 502, byName(res.rawHeaders), res.statusMessage ?? '');
+  });
   req.on('response', (res) => {
     answer = res;
     res.on('error', failed);
     attempt.onResponseStart(controller, res.statusCode ?? 502, byName(res.rawHeaders), res.statusMessage ?? '');
     res.on('data', (chunk: Buffer) => attempt.onResponseData(controller, chunk));
-    res.on('end', () => attempt.onResponseEnd(controller, byName(res.rawTrailers), transport?.abrupt));
+    res.on('end', () => {
+      attempt.onResponseEnd(controller, byName(res.rawTrailers), transport?.abrupt);
+      // One who has answered may never read the rest of the request, and the connection would wait for that.
+      if (!req.writableFinished) req.destroy();
+    });
   });
   const finish = () => {
     if (trailer === null) {

@@ -149,7 +149,11 @@ export class UpstreamConnection {
     socket.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'ECONNRESET') error.code = 'RESET';
     });
-    socket.on('close', () => this.destroy());
+    socket.on('close', () => {
+      // Bytes that are read later would tell undici of an end that it takes for one of an open connection.
+      socket.removeAllListeners('end');
+      this.destroy();
+    });
     // The pool decides how long an idle connection lives; undici would tell libuv twice a request.
     Object.defineProperty(socket, 'unref', { value: undefined });
     const read = socket.read.bind(socket);

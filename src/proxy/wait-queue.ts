@@ -23,6 +23,8 @@ type Group = {
 
 /** How often those who wait look for room that nobody has told them of. */
 const pollMs = 20;
+/** Who did not go although it could is passed over for so many polls: it may have been mere chance. */
+const stuckPolls = 10;
 /** A thread has so many places for groups; the last is for all groups that have none of their own. */
 const sharedPlace = WaitingLine.places - 1;
 
@@ -51,7 +53,7 @@ export class WaitQueue {
   #lastAhead = new Set<number>();
   /** Threads that are too busy to come, and tickets that did not go although they could: nobody waits for them. */
   readonly #busy = new Set<number>();
-  readonly #stuck = new Set<number>();
+  readonly #stuck = new Map<number, number>();
 
   constructor(
     balancer: Balancer,
@@ -195,10 +197,13 @@ export class WaitQueue {
       ahead.add(one.ticket);
       if (!this.#lastAhead.has(one.ticket)) continue;
       if (this.#line.owesAnswer(one.thread)) this.#busy.add(one.thread);
-      else this.#stuck.add(one.ticket);
+      else this.#stuck.set(one.ticket, stuckPolls);
     }
     this.#lastAhead = ahead;
-    for (const ticket of this.#stuck) if (!this.#line.isShown(ticket)) this.#stuck.delete(ticket);
+    for (const [ticket, polls] of this.#stuck) {
+      if (polls > 0) this.#stuck.set(ticket, polls - 1);
+      else this.#stuck.delete(ticket);
+    }
     this.admit(true);
   }
 

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
+import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
 import { expect, test } from 'vitest';
 import { type Echo, echo, RawClient, Rig, readAll, sleep, until } from './rig.ts';
 
@@ -270,6 +271,52 @@ test('an answer to the head alone ends the request: the body is not waited for',
   await client.until(/401 Unauthorized(?:.|\s)*no$/);
   await until(() => client.closed && backend.sockets.size === 0);
   expect(rig.endings('a')).toEqual({ client_error: 1 });
+});
+
+test('an upstream that answers and reads no further keeps no connection', async () => {
+  const sockets = () => process.getActiveResourcesInfo().filter((name) => name === 'TCPSocketWrap').length;
+  const accepted: Socket[] = [];
+  const upstream = createTcpServer((socket) => {
+    accepted.push(socket.on('error', () => {}));
+    socket.once('data', () => {
+      socket.pause();
+      setTimeout(() => socket.write('HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n'), 200);
+    });
+  });
+  await new Promise<void>((resolve) => upstream.listen(0, '127.0.0.1', resolve));
+  await using rig = await Rig.start();
+  rig.join('a', `http://127.0.0.1:${(upstream.address() as AddressInfo).port}`);
+  const before = sockets();
+  const client = new RawClient(rig.proxy.port);
+  client.send('POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n\r\n');
+  await until(() => accepted.length === 1);
+  client.socket.write(Buffer.alloc(20_000_000));
+  await client.until(/413/);
+  client.socket.destroy();
+  // What is left is the side of the upstream, which does not look whether anybody is there.
+  await until(() => sockets() === before + 1);
+  expect(rig.active('a')).toBe(0);
+  accepted[0]!.destroy();
+  await new Promise((resolve) => upstream.close(resolve));
+});
+
+test('a 101 that nobody asked for is no answer, however the request goes out', async () => {
+  await using rig = await Rig.start({ settings: { maxRetries: 0 } });
+  const backend = await rig.backend('a', () => {});
+  backend.server.on('request', (req) => {
+    req.socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n');
+  });
+  const requests = [
+    'GET / HTTP/1.1\r\nHost: x\r\n\r\n',
+    'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n',
+    'POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: X-T\r\n\r\n0\r\nX-T: 1\r\n\r\n',
+  ];
+  for (const request of requests) {
+    const client = new RawClient(rig.proxy.port).send(request);
+    expect(await client.until(/\r\n\r\n/)).toMatch(/^HTTP\/1\.1 502/);
+    client.socket.destroy();
+  }
+  await until(() => rig.active('a') === 0 && backend.sockets.size === 0);
 });
 
 test('a client that leaves before it began its body frees the upstream', async () => {

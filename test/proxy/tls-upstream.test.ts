@@ -261,23 +261,41 @@ for (const [what, welcome] of Object.entries(welcomes)) {
   }
 }
 
-test('a slow client of an upstream that closes at once gets all, whatever is still on its way', async () => {
-  let size = 0;
-  await using upstream = await secureUpstream((secured) => {
-    secured.write(`HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: ${size}\r\n\r\n`);
-    secured.end(Buffer.alloc(size, 0x78));
+const slowKinds = {
+  'an answer': {
+    request: plainRequest,
+    head: (size: number) => `200 OK\r\nConnection: close\r\nContent-Length: ${size}`,
+  },
+  'an answer to a request with trailers': {
+    request: trailersRequest,
+    head: (size: number) => `200 OK\r\nConnection: close\r\nContent-Length: ${size}`,
+  },
+  'a tunnel': {
+    request: 'GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n',
+    head: () => '101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket',
+  },
+};
+for (const [kind, { request, head }] of Object.entries(slowKinds)) {
+  test(`a slow client of ${kind} whose upstream closes at once gets all, whatever is still on its way`, async () => {
+    let size = 0;
+    await using upstream = await secureUpstream((secured) => {
+      // The trailers come later.
+      if (secured.writableEnded) return;
+      secured.write(`HTTP/1.1 ${head(size)}\r\n\r\n`);
+      secured.end(Buffer.alloc(size, 0x78));
+    });
+    await using rig = await Rig.start({ settings });
+    rig.join('a', upstream.origin);
+    // About as much as the buffers of the system and of all streams on the way hold.
+    for (size = 4_200_000; size < 4_700_000; size += 40_000) {
+      const asked = new RawClient(rig.proxy.port).send(request);
+      asked.socket.pause();
+      setTimeout(() => asked.socket.resume(), 250);
+      await until(() => asked.closed);
+      expect(asked.received.length).toBeGreaterThan(size);
+    }
   });
-  await using rig = await Rig.start({ settings });
-  rig.join('a', upstream.origin);
-  // About as much as the buffers of the system and of all streams on the way hold.
-  for (size = 4_200_000; size < 4_700_000; size += 40_000) {
-    const asked = new RawClient(rig.proxy.port).send(plainRequest);
-    asked.socket.pause();
-    setTimeout(() => asked.socket.resume(), 250);
-    await until(() => asked.closed);
-    expect(asked.received.length).toBeGreaterThan(size);
-  }
-});
+}
 
 test('connections over TLS are used again, and their ends between requests disturb nobody', async () => {
   await using upstream = await secureUpstream((secured, cut, request) => {
