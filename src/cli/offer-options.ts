@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { nearest } from '../core/words.ts';
+import { gpuName, nearest } from '../core/words.ts';
 import type { Answers } from './answers.ts';
 import { suggest } from './command.ts';
 import { CliError, exitCodes, usageError } from './exit.ts';
@@ -181,17 +181,31 @@ export function nothingToRent(reasons: readonly string[]): CliError {
 export const offerColumns: readonly Column<Offer>[] = [
   { title: 'OFFER', width: 11, value: (offer) => offer.id },
   { title: 'PROVIDER', width: 8, value: (offer) => offer.provider },
-  { title: 'GPU', width: 10, value: (offer) => gpuText(offer.gpu_name, offer.gpu_count), cut: true },
+  gpuColumn((offer) => [offer.gpu_name, offer.gpu_count]),
   { title: 'VRAM', width: 4, value: (offer) => vramText(offer.vram_gb), plain: (offer) => offer.vram_gb },
-  { title: 'PRICE', width: 5, value: (offer) => usd(offer.price_per_hour), plain: (offer) => offer.price_per_hour },
+  { title: 'PRICE', width: 5, usd: (offer) => offer.price_per_hour },
   {
     title: 'PREPAID',
     value: (offer) => (offer.prepaid_hours == null ? '-' : `${offer.prepaid_hours} h`),
     plain: (offer) => offer.prepaid_hours ?? null,
   },
   { title: 'AVAIL', value: (offer) => String(offer.available) },
-  { title: 'LOCATION', value: (offer) => offer.location ?? '-', cut: true },
+  { title: 'LOCATION', value: (offer) => offer.location ?? '-', cut: 6 },
 ];
+
+/** The GPUs of a row; where there is little room without the words that tell no model from another. */
+export function gpuColumn<Row>(of: (row: Row) => readonly [model: string, count: number | undefined]): Column<Row> {
+  return {
+    title: 'GPU',
+    width: 10,
+    value: (row) => gpuText(...of(row)),
+    brief: (row) => {
+      const [model, count] = of(row);
+      return gpuText(gpuName(model), count);
+    },
+    cut: 8,
+  };
+}
 
 /** "RTX 4090", "4x A100". */
 export function gpuText(model: string, count = 1): string {

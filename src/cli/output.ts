@@ -1,77 +1,112 @@
 /** One column of a table: left-aligned, at least `width` wide, two blanks before the next. */
 export type Column<Row> = Readonly<{
   title: string;
-  /** For programs, where `value` is written for people: a price as a number, a time in full. null: not known. */
+  /** For programs, where the table is written for people: a price as a number, a time in full. null: not known. */
   plain?: (row: Row) => string | number | null;
   /** Least width of the contents; scripts cut fixed columns, so it never shrinks below this without a terminal. */
   width?: number;
-  value: (row: Row) => string;
-  /** May be cut with `…` when the terminal is too narrow. Never what one types again: ids, contracts. */
-  cut?: boolean;
+  /** What stands for the value where the terminal is too narrow for the whole. */
+  brief?: (row: Row) => string;
+  /** Cells that it may be cut to with `…` when the terminal is too narrow. Never what one types again: ids, contracts. */
+  cut?: number;
   /** Left out when the terminal is too narrow even so; of several the least number first. */
   drop?: number;
-}>;
+}> &
+  Readonly<
+    | { value: (row: Row) => string; usd?: never }
+    /** An amount, which programs get as a number; all of a column have the same decimals, so that they can be compared. */
+    | { usd: (row: Row) => number | null | undefined; value?: never }
+  >;
 
 export const gap = 2;
 
-/** Least width of a column that is cut. */
-const leastCut = 6;
+/** A column with its texts, and how wide they are. */
+type Laid<Row> = Readonly<{ column: Column<Row>; texts: readonly string[]; width: number; least: number }>;
 
 /**
- * Lines of a table, header first, no blanks at the ends of lines. With `fit`, columns that may be cut give way until
- * the lines are at most that wide, and if that is not enough those that may be left out go; without it nothing is cut.
+ * Lines of a table, header first, no blanks at the ends of lines. With `fit`, where they are wider than that: columns
+ * with nothing in them go, briefer words stand in for long ones, some columns are left out, and what may be cut is cut,
+ * in this order and as far as it takes. What is too wide even so is not cut for nothing.
  */
 export function tableLines<Row>(
   all: readonly Column<Row>[],
   rows: readonly Row[],
   fit: number | null = null,
 ): string[] {
-  const widthOf = (column: Column<Row>) =>
-    Math.max(column.title.length, column.width ?? 0, ...rows.map((row) => oneLine(column.value(row)).length));
-  const leastOf = (column: Column<Row>) =>
-    column.cut ? Math.min(widthOf(column), Math.max(column.title.length, leastCut)) : widthOf(column);
-  const columns = fit === null ? all : withoutDropped(all, leastOf, fit);
-  const widths = columns.map(widthOf);
-  if (fit !== null) {
-    const least = columns.map(leastOf);
-    for (let over = total(widths) - fit; over > 0; over -= 1) {
-      let widest = -1;
-      for (const [i, width] of widths.entries()) {
-        if (width > least[i]! && (widest < 0 || width > widths[widest]!)) widest = i;
-      }
-      if (widest < 0) break;
-      widths[widest]! -= 1;
-    }
-  }
-  const cells = rows.map((row) => columns.map((column) => oneLine(column.value(row))));
-  const line = (texts: readonly string[]) =>
-    texts
-      .map((text, i) => {
-        const width = widths[i]!;
-        return (text.length > width ? `${text.slice(0, width - 1)}…` : text).padEnd(width + gap);
+  const laid = all.map((column) => laidOut(column, textsOf(column, rows)));
+  if (fit === null || total(laid) <= fit) return joined(laid);
+  // A table without rows is its header.
+  const filled =
+    rows.length === 0 ? laid : laid.filter(({ texts }) => texts.some((text) => text !== '' && text !== '-'));
+  if (total(filled) <= fit) return joined(filled);
+  const brief = filled.map((each) =>
+    each.column.brief === undefined ? each : laidOut(each.column, rows.map(each.column.brief).map(oneLine)),
+  );
+  const kept = withoutDropped(brief, fit);
+  return joined(total(kept.map(atLeast)) > fit ? kept : narrowed(kept, fit));
+}
+
+function laidOut<Row>(column: Column<Row>, texts: readonly string[]): Laid<Row> {
+  const contents = Math.max(column.title.length, ...texts.map((text) => text.length));
+  const width = Math.max(contents, column.width ?? 0);
+  return {
+    column,
+    texts,
+    width,
+    least: column.cut === undefined ? width : Math.min(contents, Math.max(column.title.length, column.cut)),
+  };
+}
+
+const atLeast = <Row>(each: Laid<Row>): Laid<Row> => ({ ...each, width: each.least });
+
+function textsOf<Row>({ value, usd: amount }: Column<Row>, rows: readonly Row[]): readonly string[] {
+  if (value !== undefined) return rows.map((row) => oneLine(value(row)));
+  const amounts = rows.map(amount);
+  const decimals = Math.max(2, ...amounts.map(decimalsOf));
+  return amounts.map((each) => usd(each, decimals));
+}
+
+function joined<Row>(laid: readonly Laid<Row>[]): string[] {
+  const line = (textOf: (each: Laid<Row>) => string) =>
+    laid
+      .map((each) => {
+        const text = textOf(each);
+        return (text.length > each.width ? `${text.slice(0, each.width - 1)}…` : text).padEnd(each.width + gap);
       })
       .join('')
       .trimEnd();
-  return [line(columns.map((column) => column.title)), ...cells.map(line)];
+  const rows = laid[0]?.texts.map((_, row) => line(({ texts }) => texts[row]!)) ?? [];
+  return [line(({ column }) => column.title), ...rows];
 }
 
 /** Width of a line of columns that are so wide. */
-function total(widths: readonly number[]): number {
-  return widths.reduce((sum, width) => sum + width + gap, -gap);
+function total(columns: readonly Readonly<{ width: number }>[]): number {
+  return columns.reduce((sum, { width }) => sum + width + gap, -gap);
 }
 
-function withoutDropped<Row>(
-  all: readonly Column<Row>[],
-  leastOf: (column: Column<Row>) => number,
-  fit: number,
-): readonly Column<Row>[] {
+function withoutDropped<Row>(all: readonly Laid<Row>[], fit: number): readonly Laid<Row>[] {
   let columns = all;
-  while (total(columns.map(leastOf)) > fit) {
-    const [first] = columns.filter((column) => column.drop !== undefined).sort((a, b) => (a.drop ?? 0) - (b.drop ?? 0));
+  while (total(columns.map(atLeast)) > fit) {
+    const [first] = columns
+      .filter(({ column }) => column.drop !== undefined)
+      .sort((a, b) => (a.column.drop ?? 0) - (b.column.drop ?? 0));
     if (first === undefined) break;
     columns = columns.filter((column) => column !== first);
   }
   return columns;
+}
+
+/** Takes from the widest of those that may be cut, cell by cell. */
+function narrowed<Row>(columns: readonly Laid<Row>[], fit: number): readonly Laid<Row>[] {
+  const widths = columns.map(({ width }) => width);
+  for (let over = total(columns) - fit; over > 0; over -= 1) {
+    let widest = -1;
+    for (const [i, width] of widths.entries()) {
+      if (width > columns[i]!.least && (widest < 0 || width > widths[widest]!)) widest = i;
+    }
+    widths[widest]! -= 1;
+  }
+  return columns.map((each, i) => ({ ...each, width: widths[i]! }));
 }
 
 /** Texts of others (image names, reasons) must not move the cursor or break the line. */
@@ -83,8 +118,8 @@ function oneLine(text: string): string {
 export function plainLines<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string[] {
   return rows.map((row) =>
     columns
-      .map(({ plain, value }) => {
-        const text = String((plain === undefined ? value(row) : plain(row)) ?? '');
+      .map(({ plain, value, usd: amount }) => {
+        const text = String((plain ?? value ?? amount)(row) ?? '');
         return text === '-' ? '' : oneLine(text);
       })
       .join('\t'),
@@ -92,9 +127,12 @@ export function plainLines<Row>(columns: readonly Column<Row>[], rows: readonly 
 }
 
 /** "$0.79"; small prices keep four digits so that they do not become nothing. "-" when not known. */
-export function usd(amount: number | null | undefined): string {
-  if (typeof amount !== 'number' || !Number.isFinite(amount)) return '-';
-  return amount !== 0 && Math.abs(amount) < 0.095 ? `$${amount.toFixed(4)}` : `$${amount.toFixed(2)}`;
+export function usd(amount: number | null | undefined, decimals = decimalsOf(amount)): string {
+  return typeof amount === 'number' && Number.isFinite(amount) ? `$${amount.toFixed(decimals)}` : '-';
+}
+
+function decimalsOf(amount: number | null | undefined): number {
+  return amount && Math.abs(amount) < 0.095 ? 4 : 2;
 }
 
 /** "4 s", "3 m", "2 h 5 m", "4 d 3 h". */

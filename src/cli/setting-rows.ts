@@ -26,7 +26,7 @@ export function settingRows(config: Config): readonly SettingRow[] {
 export const settingColumns: readonly Column<SettingRow>[] = [
   { title: 'NAME', value: (row) => row.name },
   { title: 'ORIGIN', value: (row) => row.origin },
-  { title: 'VALUE', value: (row) => row.value, cut: true },
+  { title: 'VALUE', value: (row) => row.value, cut: 6 },
 ];
 
 /** The same for programs. */

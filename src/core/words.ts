@@ -1,6 +1,9 @@
 /** A price: cents, and a third decimal below ten cents, where cents would hide half of it. */
 export const price = (usd: number): string => `$${usd.toFixed(usd !== 0 && Math.abs(usd) < 0.1 ? 3 : 2)}`;
 
+/** The model without the words that every model of the vendor has, and only one of the marketplaces writes. */
+export const gpuName = (model: string): string => model.replace(/^((NVIDIA|GeForce)\s+)+/i, '');
+
 /** "1 instance", "2 instances". */
 export function counted(count: number, one: string, many = `${one}s`): string {
   return `${count} ${count === 1 ? one : many}`;

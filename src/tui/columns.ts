@@ -1,3 +1,4 @@
+import { gpuName } from '../core/words.ts';
 import type { UpstreamView } from '../fleet/app.ts';
 import {
   type Align,
@@ -411,9 +412,6 @@ function slowness(value: number | null, usual: number | null): Style {
   if (value > usual * 3) return 'bad';
   return value > usual * 1.7 ? 'warn' : 'text';
 }
-
-/** The model without the words that every model of the vendor has, and only one of the marketplaces writes. */
-export const gpuName = (model: string): string => model.replace(/^((NVIDIA|GeForce)\s+)+/i, '');
 
 /** `RTX 4090`, or `4x RTX 4090` when there are several. */
 export function gpuLabel(row: Readonly<{ gpuModel: string; gpuCount: number }>): string {

@@ -33,6 +33,8 @@ const fleet = ids.map((id) =>
     expires_at: new Date(Date.now() + 11 * 3_600_000 + 59 * 60_000).toISOString(),
   }),
 );
+const soon = new Date(Date.now() + 59 * 60_000).toISOString();
+const well = fleet.map((row) => ({ ...row, state: 'OK', reason: '', expires_at: soon }));
 const reservation = {
   reservation_id: 'res-4ea8bcbc2f',
   created_at: '2026-11-20T10:00:00.000Z',
@@ -133,23 +135,27 @@ describe('a terminal of 80 columns', () => {
   it('leaves the contracts of a reservation whole, though its lines be longer for it', async () => {
     const { stdout } = await at('reserve 3');
     for (const id of [...ids, ...contracts]) expect(words(stdout), stdout).toContain(id);
-    expect(stdout).toContain('GeFor…');
+    expect(stdout).toContain('  RTX 4090  ');
+    expect(stdout).not.toContain('…');
   });
 
-  it('gives up what can be looked up elsewhere before what tells why', async () => {
-    const [title = ''] = (await at('fleet')).stdout.split('\n');
-    expect(title.trim().split(/ {2,}/)).toEqual([
-      'INSTANCE',
-      'STATE',
-      'GPU',
-      'PRICE',
-      'LEFT',
-      'ACTIVE',
-      'AVG RT',
-      'REASON',
-    ]);
+  it('gives up what can be looked up elsewhere before what tells why, and the GPUs keep their names', async () => {
+    const { stdout } = await at('fleet');
+    const [title = ''] = stdout.split('\n');
+    expect(title.trim().split(/ {2,}/)).toEqual(['INSTANCE', 'STATE', 'GPU', 'PRICE', 'ACTIVE', 'AVG RT', 'REASON']);
+    expect(stdout.match(/ RTX 4090 /g)).toHaveLength(ids.length);
     const [wide = ''] = (await at('fleet', 140)).stdout.split('\n');
     expect(wide).toMatch(/^INSTANCE +PROVIDER +STATE +GPU +VRAM +PRICE +LEFT +ACTIVE +AVG RT +REASON$/);
+  });
+
+  it('does without the reasons where there are none, before anything else gives way', async () => {
+    server.on('GET /api/v1/fleet', { body: { upstreams: well, count: well.length, foreign: [] } });
+    const { stdout } = await at('fleet');
+    server.on('GET /api/v1/fleet', { body: { upstreams: fleet, count: fleet.length, foreign: [] } });
+    const [title = '', first] = stdout.split('\n');
+    expect(title).toMatch(/^INSTANCE +PROVIDER +STATE +GPU +VRAM +PRICE +LEFT +ACTIVE +AVG RT$/);
+    expect(first).toMatch(/ OK +RTX 4090 +24GB /);
+    expect(stdout).not.toContain('…');
   });
 
   it('holds the comparison of the strategies with the names of the instances whole', async () => {

@@ -6,7 +6,7 @@ import { colorWanted } from '../../src/cli/color.ts';
 import { findConnection } from '../../src/cli/connection.ts';
 import { CliError, describeError, exitCodeMeanings, exitCodes } from '../../src/cli/exit.ts';
 import { commands } from '../../src/cli/index.ts';
-import { tableLines, usd } from '../../src/cli/output.ts';
+import { plainLines, tableLines, usd } from '../../src/cli/output.ts';
 import { nearest } from '../../src/core/words.ts';
 
 describe('the router', () => {
@@ -84,8 +84,8 @@ describe('the nearest word', () => {
 
 describe('a table', () => {
   const columns = [
-    { title: 'NAME', width: 6, value: (row: { name: string; note: string }) => row.name, cut: true },
-    { title: 'NOTE', value: (row: { name: string; note: string }) => row.note, cut: true },
+    { title: 'NAME', width: 6, value: (row: { name: string; note: string }) => row.name, cut: 6 },
+    { title: 'NOTE', value: (row: { name: string; note: string }) => row.note, cut: 6 },
   ];
 
   it('fits the width it is given by cutting what may be cut', () => {
@@ -107,6 +107,30 @@ describe('a table', () => {
     const lines = tableLines(columns, [{ name: 'a', note }]);
     expect(lines).toEqual(['NAME    NOTE', `a       ${note}`]);
     for (const line of lines) expect(line).toBe(line.trimEnd());
+  });
+
+  it('says nothing of columns with nothing in them before it cuts others, and shows them where there is room', () => {
+    const rows = [{ name: 'the name of it', note: '' }];
+    expect(tableLines(columns, rows, 16)).toEqual(['NAME', 'the name of it']);
+    expect(tableLines(columns, rows, 20)).toEqual(['NAME            NOTE', 'the name of it']);
+    expect(tableLines(columns, [], 5)).toEqual(['NAME    NOTE']);
+  });
+
+  it('uses brief words before it cuts, and cuts nothing when that would not make it fit', () => {
+    const [name, note] = columns;
+    const row = { name: 'NVIDIA GeForce', note: 'why' };
+    const brief = [{ ...name!, brief: () => 'GeForce' }, note!];
+    expect(tableLines(brief, [row], 21)).toEqual(['NAME            NOTE', 'NVIDIA GeForce  why']);
+    expect(tableLines(brief, [row], 18)).toEqual(['NAME     NOTE', 'GeForce  why']);
+    expect(tableLines(columns, [row], 12)).toEqual(['NAME    NOTE', 'NVIDI…  why']);
+    expect(tableLines(columns, [row], 11)).toEqual(['NAME            NOTE', 'NVIDIA GeForce  why']);
+  });
+
+  it('gives the amounts of one column the same decimals', () => {
+    const spent = { title: 'SPENT', usd: (amount: number | null) => amount };
+    expect(tableLines([spent], [1.2, 0.0123, 0, null])).toEqual(['SPENT', '$1.2000', '$0.0123', '$0.0000', '-']);
+    expect(tableLines([spent], [1.2, 0])).toEqual(['SPENT', '$1.20', '$0.00']);
+    expect(plainLines([spent], [1.2, 0.0123, null])).toEqual(['1.2', '0.0123', '']);
   });
 
   it('does not let the text of others move the cursor or break the line', () => {

@@ -8,8 +8,8 @@ import { show } from '../watch.ts';
 const columns: readonly Column<Answers['cost']['instances'][number]>[] = [
   { title: 'INSTANCE', width: 11, value: (row) => row.instance_id },
   { title: 'PROVIDER', width: 8, value: (row) => row.provider },
-  { title: 'PER HOUR', value: (row) => usd(row.usd_per_hour), plain: (row) => row.usd_per_hour },
-  { title: 'SPENT', value: (row) => usd(row.spent_usd), plain: (row) => row.spent_usd },
+  { title: 'PER HOUR', usd: (row) => row.usd_per_hour },
+  { title: 'SPENT', usd: (row) => row.spent_usd },
 ];
 
 export function build(command: Command): void {

@@ -11,7 +11,7 @@ import {
   withWatch,
 } from '../command.ts';
 import { callInstance } from '../fleet-call.ts';
-import { gpuText, vramText } from '../offer-options.ts';
+import { gpuColumn, gpuText, vramText } from '../offer-options.ts';
 import { type Column, duration, usd } from '../output.ts';
 import { readiness } from '../readiness.ts';
 import { openSession, type Session } from '../session.ts';
@@ -65,18 +65,18 @@ const columns: readonly Column<Upstream>[] = [
   { title: 'INSTANCE', width: 11, value: (row) => row.instance_id },
   { title: 'PROVIDER', width: 8, value: (row) => row.provider, drop: 2 },
   { title: 'STATE', width: 5, value: (row) => row.state },
-  { title: 'GPU', width: 10, value: (row) => gpuText(row.gpu_model, row.gpu_count), cut: true },
+  gpuColumn((row) => [row.gpu_model, row.gpu_count]),
   { title: 'VRAM', width: 4, value: (row) => vramText(row.vram_gb), plain: (row) => row.vram_gb, drop: 1 },
   {
     title: 'PRICE',
     width: 5,
-    value: (row) => (row.provider === 'static' ? '-' : usd(row.price_per_hour)),
+    usd: (row) => (row.provider === 'static' ? null : row.price_per_hour),
     plain: (row) => row.price_per_hour,
   },
   { title: 'LEFT', value: (row) => timeLeft(row) ?? '-', plain: (row) => row.expires_at, drop: 3 },
   { title: 'ACTIVE', value: (row) => String(row.load.active_connections) },
   { title: 'AVG RT', value: (row) => row.load.avg_response_time, plain: (row) => row.load.avg_response_time_ms },
-  { title: 'REASON', value: (row) => row.reason, cut: true },
+  { title: 'REASON', value: (row) => row.reason, cut: 12 },
 ];
 
 /** Of prepaid time; null where billing is by use, or nothing is left that could run out. */

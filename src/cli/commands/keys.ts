@@ -13,7 +13,7 @@ type Key = Answers['keys']['keys'][number];
 
 const columns: readonly Column<Key>[] = [
   { title: 'ID', value: (row) => row.id },
-  { title: 'NAME', value: (row) => row.name, cut: true },
+  { title: 'NAME', value: (row) => row.name, cut: 6 },
   { title: 'SCOPE', value: (row) => row.scope },
   { title: 'CREATED', value: (row) => row.created_at.slice(0, 10), plain: (row) => row.created_at, drop: 1 },
   {

@@ -21,8 +21,8 @@ const columns: readonly Column<Provider>[] = [
     plain: (row) => row.min_price,
   },
   { title: 'RENTED', value: (row) => String(row.rented) },
-  { title: 'PER HOUR', value: (row) => usd(row.price_per_hour), plain: (row) => row.price_per_hour },
-  { title: 'CREDIT', value: (row) => usd(row.credit_usd), plain: (row) => row.credit_usd },
+  { title: 'PER HOUR', usd: (row) => row.price_per_hour },
+  { title: 'CREDIT', usd: (row) => row.credit_usd },
   {
     title: 'LATENCY',
     value: (row) => (row.latency_ms === null ? '-' : `${Math.round(row.latency_ms)}ms`),

@@ -12,7 +12,7 @@ import {
   costText,
   type FilterOptions,
   filtersBody,
-  gpuText,
+  gpuColumn,
   nothingToRent,
   offerColumns,
   positive,
@@ -21,7 +21,7 @@ import {
   withFilters,
   withInstanceConfig,
 } from '../offer-options.ts';
-import { type Column, usd } from '../output.ts';
+import type { Column } from '../output.ts';
 import { agreed, callPaid } from '../paid-call.ts';
 import { checkPlan, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { openSession, type Session } from '../session.ts';
@@ -112,9 +112,9 @@ const reservedColumns: readonly Column<Answers['reserved']['reserved'][number]>[
   { title: 'INSTANCE', width: 11, value: (item) => item.instance_id },
   { title: 'CONTRACT', width: 8, value: (item) => item.contract_id },
   { title: 'PROVIDER', width: 8, value: (item) => item.provider },
-  { title: 'GPU', width: 10, value: (item) => gpuText(item.gpu_model, item.gpu_count), cut: true },
+  gpuColumn((item) => [item.gpu_model, item.gpu_count]),
   { title: 'VRAM', width: 4, value: (item) => vramText(item.vram), plain: (item) => item.vram },
-  { title: 'PRICE', value: (item) => usd(item.price), plain: (item) => item.price },
+  { title: 'PRICE', usd: (item) => item.price },
 ];
 
 function reservedText(session: Session, { reserved, count, requested }: Answers['reserved']): string {

@@ -1,14 +1,5 @@
-import { counted } from '../../core/words.ts';
-import {
-  type ColumnId,
-  columnById,
-  type Fitted,
-  fitColumns,
-  gpuName,
-  type Pool,
-  poolOf,
-  stateStyle,
-} from '../columns.ts';
+import { counted, gpuName } from '../../core/words.ts';
+import { type ColumnId, columnById, type Fitted, fitColumns, type Pool, poolOf, stateStyle } from '../columns.ts';
 import { age, amount, areaChart, count, fitText, milliseconds, money, percent, rate, sparkline } from '../format.ts';
 import { fitLine, type Line, outside, type Span, span, textOf } from '../line.ts';
 import { keyFor, type View } from '../view.ts';

@@ -1,6 +1,5 @@
-import { counted } from '../../core/words.ts';
+import { counted, gpuName } from '../../core/words.ts';
 import type { ProviderView } from '../../fleet/app.ts';
-import { gpuName } from '../columns.ts';
 import { age, amount, count, fitText, milliseconds, money, shortAge, wrap } from '../format.ts';
 import { fitLine, type Line, outside, type Span, span, textOf } from '../line.ts';
 import type { View } from '../view.ts';
