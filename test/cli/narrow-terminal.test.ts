@@ -158,6 +158,12 @@ describe('a terminal of 80 columns', () => {
     expect(stdout).not.toContain('…');
   });
 
+  it('shows who reserved and how long ago, nothing of it cut', async () => {
+    server.on('GET /api/v1/reservations', { body: { reservations: [{ ...reservation, by: 'operator' }], count: 1 } });
+    const { stdout } = await at('reservations');
+    expect(stdout).toMatch(/ AGE +BY\n.* releasing .* \d+ d( \d+ h)? +operator\n$/);
+  });
+
   it('holds the comparison of the strategies with the names of the instances whole', async () => {
     const { stdout } = await at('simulate --requests 1000');
     const table = stdout.split('\n\n')[0] ?? '';

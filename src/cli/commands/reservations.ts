@@ -15,7 +15,7 @@ import {
 import { confirmation, confirmedAs, settle } from '../confirm.ts';
 import { CliError, exitCodes } from '../exit.ts';
 import { forSuggestion } from '../fleet-call.ts';
-import type { Column } from '../output.ts';
+import { type Column, duration } from '../output.ts';
 import { checkPlan, looksFirst, type PlanOptions, planOf, showPlan, withPlan } from '../plan.ts';
 import { readiness } from '../readiness.ts';
 import { openSession, type Session } from '../session.ts';
@@ -29,7 +29,7 @@ const columns: readonly Column<Reservation>[] = [
   { title: 'GPUS', value: (row) => String(row.requested) },
   { title: 'INSTANCES', value: (row) => String(row.instances.length) },
   { title: 'PER HOUR', usd: (row) => row.price_per_hour },
-  { title: 'CREATED', value: (row) => row.created_at.replace(/\.\d+Z$/, 'Z'), plain: (row) => row.created_at },
+  { title: 'AGE', value: (row) => duration(Date.now() - Date.parse(row.created_at)), plain: (row) => row.created_at },
   { title: 'BY', value: (row) => row.by, cut: 6, drop: 1 },
 ];
 
