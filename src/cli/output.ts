@@ -114,6 +114,21 @@ function oneLine(text: string): string {
   return text.replace(/[\u0000-\u001f\u007f-\u009f]+/g, ' ');
 }
 
+/**
+ * A text that stands behind `indent` cells, in lines that end at most at `width`, broken between words. What is longer,
+ * and what is in quotation marks, stays whole: one copies it.
+ */
+export function proseLines(text: string, width: number, indent = 0): string[] {
+  const lines: string[] = [];
+  for (const word of text.match(/(?:"[^"]*"|[^\s"]|")+/g) ?? []) {
+    const line = lines.at(-1);
+    if (line === undefined) lines.push(word);
+    else if (indent + line.length + 1 + word.length <= width) lines[lines.length - 1] = `${line} ${word}`;
+    else lines.push(word);
+  }
+  return lines.map((line, at) => (at === 0 ? line : ' '.repeat(indent) + line));
+}
+
 /** As `--plain` wants it: no header, one tab between two fields, an empty field for what is not known. */
 export function plainLines<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string[] {
   return rows.map((row) =>

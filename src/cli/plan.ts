@@ -52,7 +52,7 @@ export function showPlan(session: Session, plan: Plan, document: object, text: s
     return;
   }
   session.print(text);
-  session.note(`To do just this: the same command with --plan ${plan.id} in place of --dry-run.`);
+  session.note(`To do just this: --plan ${plan.id} in place of --dry-run.`);
 }
 
 /** Throws CliError (exit 7) when the plan is not the one that was asked for. */

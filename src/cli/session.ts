@@ -7,7 +7,7 @@ import { type Connection, findConnection } from './connection.ts';
 import { usageError } from './exit.ts';
 import { exitOnInterrupt } from './interrupts.ts';
 import { checkFields, narrow } from './narrow.ts';
-import { type Column, plainLines, tableLines } from './output.ts';
+import { type Column, plainLines, proseLines, tableLines } from './output.ts';
 import { terminal } from './terminal.ts';
 
 /** Values of the options that every client command has. */
@@ -62,6 +62,8 @@ export type Session = Readonly<{
   print(text: string): void;
   /** Rows as the options want them: a table that fits the terminal, or tabs with --plain. Ends with a line feed. */
   table<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string;
+  /** Sentences behind `indent` cells: one line, or as many as the terminal needs to break no word. Ends with a line feed. */
+  prose(text: string, indent?: number): string;
   /** Text on stdout; on a terminal that is too low for it, through a pager. */
   page(text: string): Promise<void>;
   /** One line of a few words. */
@@ -155,6 +157,10 @@ export function openSession(
     table(columns, rows) {
       const lines = plain ? plainLines(columns, rows) : tableLines(columns, rows, terminal()?.columns ?? null);
       return lines.map((line) => `${line}\n`).join('');
+    },
+    prose(text, indent) {
+      const columns = terminal()?.columns;
+      return `${columns === undefined ? text : proseLines(text, columns, indent).join('\n')}\n`;
     },
     async page(text) {
       const lines = text.split('\n').length - 1;

@@ -67,11 +67,11 @@ const plainColumns: readonly Column<Result>[] = [
 function resultsText(session: Session, results: readonly Result[], about: readonly string[]): string {
   if (session.quiet) return results.map((row) => `${row.strategy}\n`).join('');
   if (session.plain) return session.table(plainColumns, results);
-  return `${session.table(columns, results)}\n${about.map((line) => `${line}\n`).join('')}${summary(results)}`;
+  return `${session.table(columns, results)}\n${[...about, ...summary(results)].map((line) => session.prose(line)).join('')}`;
 }
 
 /** What the columns mean, and what to make of them. */
-function summary(results: readonly Result[]): string {
+function summary(results: readonly Result[]): string[] {
   const lines = [
     'Times: whole responses, waiting included. HOTTEST: most of the requests. BUSIEST: most work by what it can do.',
   ];
@@ -88,7 +88,7 @@ function summary(results: readonly Result[]): string {
   if (results.length > 1 && mean !== undefined && p99 !== undefined) {
     lines.push(mean === p99 ? `Lowest mean and p99: ${mean}.` : `Lowest mean: ${mean}. Lowest p99: ${p99}.`);
   }
-  return `${lines.join('\n')}\n`;
+  return lines;
 }
 
 /** "337ms", "2.98s", "46.9s", "5m32s". */

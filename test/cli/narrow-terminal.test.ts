@@ -92,6 +92,14 @@ const offers = ['206-12-x1', '21000267'].map((id) => ({
   available: 16,
   location: 'California, United States of America',
 }));
+const plan = {
+  instances: offers,
+  count: 2,
+  requested: 2,
+  price_per_hour: 25.28,
+  prepaid_usd: 25.28,
+  errors: [],
+};
 const reserved = {
   reserved: ids.map((instance_id, i) => ({
     instance_id,
@@ -164,10 +172,19 @@ describe('a terminal of 80 columns', () => {
     expect(stdout).toMatch(/ AGE +BY\n.* releasing .* \d+ d( \d+ h)? +operator\n$/);
   });
 
+  it('holds what the doctor says, and the prices of a plan, in lines that break no word', async () => {
+    server.on('POST /api/v1/gpu/instances/plan', { body: plan });
+    const [doctor, reserve] = await Promise.all([at('doctor --offline --color never'), at('reserve 2 --dry-run')]);
+    expect(widest(doctor.stdout), doctor.stdout).toBeLessThanOrEqual(80);
+    expect(doctor.stdout).toMatch(/\n( +)do: set VASTAI_API_KEY.*\n\1 {4}\S/);
+    expect(reserve.stdout).toMatch(/^Would reserve 2 GPUs .*, \$25\.28 charged\nat once\nOFFER /);
+    expect(widest(reserve.stdout + reserve.stderr), reserve.stdout).toBeLessThanOrEqual(80);
+  });
+
   it('holds the comparison of the strategies with the names of the instances whole', async () => {
     const { stdout } = await at('simulate --requests 1000');
     const table = stdout.split('\n\n')[0] ?? '';
-    expect(widest(table), table).toBeLessThanOrEqual(80);
+    expect(widest(stdout), stdout).toBeLessThanOrEqual(80);
     expect(table).toMatch(/^round_robin .* \d+ % h100-1 +\d+ % 3090-\d$/m);
     expect(table).not.toContain('…');
   });

@@ -6,7 +6,7 @@ import { colorWanted } from '../../src/cli/color.ts';
 import { findConnection } from '../../src/cli/connection.ts';
 import { CliError, describeError, exitCodeMeanings, exitCodes } from '../../src/cli/exit.ts';
 import { commands } from '../../src/cli/index.ts';
-import { plainLines, tableLines, usd } from '../../src/cli/output.ts';
+import { plainLines, proseLines, tableLines, usd } from '../../src/cli/output.ts';
 import { nearest } from '../../src/core/words.ts';
 
 describe('the router', () => {
@@ -177,6 +177,25 @@ describe('arguments of a container, as they are shown', () => {
   it('are left alone where they only speak of tokens and keys', () => {
     const args = ['--max-tokens', '5', '--max-num-batched-tokens=4096', '--tokenizer', 'a/b', '--monkey', 'x'];
     expect(shown(...args)).toEqual(args);
+  });
+});
+
+describe('a sentence', () => {
+  it('is broken between words, never in a word or in what is quoted', () => {
+    const text = 'set UPSTREAMS; until then "gpuproxy tui" shows a simulated fleet';
+    expect(proseLines(text, 30)).toEqual(['set UPSTREAMS; until then', '"gpuproxy tui" shows a', 'simulated fleet']);
+    expect(proseLines(text, 40, 10)).toEqual([
+      'set UPSTREAMS; until then',
+      '          "gpuproxy tui" shows a',
+      '          simulated fleet',
+    ]);
+    expect(proseLines('a "quote that ends nowhere', 9)).toEqual(['a "quote', 'that ends', 'nowhere']);
+    fc.assert(
+      fc.property(fc.string({ maxLength: 200 }), fc.integer({ min: 1, max: 90 }), (any, width) => {
+        const words = (lines: readonly string[]) => lines.join(' ').split(/\s+/).filter(Boolean);
+        expect(words(proseLines(any, width))).toEqual(words([any]));
+      }),
+    );
   });
 });
 

@@ -131,7 +131,9 @@ export function build(command: Command): void {
 function planText(session: Session, plan: Answers['plan'], wanted: number, price: string): string {
   if (session.quiet) return plan.instances.map((offer) => `${offer.id}\n`).join('');
   if (session.plain) return session.table(offerColumns, plan.instances);
-  const head = `Would rent ${counted(plan.instances.length, 'instance')} (requested: ${wanted}) for ${price}\n`;
-  const warnings = plan.errors.map((line) => `warning: ${line}\n`);
+  const head = session.prose(
+    `Would rent ${counted(plan.instances.length, 'instance')} (requested: ${wanted}) for ${price}`,
+  );
+  const warnings = plan.errors.map((line) => session.prose(`warning: ${line}`));
   return head + (plan.instances.length === 0 ? '' : session.table(offerColumns, plan.instances)) + warnings.join('');
 }

@@ -36,8 +36,10 @@ export function build(command: Command): void {
           session.print(session.line(status, name, detail, hint ?? ''));
           continue;
         }
-        session.print(`${color(status.padEnd(4), codes[status])}  ${name.padEnd(width)}  ${detail}\n`);
-        if (hint !== null) session.print(`${' '.repeat(width + 8)}do: ${hint}\n`);
+        const indent = width + 8;
+        const what = session.prose(detail, indent);
+        session.print(`${color(status.padEnd(4), codes[status])}  ${name.padEnd(width)}  ${what}`);
+        if (hint !== null) session.print(`${' '.repeat(indent)}do: ${session.prose(hint, indent + 4)}`);
       }
       session.note(failed + warned === 0 ? 'All is well.' : `${failed} failed, ${warned} to look at.`);
     }

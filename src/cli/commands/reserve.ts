@@ -139,8 +139,8 @@ function planText(session: Session, plan: Answers['plan']): string {
   const { instances, count, requested, errors } = plan;
   if (session.quiet) return instances.map((offer) => `${offer.id}\n`).join('');
   if (session.plain) return session.table(offerColumns, instances);
-  const head = `Would reserve ${counted(count, 'GPU')} (requested: ${requested}) for ${priceText(plan)}\n`;
-  const warnings = errors.map((line) => `warning: ${line}\n`);
+  const head = session.prose(`Would reserve ${counted(count, 'GPU')} (requested: ${requested}) for ${priceText(plan)}`);
+  const warnings = errors.map((line) => session.prose(`warning: ${line}`));
   return head + (instances.length === 0 ? '' : session.table(offerColumns, instances)) + warnings.join('');
 }
 
