@@ -147,7 +147,7 @@ function tabOf(pane: Pane, view: View, size: TabSize): Line {
   const here = view.focus === pane.id;
   return [
     span(here ? '[' : ' ', 'accent'),
-    span(`${tabTitles[pane.id][size]} ${tab.text}`, here ? 'title' : tab.alarm ? 'bad' : 'dim'),
+    span([tabTitles[pane.id][size], tab.text].join(' ').trimEnd(), here ? 'title' : tab.alarm ? 'bad' : 'dim'),
     span(tab.alarm ? '!' : '', 'bad'),
     span(here ? ']' : ' ', 'accent'),
   ];

@@ -90,15 +90,14 @@ function reservationRow(
   const ready = members.filter((row) => row.eligible).length;
   const booting = members.filter((row) => ['RESERVING', 'BOOT', 'PROBE'].includes(row.state)).length;
   // Cursor, gaps, state, price and age take 24 cells: what remains is for the detail.
-  const room = Math.max(7, Math.min(12, width - idWidth - 24));
+  const room = Math.max(7, Math.min(16, width - idWidth - 24));
+  const up = `${ready}/${item.instances.length} up`;
   const detail =
     item.state === 'renting'
       ? `${item.instances.length} of ${item.requested}`
-      : booting > 0
-        ? room < 12
-          ? `${ready}+${booting} boot`
-          : `${ready} up ${booting} boot`
-        : `${ready}/${item.instances.length} up`;
+      : booting > 0 && room >= 14
+        ? `${up}, ${booting} boot`
+        : up;
   const failed = item.errors.length > 0 && booting === 0 && ready === 0 ? item.errors[0] : undefined;
   return [
     span(here ? view.glyphs.cursor : ' ', 'key'),
@@ -107,7 +106,7 @@ function reservationRow(
     span(' '),
     span(fitText(item.state, 7), stateStyles[item.state]),
     span(' '),
-    outside(fitText(room < 12 && failed !== undefined ? failed : detail, room)),
+    outside(fitText(room < 12 && failed !== undefined ? failed : detail, room), booting > 0 ? 'busy' : 'text'),
     span(fitText(item.usdPerHour > 0 ? `${money(item.usdPerHour)}/h` : '', 8, 'right')),
     span(` ${fitText(shortAge(view.now - item.createdAt), 3, 'right')}`, 'dim'),
     ...(room < 12 || failed === undefined ? [] : [outside(`  ${failed}`, 'warn')]),

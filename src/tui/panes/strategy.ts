@@ -4,7 +4,7 @@ import { cutMiddle, fitText, milliseconds, percent, wrap } from '../format.ts';
 import { fitLine, type Line, type Span, span, textOf } from '../line.ts';
 import type { PreviewState } from '../preview.ts';
 import { strategyNotes } from '../strategy-notes.ts';
-import { isBlocked, type View } from '../view.ts';
+import { isBlocked, keyFor, type View } from '../view.ts';
 import { strategyKnown } from './header.ts';
 import type { Pane } from './pane.ts';
 
@@ -18,7 +18,8 @@ export const strategyPane: Pane = {
     left: '',
     right: isBlocked(view) ? '' : view.focus === 'strategy' ? 'enter applies, esc keeps' : '1-5 switch',
   }),
-  tab: (view) => ({ text: String(strategyNames.indexOf(view.snapshot.strategy.name) + 1), alarm: false }),
+  // Its number would look like a count, and its name stands in the header.
+  tab: () => ({ text: '', alarm: false }),
   body: (view, width, height, focused) => {
     const active = strategyKnown(view) ? view.snapshot.strategy.name : null;
     const lines: Line[] = strategyNames.map((name, index) => {
@@ -38,7 +39,7 @@ export const strategyPane: Pane = {
     // Where it is low, what a switch would do matters more than the rule.
     const room = height - lines.length;
     if (view.preview !== null && room < 5) return [...lines, ...briefPreview(view.preview, view).slice(0, room)];
-    const preview = previewLines(view);
+    const preview = previewLines(view, focused);
     const most = view.preview === null ? room : Math.max(1, room - preview.length);
     lines.push(...noteLines(shown, view, width, most));
     return [...lines, ...preview.slice(0, Math.max(0, height - lines.length))];
@@ -97,13 +98,14 @@ function briefPreview(preview: PreviewState, view: View): Line[] {
   ];
 }
 
-function previewLines(view: View): Line[] {
+function previewLines(view: View, focused: boolean): Line[] {
   const preview = view.preview;
   if (preview === null) {
     const { source } = view.snapshot.strategy;
     const chosen =
       source === 'LB_STRATEGY' ? 'LB_STRATEGY chose it' : source === 'saved' ? 'your last choice' : 'the default';
-    return [[span(`  ${chosen}; s and arrows preview another`, 'dim')]];
+    const how = focused ? 'arrows' : `${keyFor(view, 'pane-strategy', 's')} and arrows`;
+    return [[span(`  ${chosen}; ${how} preview another`, 'dim')]];
   }
   const error = preview.modelError === null ? ', unchecked' : `, error ${percent(preview.modelError)}`;
   const title: Line = [
