@@ -19,7 +19,7 @@ import {
   sparkline,
   wrap,
 } from '../format.ts';
-import { block, fitLine, type Line, outside, type Span, span } from '../line.ts';
+import { block, fitLine, type Line, lineWidth, outside, span } from '../line.ts';
 import { eventRow } from '../panes/events.ts';
 import type { View } from '../view.ts';
 
@@ -227,7 +227,7 @@ export function createDetailPage(dashboard: Dashboard, firstId: string, firstTab
   }
 
   function overview(row: UpstreamView, view: View, width: number, height: number): readonly Line[] {
-    const lines: Line[] = [...identityLines(row, view), ...stateLines(row, view, width)];
+    const lines: Line[] = [...identityLines(row, view, width), ...stateLines(row, view, width)];
     const wide = width >= 96;
     const left = wide ? Math.floor(width * 0.58) : width;
     const right = wide ? width - left - 3 : width;
@@ -263,15 +263,9 @@ const section = (title: string, width: number, view: View): Line => [
   span(view.glyphs.rule.repeat(Math.max(0, width - title.length - 4)), 'rule'),
 ];
 
-function identityLines(row: UpstreamView, view: View): Line[] {
-  const since = row.startedAt === null ? [] : [span('  up ', 'dim'), span(age(view.now - row.startedAt))];
-  const left: Span[] =
-    row.expiresAt === null
-      ? []
-      : [
-          span('  time left ', 'dim'),
-          span(age(row.expiresAt - view.now), row.expiresAt - view.now < 900_000 ? 'bad' : 'text'),
-        ];
+function identityLines(row: UpstreamView, view: View, width: number): Line[] {
+  const left = row.expiresAt === null ? null : row.expiresAt - view.now;
+  const known = (label: string, value: string): Line => [span(`${label} `, 'dim'), outside(value)];
   return [
     [
       span(' '),
@@ -283,29 +277,41 @@ function identityLines(row: UpstreamView, view: View): Line[] {
       outside(row.location ?? '', 'dim'),
       ...(row.interruptible ? [span('  interruptible', 'warn')] : []),
     ],
-    [
-      span(' origin ', 'dim'),
-      outside(row.origin ?? 'none yet'),
-      span('  contract ', 'dim'),
-      outside(row.contract ?? '-'),
-      span('  reservation ', 'dim'),
-      outside(row.reservation ?? '-'),
-      span('  models ', 'dim'),
-      outside(row.models === null ? 'any' : row.models.join(' ') || 'none'),
-    ],
-    [
-      span(' price ', 'dim'),
-      span(`${money(row.usdPerHour)}/h`, 'strong'),
-      span('  spent ', 'dim'),
-      span(amount(row.spentUsd)),
-      ...since,
-      ...left,
-      span('  weight ', 'dim'),
-      span(`${row.weight.toFixed(2)} (${row.weightSource})`),
-      span('  ceiling ', 'dim'),
-      span(row.ceiling > 0 ? String(row.ceiling) : 'none'),
-    ],
+    ...flowed(
+      [
+        known('origin', row.origin ?? 'none yet'),
+        known('contract', row.contract ?? '-'),
+        known('reservation', row.reservation ?? '-'),
+        known('models', row.models === null ? 'any' : row.models.join(' ') || 'none'),
+      ],
+      width,
+    ),
+    ...flowed(
+      [
+        [span('price ', 'dim'), span(`${money(row.usdPerHour)}/h`, 'strong')],
+        known('spent', amount(row.spentUsd)),
+        ...(row.startedAt === null ? [] : [known('up', age(view.now - row.startedAt))]),
+        ...(left === null
+          ? []
+          : [[span('time left ', 'dim'), span(age(left), left < 900_000 ? 'bad' : 'text')] as Line]),
+        known('weight', `${row.weight.toFixed(2)} (${row.weightSource})`),
+        known('ceiling', row.ceiling > 0 ? String(row.ceiling) : 'none'),
+      ],
+      width,
+    ),
   ];
+}
+
+/** Pieces one after the other, each whole: one that does not fit begins the next line. */
+function flowed(pieces: readonly Line[], width: number): Line[] {
+  const lines: Line[] = [];
+  for (const piece of pieces) {
+    const line = lines.at(-1);
+    if (line !== undefined && lineWidth(line) + 2 + lineWidth(piece) <= width) {
+      lines[lines.length - 1] = [...line, span('  '), ...piece];
+    } else lines.push([span(' '), ...piece]);
+  }
+  return lines;
 }
 
 function stateLines(row: UpstreamView, view: View, width: number): Line[] {

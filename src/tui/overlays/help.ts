@@ -24,6 +24,7 @@ export function createHelp(dashboard: Dashboard): Overlay {
   const search = createTextField();
   let searching = false;
   let top = 0;
+  const states = 'states: BOOT PROBE OK SLOW PROBATION BACKOFF DOWN OUTBID STOPPED FAILED DRAIN';
 
   /** The commands of each place under its heading; a title that is too long goes on below, a reason is cut. */
   const groups = (width: number, keyCells: number): Line[][] => {
@@ -90,20 +91,22 @@ export function createHelp(dashboard: Dashboard): Overlay {
         ? { width: Math.min(150, columns - 2), height: rows - 2 }
         : { width: Math.min(96, columns - 2), height: Math.max(8, rows - 4) },
     lines(view, width, height) {
-      const all = entries(view, width, height - 1);
+      const head: readonly Line[] =
+        searching || search.text !== ''
+          ? [[span('/', 'key'), span(search.text), span(searching ? '_' : '', 'accent')]]
+          : wrap(`/ searches; ${states}`, width - 2).map(
+              (text, row): Line =>
+                row === 0 ? [span('/', 'key'), span(text.slice(1), 'dim')] : [span(`  ${text}`, 'dim')],
+            );
+      const most = height - head.length;
+      const all = entries(view, width, most);
       // The last line says how much is below, where not all of it fits.
-      const room = all.length <= height - 1 ? height - 1 : height - 2;
+      const room = all.length <= most ? most : most - 1;
       page = Math.max(1, room - 1);
       top = Math.max(0, Math.min(top, all.length - room));
       const more = all.length - top - room;
       return [
-        searching || search.text !== ''
-          ? [span('/', 'key'), span(search.text), span(searching ? '_' : '', 'accent')]
-          : [
-              span('/', 'key'),
-              span(' searches; states: ', 'dim'),
-              span('BOOT PROBE OK SLOW PROBATION BACKOFF DOWN OUTBID STOPPED FAILED DRAIN', 'dim'),
-            ],
+        ...head,
         ...all.slice(top, top + room),
         ...(more > 0 ? [[span(`${counted(more, 'more line')}: j or PgDn`, 'dim')] as Line] : []),
       ];
