@@ -63,7 +63,7 @@ export type Column = Readonly<{
   width(pool: Pool): number;
   /** How wide it may become where cells are left over; absent: not at all. */
   most?: number;
-  /** Order in which columns get room: lower first. Display order is that of the list. */
+  /** Order in which columns get room: lower first; what shows a course before the last single time. Display order is that of the list. */
   priority: number;
   /** True when sorting begins with the greatest. */
   descending: boolean;
@@ -129,7 +129,7 @@ const fixed = (width: number) => () => width;
 const shareWithMore = 11;
 
 /** Below it a few columns are narrower, so that none goes where they widen. */
-const isNarrow = (pool: Pool): boolean => pool.width < 89;
+const isNarrow = (pool: Pool): boolean => pool.width < 93;
 const stateCells = (pool: Pool): number => (isNarrow(pool) ? 7 : 9);
 /** A word that a beginning of stands for where it does not fit. */
 const stateWord = (state: string, width: number): string =>
@@ -222,7 +222,7 @@ export const columns: readonly Column[] = [
     key: 'l',
     align: 'right',
     width: fixed(7),
-    priority: 7,
+    priority: 12,
     descending: true,
     sortValue: (row) => row.lastMs ?? -1,
     cell: (row, _view, pool, width) =>
@@ -247,7 +247,7 @@ export const columns: readonly Column[] = [
     align: 'left',
     width: (pool) => (isNarrow(pool) ? 8 : 9),
     most: 16,
-    priority: 8,
+    priority: 7,
     descending: false,
     sortValue: (row) => `${gpuName(row.gpuModel)} ${row.gpuCount}`,
     cell: (row, _view, _pool, width) => text(shortGpu(row, width), width, 'left'),
@@ -269,7 +269,7 @@ export const columns: readonly Column[] = [
     key: 'd',
     align: 'right',
     width: fixed(5),
-    priority: 9,
+    priority: 8,
     descending: true,
     sortValue: (row) => row.usdPerHour,
     cell: (row, _view, _pool, width) => text(priceCell(row.usdPerHour, width), width, 'right'),
@@ -281,7 +281,7 @@ export const columns: readonly Column[] = [
     align: 'right',
     // With a bar, or with what a strategy would change.
     width: (pool) => (pool.ghosts ? shareWithMore : 5),
-    priority: 10,
+    priority: 9,
     descending: true,
     sortValue: (row) => row.share,
     cell: (row, view, pool, width) => {
@@ -305,7 +305,7 @@ export const columns: readonly Column[] = [
     align: 'left',
     width: fixed(6),
     most: 12,
-    priority: 12,
+    priority: 10,
     descending: true,
     sortValue: (row) => row.rps,
     cell: (row, view, _pool, width) => [

@@ -46,12 +46,15 @@ describe('the columns of the table', () => {
     }
   });
 
-  test('include share and trend at every size from 120x35 on, and the share at 100x30', () => {
+  test('include the price from 80 cells on, share and trend from 100 on, also where panes stand beside the table', () => {
     for (const [columns, rows] of sizes) {
-      // From 140 on the panes stand beside the table, and take what share and trend need until 158.
-      if (columns === 140) continue;
-      if (columns >= 100) expect(headings(snapshot, columns, rows), `${columns}x${rows}`).toMatch(/\$\/H +SHARE/);
-      if (columns >= 120) expect(headings(snapshot, columns, rows), `${columns}x${rows}`).toMatch(/VRAM.*SHARE +TREND/);
+      const shown = headings(snapshot, columns, rows);
+      if (columns >= 80) expect(shown, `${columns}x${rows}`).toMatch(/\$\/H/);
+      if (columns >= 100) expect(shown, `${columns}x${rows}`).toMatch(/\$\/H +SHARE +TREND/);
+    }
+    // Where the panes begin to stand beside it, and a little above.
+    for (const columns of [140, 146, 150, 157]) {
+      expect(headings(snapshot, columns, 45), `${columns}`).toMatch(/\$\/H +SHARE +TREND/);
     }
   });
 
