@@ -262,7 +262,8 @@ export const commands: readonly Command[] = [
       title: `Go to ${pane.title.toLowerCase()}`,
       keys: [pane.letter],
       scope: 'global',
-      ...(pane.id === 'strategy' ? { hint: 'strategy', rank: 40 } : {}),
+      ...(pane.id === 'strategy' ? { hint: 'strategy', rank: 40, also: 'lb' } : {}),
+      ...(pane.id === 'instances' ? { also: 'fleet load' } : {}),
       run: (d) => focus(d, pane.id),
     }),
   ),
@@ -348,7 +349,7 @@ export const commands: readonly Command[] = [
   { id: 'slower', title: 'Refresh less often', keys: ['-'], scope: 'global', run: (d) => stepRefresh(d, 1) },
   {
     id: 'refresh',
-    title: 'Ask the providers again now; when the server is lost, connect again now',
+    title: 'Ask the providers again now; while disconnected, connect again now',
     keys: ['R'],
     scope: 'global',
     run: (d) => d.refreshNow(),
@@ -728,7 +729,7 @@ export const commands: readonly Command[] = [
   {
     id: 'offers',
     title: 'Browse the offers',
-    also: 'market rent',
+    also: 'list market rent',
     keys: ['enter'],
     scope: 'providers',
     hint: 'offers',

@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test, vi } from 'vitest';
+import { commands as cliCommands } from '../../src/cli/index.ts';
 import { AppError } from '../../src/fleet/app.ts';
 import { commandForKey, commands } from '../../src/tui/commands.ts';
 import {
@@ -9,7 +10,7 @@ import {
 } from '../../src/tui/dashboard.ts';
 import { paneIds } from '../../src/tui/layout.ts';
 import { textOf } from '../../src/tui/line.ts';
-import { fuzzyScore } from '../../src/tui/overlays/palette.ts';
+import { commandsFor } from '../../src/tui/overlays/palette.ts';
 import { themes } from '../../src/tui/theme.ts';
 import type { Connection } from '../../src/tui/view.ts';
 import { createFakeApp, type FakeApp } from './fake-app.ts';
@@ -627,7 +628,29 @@ describe('the registry of commands', () => {
     press('enter');
     await settle();
     expect(app.state.get().strategy.name).toBe('least_response_time');
-    expect(fuzzyScore('xyz', 'Drain')).toBeNull();
+  });
+
+  test('who types the whole name of a command gets that one, of the dashboard or of the command line, or none', () => {
+    for (const command of commands) {
+      expect(commandsFor(command.id, commands)[0]?.id).toBe(command.id);
+      expect(commandsFor(command.title, commands)[0]?.title).toBe(command.title);
+    }
+    for (const { name } of cliCommands) {
+      const [first] = commandsFor(name, commands);
+      const known = `${first?.id} ${first?.title} ${first?.also ?? ''}`.toLowerCase().split(/[^a-z]+/);
+      if (first !== undefined) for (const word of name.split('-')) expect(known, name).toContain(word);
+    }
+    for (const [typed, id] of [
+      ['list', 'offers'],
+      ['fleet', 'pane-instances'],
+      ['lb-strategy', 'pane-strategy'],
+      ['reserv', 'reserve'],
+      ['dest', 'destroy'],
+      ['round_robin', 'strategy-round_robin'],
+    ] as const) {
+      expect(commandsFor(typed, commands)[0]?.id, typed).toBe(id);
+    }
+    for (const typed of ['xyz', 'cost', 'iss', '?']) expect(commandsFor(typed, commands), typed).toEqual([]);
   });
 
   test('help lists every command and can be searched', () => {

@@ -5,27 +5,44 @@ import { fitLine, type Line, span, textOf } from '../line.ts';
 import { createDetailPage } from './detail.ts';
 import { createTextField } from './text-field.ts';
 
-/** How well `query` fits `text`: letters in order, better when they are together and begin words; null when it does not. */
-export function fuzzyScore(query: string, text: string): number | null {
-  const wanted = query.toLowerCase();
-  const hay = text.toLowerCase();
-  let at = 0;
-  let score = 0;
-  let last = -2;
-  for (const letter of wanted) {
-    if (letter === ' ') continue;
-    const found = hay.indexOf(letter, at);
-    if (found === -1) return null;
-    const beginsWord = found === 0 || /[^a-z0-9]/.test(hay[found - 1] ?? '');
-    score += found === last + 1 ? 3 : beginsWord ? 2 : 0;
-    score -= (found - at) * 0.05;
-    last = found;
-    at = found + 1;
-  }
-  return score;
+/** `lb-strategy` and `LAST RT` alike. */
+const wordsOf = (text: string): readonly string[] => text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
+
+/** Is `query` made of the beginnings of some words, in their order? One letter of a word says too little. */
+function abbreviates(query: string, words: readonly string[]): boolean {
+  if (query === '') return true;
+  return words.some((word, at) => {
+    for (let taken = 2; taken <= query.length && word.startsWith(query.slice(0, taken)); taken += 1) {
+      if (abbreviates(query.slice(taken), words.slice(at + 1))) return true;
+    }
+    return false;
+  });
 }
 
-/** Fuzzy search over all commands; shows the command line that does the same. */
+/** How well a command fits what was typed, 0 best: the whole of its id or title, their beginning, words, beginnings of words. */
+function fitOf(text: string, typed: readonly string[], { id, title, also = '' }: Command): number | null {
+  // By its signs too: `Weight + 1` is not `Weight - 1`.
+  if ([id, title].some((name) => name.toLowerCase() === text.trim().toLowerCase())) return 0;
+  const names = [wordsOf(id), wordsOf(title)];
+  if (names.some((words) => words.join(' ').startsWith(typed.join(' ')))) return 1;
+  const known = [...names.flat(), ...wordsOf(also)];
+  if (typed.every((word) => known.includes(word))) return 2;
+  if (typed.every((word) => known.some((other) => other.startsWith(word)))) return 3;
+  return names.some((words) => abbreviates(typed.join(''), words)) ? 4 : null;
+}
+
+/** The commands that somebody who types this may mean, the likeliest first. */
+export function commandsFor(text: string, commands: readonly Command[]): readonly Command[] {
+  const typed = wordsOf(text);
+  if (typed.length === 0) return [];
+  return commands
+    .map((command) => ({ command, fit: fitOf(text, typed, command) }))
+    .filter(({ fit }) => fit !== null)
+    .sort((a, b) => (a.fit ?? 0) - (b.fit ?? 0))
+    .map(({ command }) => command);
+}
+
+/** Search over all commands; shows the command line that does the same. */
 export function createPalette(dashboard: Dashboard): Overlay {
   const field = createTextField();
   let cursor = 0;
@@ -36,15 +53,7 @@ export function createPalette(dashboard: Dashboard): Overlay {
   const found = (): readonly Command[] => {
     const usable = dashboard.commands.filter((command) => command.id !== 'palette');
     if (field.text.trim() === '') return usable;
-    const fitting = usable
-      .map((command) => ({
-        command,
-        score: fuzzyScore(field.text, `${command.title} ${command.id} ${command.also ?? ''}`),
-      }))
-      .filter((entry) => entry.score !== null)
-      .sort((a, b) => (b.score ?? 0) - (a.score ?? 0))
-      .map((entry) => entry.command);
-    return [...fitting, ...instancesNamed(field.text.trim())];
+    return [...commandsFor(field.text, usable), ...instancesNamed(field.text.trim())];
   };
 
   /** An id, or a part of it, leads to the page of the instance. */
