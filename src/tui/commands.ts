@@ -414,9 +414,8 @@ export const commands: readonly Command[] = [
       }
       const { mode, reservations } = d.view().snapshot;
       const renting = mode.simulated ? [] : reservations.filter((item) => item.state === 'renting');
-      if (renting.length > 0 && !d.confirmedTwice('quit')) {
-        d.toast('warn', `${renting[0]?.id ?? 'a reservation'} is being rented and goes on being paid: q again to quit`);
-      } else d.quit();
+      const warning = `${renting[0]?.id} is being rented and goes on being paid: q again to quit`;
+      if (renting.length === 0 || d.confirmedTwice('quit', warning)) d.quit();
     },
   },
 

@@ -153,7 +153,8 @@ export interface Dashboard {
   open(overlay: Overlay): void;
   close(overlay?: Overlay): void;
   ask(prompt: Omit<Prompt, 'error' | 'text'> & { text?: string }): void;
-  toast(level: ToastLevel, text: string, cli?: string | null): void;
+  /** Says something in the line of messages: for a time, and no longer than it is true where `holds` tells. */
+  toast(level: ToastLevel, text: string, cli?: string | null, holds?: () => boolean): void;
   /** Why nothing may be changed right now; null when it may. */
   refusal(): string | null;
   run(command: Command): void;
@@ -169,8 +170,8 @@ export interface Dashboard {
   copy(text: string, what: string): void;
   /** Writes one file for each extension, under one name. */
   save(name: string, contents: Readonly<Record<string, string>>): Promise<void>;
-  /** True when the same thing was asked for twice within three seconds. */
-  confirmedTwice(what: string): boolean;
+  /** True when the same thing was asked for twice within three seconds; the first time it warns. */
+  confirmedTwice(what: string, warning: string): boolean;
   quit(): void;
   suspend(): void;
   redraw(): void;
@@ -182,6 +183,7 @@ const checkMs = 60_000;
 const filtersKept = 20;
 const resortMs = 2000;
 const eventsKept = 1000;
+const againMs = 3000;
 const toastMs: Readonly<Record<ToastLevel, number>> = {
   info: 6000,
   ok: 10_000,
@@ -191,6 +193,8 @@ const toastMs: Readonly<Record<ToastLevel, number>> = {
 
 /** Between two frames of which the second brings something new. */
 const earlyMs = 50;
+
+const always = () => true;
 
 const live: Connection = { state: 'live', since: 0, retryAt: null, detail: null };
 
@@ -258,6 +262,7 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
   let overlays: Overlay[] = [];
   let prompt: Prompt | null = null;
   let toast: Toast | null = null;
+  let toastHolds: () => boolean = always;
   let undoable: { label: string; until: number; run: () => void; told: Toast | null } | null = null;
   let changingTo: StrategyName | null = null;
   let preview: PreviewState | null = null;
@@ -444,7 +449,10 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
     if (disposed) return;
     if (toast !== null && now() - toast.at > toastMs[toast.level]) toast = null;
     if (undoable !== null && now() > undoable.until) undoable = null;
-    const next = guarded(() => composeFrame(makeView(), columns, rows, overlays));
+    const next = guarded(() => {
+      if (toast !== null && !toastHolds()) toast = null;
+      return composeFrame(makeView(), columns, rows, overlays);
+    });
     if (next === null) return;
     // The same reference for an unchanged picture: nothing is committed and nothing is written.
     if (sameLines(next, frameLines) && ui.theme === frameTheme) return;
@@ -723,9 +731,10 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       prompt = { ...wanted, text: wanted.text ?? '', error: null };
       draw();
     },
-    toast(level, text, cli = null) {
+    toast(level, text, cli = null, holds = always) {
       const again = toast !== null && toast.text === text && toast.level === level;
       toast = { level, text, cli, at: now(), times: again ? (toast?.times ?? 0) + 1 : 1 };
+      toastHolds = holds;
       if (undoable !== null) undoable.told ??= toast;
     },
     refusal() {
@@ -737,9 +746,10 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
       return null;
     },
     run(command) {
-      const why = (command.changes ? dashboard.refusal() : null) ?? command.why?.(dashboard) ?? null;
-      if (why !== null) dashboard.toast('warn', `${command.keys[0] ?? command.id}: ${why}`);
-      else command.run(dashboard);
+      const refused = () => (command.changes ? dashboard.refusal() : null) ?? command.why?.(dashboard) ?? null;
+      const why = refused();
+      if (why === null) command.run(dashboard);
+      else dashboard.toast('warn', `${command.keys[0] ?? command.id}: ${why}`, null, () => refused() === why);
     },
     switchStrategy(name) {
       const previous = snapshot.strategy.name;
@@ -843,9 +853,11 @@ export function createDashboard(settings: DashboardSettings): Dashboard {
         return `saved ${[paths[0], ...others.map((extension) => `.${extension}`)].join(' and ')}`;
       });
     },
-    confirmedTwice(what) {
-      const again = asked?.what === what && now() - asked.at < 3000;
-      asked = { what, at: now() };
+    confirmedTwice(what, warning) {
+      const at = now();
+      const again = asked?.what === what && at - asked.at < againMs;
+      asked = again ? null : { what, at };
+      if (!again) dashboard.toast('warn', warning, null, () => now() - at < againMs);
       return again;
     },
     quit() {

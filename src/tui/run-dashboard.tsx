@@ -131,7 +131,6 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
   let failure: { error: unknown } | null = null;
   let leave: (() => void) | null = null;
   let suspendTerminal: ReturnType<typeof import('ink').useApp>['suspendTerminal'] | null = null;
-  let suspendAskedAt = Number.NEGATIVE_INFINITY;
 
   const settings: DashboardSettings = {
     app,
@@ -154,12 +153,8 @@ async function showOnTerminal(options: RunDashboardOptions): Promise<number> {
     },
     onSuspend: () => {
       // A stopped process carries no traffic: one key press is too little for that.
-      if (options.carriesTraffic && Date.now() - suspendAskedAt > 3000) {
-        suspendAskedAt = Date.now();
-        dashboard.toast('warn', 'Ctrl-Z again suspends; traffic through this process stops with it');
-        return;
-      }
-      void suspend();
+      const warning = 'Ctrl-Z again suspends; traffic through this process stops with it';
+      if (!options.carriesTraffic || dashboard.confirmedTwice('suspend', warning)) void suspend();
     },
     copy: (text) => {
       // OSC 52: the terminal puts it into the clipboard, over SSH too.

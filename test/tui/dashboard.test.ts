@@ -584,6 +584,24 @@ describe('time', () => {
   });
 });
 
+test('a refusal is gone with what it is of, not only when its time has run out', () => {
+  const { press, screen } = start();
+  press('p', 'd');
+  expect(screen()).toContain('d: the picture is frozen: p continues');
+  press('j');
+  expect(screen()).toContain('d: the picture is frozen: p continues');
+  press('p');
+  expect(screen()).not.toContain('the picture is frozen');
+
+  let connection: Connection = { state: 'stale', since: 0, retryAt: null, detail: 'ECONNREFUSED' };
+  const lost = start({ connection: { get: () => connection, subscribe: () => () => undefined } });
+  lost.press('r');
+  expect(lost.screen()).toContain('r: disconnected: nothing can be changed until the server answers again');
+  connection = { ...connection, state: 'live', detail: null };
+  lost.dashboard.changed();
+  expect(lost.screen()).not.toContain('disconnected');
+});
+
 describe('the registry of commands', () => {
   test('no key means two things in one pane', () => {
     for (const pane of paneIds) {
@@ -693,11 +711,17 @@ describe('quitting', () => {
         mode: { ...snapshot.mode, simulated },
         reservations: snapshot.reservations.map((item) => ({ ...item, state: 'renting' as const })),
       }));
-      const { press, screen } = start({ app, onQuit: () => (quits += 1) });
+      const { dashboard, press, screen } = start({ app, onQuit: () => (quits += 1) });
       press('q');
       expect(quits).toBe(simulated ? 1 : 0);
       if (simulated) continue;
       expect(screen()).toContain('goes on being paid: q again to quit');
+      // After three seconds one q is no longer enough, so it is not promised either.
+      app.tick(3000);
+      dashboard.changed();
+      expect(screen()).not.toContain('q again');
+      press('q');
+      expect(quits).toBe(0);
       press('q');
       expect(quits).toBe(1);
     }

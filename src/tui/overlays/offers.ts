@@ -252,7 +252,7 @@ export function createOffersPage(dashboard: Dashboard, provider: ProviderName | 
       } else if (key === 'enter' || key === 'r') {
         const why = dashboard.refusal();
         const offer = shown()[cursor];
-        if (why !== null) dashboard.toast('warn', `${key}: ${why}`);
+        if (why !== null) dashboard.toast('warn', `${key}: ${why}`, null, () => dashboard.refusal() === why);
         else if (key === 'enter' && offer) rent(offer);
         else if (key === 'r') {
           dashboard.open(
