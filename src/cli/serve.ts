@@ -3,6 +3,7 @@ import type { FleetEvent } from '../fleet/app.ts';
 import { withoutSecrets, writeCrashLog } from './crash-log.ts';
 import { startDemo } from './demo.ts';
 import { CliError, exitCodes } from './exit.ts';
+import { serverAt } from './running-server.ts';
 import { configuredServer, serverConfig } from './server-config.ts';
 import type { ServerOptions } from './server-options.ts';
 import { nextSignal } from './signals.ts';
@@ -20,8 +21,8 @@ export async function run(options: ServerOptions): Promise<number> {
     config,
     demo,
     logger: say,
-  }).catch((error: unknown) => {
-    throw startFailure(error);
+  }).catch(async (error: unknown) => {
+    throw startFailure(error, await serverAt(config));
   });
   const stopListening = system.app.events.subscribe((event) => say.event(event));
   // Kept events of earlier runs were logged by those.

@@ -3,8 +3,8 @@ import { CliError, exitCodes } from './exit.ts';
 
 const fileRefusals = new Set(['EACCES', 'EPERM', 'EROFS', 'ENOSPC', 'ENOENT', 'ENOTDIR', 'ERR_ACCESS_DENIED']);
 
-/** A start that failed, in words of the person who typed the command. */
-export function startFailure(error: unknown): unknown {
+/** A start that failed, in words of the person who typed the command; `running`: where a gpuproxy serves already. */
+export function startFailure(error: unknown, running: string | null = null): unknown {
   if (error instanceof ConfigError) return error;
   const { code, port, address, message, path, resource } = error as {
     code?: string;
@@ -26,13 +26,17 @@ export function startFailure(error: unknown): unknown {
   const where = port === undefined ? null : `${address}:${port}`;
   if (code === 'ledger_locked') {
     return new CliError(exitCodes.usage, code, message, {
-      hint: 'one process at a time keeps the books: "gpuproxy tui --url …" follows the one that runs',
+      hint: `one process at a time keeps the books: "gpuproxy tui --url ${running ?? '…'}" follows the one that runs`,
     });
   }
   if (code === 'EADDRINUSE') {
+    const follow =
+      running === null
+        ? 'if it is a gpuproxy, "gpuproxy tui" follows it'
+        : `"gpuproxy tui --url ${running}" follows it`;
     return new CliError(exitCodes.failed, 'port_in_use', where === null ? message : `${where} is in use`, {
-      why: 'something listens there already',
-      hint: 'if it is a gpuproxy, "gpuproxy tui" follows it; else stop it, or choose other ports with GPUPROXY_PORT and GPUPROXY_PROXY_PORT (0 takes a free one)',
+      why: running === null ? 'something listens there already' : `a gpuproxy already runs at ${running}`,
+      hint: `${follow}; else stop it, or choose other ports with GPUPROXY_PORT and GPUPROXY_PROXY_PORT (0 takes a free one)`,
     });
   }
   if (code === 'EACCES' || code === 'EADDRNOTAVAIL') {

@@ -180,6 +180,7 @@ async function show(options: TuiOptions, { env, theme, commands, opening, record
   const system = await startSystem({ config, demo, logger, onApp }).catch(async (error: unknown) => {
     failed.abort();
     await shown;
+    const { serverAt } = await import('./running-server.ts');
     const running = await serverAt(config);
     if (running !== null) return running;
     const { startFailure } = await import('./start-failure.ts');
@@ -240,21 +241,6 @@ function expected(config: Config, options: TuiOptions): Parameters<Opening['draw
     providers: demo ? ['vast.ai', 'io.net'] : providers,
     maxUsdPerHour: config.MAX_USD_PER_HOUR ?? null,
   };
-}
-
-/** Address of the gpuproxy that already serves the configured control plane; null when there is none. */
-async function serverAt(config: Config): Promise<string | null> {
-  const url = `http://${config.GPUPROXY_HOST}:${config.GPUPROXY_PORT}`;
-  try {
-    const { request } = await import('undici');
-    const answer = await request(`${url}/healthz`, { signal: AbortSignal.timeout(1000) });
-    const body = (await answer.body.text()).slice(0, 200);
-    return answer.statusCode === 200 && body.includes('"status":"ok"') ? url : null;
-  } catch (error) {
-    // Nothing there, no HTTP, or no answer in time: not one of ours.
-    if (!('code' in (error as Error)) && (error as Error).name !== 'TimeoutError') throw error;
-    return null;
-  }
 }
 
 function dashboardEnvironment(options: TuiOptions): NodeJS.ProcessEnv {

@@ -262,7 +262,19 @@ describe('serve', () => {
     expect(code).toBe(1);
     expect(stderr).toMatch(new RegExp(`^error: .*${port}`));
     expect(stderr).toContain('in use');
+    expect(stderr).toContain('cause: something listens there already');
     expect(stderr).not.toMatch(/\n\s+at /);
+  });
+
+  it('with the port of a gpuproxy names it, whichever of its two ports it meets', async () => {
+    const { port } = new URL(url);
+    const [, proxyPort = ''] = /data plane +http:\/\/[\d.]+:(\d+)/.exec(log) ?? [];
+    for (const second of ['0', proxyPort]) {
+      const { code, stderr } = await program.run(['serve', '--demo', '--port', port, '--proxy-port', second]);
+      expect(code).toBe(1);
+      expect(stderr).toContain(`cause: a gpuproxy already runs at ${url}\n`);
+      expect(stderr).toContain(`hint: "gpuproxy tui --url ${url}" follows it`);
+    }
   });
 
   it('with a wrong value exits 2 and names the variable', async () => {
