@@ -75,9 +75,9 @@ export function readAnswerHead(status: number, reason: string, headers: Incoming
   for (const name in headers) {
     const value = headers[name]!;
     if (typeof value === 'string') {
-      if (!take(head, name, value)) return null;
+      if (!takeHeader(head, name, value)) return null;
     } else {
-      for (const one of value) if (!take(head, name, one)) return null;
+      for (const one of value) if (!takeHeader(head, name, one)) return null;
     }
   }
   if (head.connection !== '') named = namedBy(head.connection);
@@ -98,7 +98,8 @@ function namedBy(value: string): Set<string> | null {
   return named;
 }
 
-function take(head: AnswerHead, name: string, value: string): boolean {
+/** False: this header cannot be understood in one way alone. */
+export function takeHeader(head: AnswerHead, name: string, value: string): boolean {
   const kind = Object.hasOwn(kinds, name) ? kinds[name]! : pass;
   switch (kind) {
     case pass:

@@ -4,7 +4,7 @@ import type { Dispatcher } from 'undici';
 import type { IncomingHttpHeaders } from 'undici/types/header.js';
 import type { Lease } from '../core/balancer.ts';
 import type { Ending } from '../core/domain.ts';
-import { flatHeaders, readAnswerHead } from './answer-head.ts';
+import { type AnswerHead, flatHeaders, readAnswerHead } from './answer-head.ts';
 import type { Exchange } from './exchange.ts';
 import { retryAfterMs } from './headers.ts';
 import { dispatchByNode } from './node-dispatch.ts';
@@ -40,6 +40,7 @@ const leastStaleMs = 50;
 class Cancelled extends Error {
   override readonly name = 'Cancelled';
 }
+const noTrailers: IncomingHttpHeaders = {};
 const cancelled = new Cancelled('cancelled by the proxy');
 
 /**
@@ -155,6 +156,11 @@ export class Attempt implements Taker {
     else this.#connection.flushSoon(this.#exchange);
   }
 
+  /** The answer takes its time. */
+  settleIn(): void {
+    this.#connection?.settleIn();
+  }
+
   /** The client takes bytes again. */
   resume(): void {
     if (!this.paused) return;
@@ -169,6 +175,10 @@ export class Attempt implements Taker {
       return;
     }
     this.#controller = controller;
+    if (this.sentAt === null) this.onSent();
+  }
+
+  onSent(): void {
     this.sentAt = this.#exchange.plane.now();
     this.touched = true;
     this.#exchange.sendContinue();
@@ -193,6 +203,13 @@ export class Attempt implements Taker {
       this.#exchange.information(head);
       return;
     }
+    if (headers['keep-alive'] !== undefined && this.#connection !== null) this.#connection.timed = true;
+    this.#answer(head);
+  }
+
+  /** A final head. */
+  #answer(head: AnswerHead): void {
+    const { status } = head;
     this.touched = true;
     this.status = status;
     if (status >= 400) {
@@ -228,6 +245,16 @@ export class Attempt implements Taker {
     }
   }
 
+  onShortAnswer(head: AnswerHead, body: string): void {
+    this.#answering = true;
+    if (!this.over) this.#answer(head);
+    if (!this.over && body !== '') {
+      this.#firstByte();
+      this.#exchange.write(body);
+    }
+    this.onResponseEnd(null, noTrailers);
+  }
+
   get takesChunks(): boolean {
     return this.#chunked && !this.over && !this.paused && this.#exchange.takesChunks;
   }
@@ -241,7 +268,11 @@ export class Attempt implements Taker {
     }
   }
 
-  onResponseEnd(_controller: Controller, trailers: IncomingHttpHeaders, abrupt = this.#connection?.abrupt): void {
+  onResponseEnd(
+    _controller: Controller | null,
+    trailers: IncomingHttpHeaders,
+    abrupt = this.#connection?.abrupt,
+  ): void {
     const connection = this.#connection;
     if (abrupt === true && this.#delimitedByEnd) {
       // Anybody on the way can end a connection: only the upstream itself can say that this was all.
@@ -302,9 +333,9 @@ export class Attempt implements Taker {
     }
     // An idle connection that was closed just as it was used again says nothing about the upstream. What fails later than
     // the news of that takes to come has failed while the upstream was at work.
-    if (connection !== null && connection.used > 0 && !this.#answering && this.sentAt !== null) {
+    if (connection !== null && connection.used > 0 && !this.#answering) {
       const now = this.#exchange.plane.now();
-      const onItsWay = now - this.sentAt <= Math.max(leastStaleMs, 2 * connection.connectMs);
+      const onItsWay = this.sentAt === null || now - this.sentAt <= Math.max(leastStaleMs, 2 * connection.connectMs);
       if (onItsWay && this.#exchange.takeRepeat()) {
         this.sentAt = null;
         this.dispatchedAt = now;

@@ -285,6 +285,7 @@ export class Exchange implements Waiting {
       if (now - attempt.dispatchedAt > settings.connectTimeoutMs) this.#giveUp(attempt, 'refused', 'connect_timeout');
       return;
     }
+    attempt.settleIn();
     if (attempt.touched) {
       attempt.touched = false;
       attempt.quietSince = now;
@@ -388,32 +389,32 @@ export class Exchange implements Waiting {
   }
 
   /**
-   * Passes bytes of the body on. False when the client takes no more for now; the attempt is resumed when it does. A small
+   * Passes bytes of the body on, a text with one character a byte. False when the client takes no more for now; the attempt is resumed when it does. A small
    * piece is copied: as a string it leaves in one write with what goes before it.
    */
-  write(chunk: Buffer): boolean {
+  write(chunk: Buffer | string): boolean {
     const { res } = this;
     const headOut = this.#headOut;
-    const small = chunk.length <= copiedBytes ? chunk.toString('latin1') : null;
+    const piece = typeof chunk === 'string' || chunk.length > copiedBytes ? chunk : chunk.toString('latin1');
     this.#headOut = true;
     this.bytesOut += chunk.length;
     if (this.#usage !== null) {
-      if (small === null) this.#usage.pushEnd(chunk);
-      else this.#usage.push(small);
+      if (typeof piece === 'string') this.#usage.push(piece);
+      else this.#usage.pushEnd(piece);
     }
     if (this.bytesOut === this.#answerLength) {
       this.#ended = true;
       // Before the client can see the end: whoever has its answer must not find the slot still taken.
       this.attempt?.complete();
-      if (small === null) res.end(chunk);
-      else if (headOut) res.end(small, 'latin1');
-      else this.plane.late.end(res, small);
+      if (typeof piece !== 'string') res.end(piece);
+      else if (headOut) res.end(piece, 'latin1');
+      else this.plane.late.end(res, piece);
       return true;
     }
     const { socket } = res;
     let more: boolean;
-    if (this.#chunkedAnswer && socket !== null) more = this.#writeChunk(socket, chunk, small, headOut);
-    else more = small === null ? res.write(chunk) : res.write(small, 'latin1');
+    if (this.#chunkedAnswer && socket !== null) more = this.#writeChunk(socket, piece, headOut);
+    else more = typeof piece === 'string' ? res.write(piece, 'latin1') : res.write(piece);
     if (!more) this.#awaitDrain();
     return more;
   }
@@ -422,16 +423,16 @@ export class Exchange implements Waiting {
    * One chunk of a chunked answer, framed here: the bytes are those of `res.write`, but they leave in one write where
    * node gathers three pieces. All chunks of an answer go this way, because `res.write` may hold some back.
    */
-  #writeChunk(socket: Socket, chunk: Buffer, small: string | null, headOut: boolean): boolean {
-    const size = small === null ? chunk.length.toString(16) : hexadecimal(chunk.length);
-    if (headOut && small !== null) return socket.write(`${size}\r\n${small}\r\n`, 'latin1');
+  #writeChunk(socket: Socket, piece: Buffer | string, headOut: boolean): boolean {
+    const size = typeof piece === 'string' ? hexadecimal(piece.length) : piece.length.toString(16);
+    if (headOut && typeof piece === 'string') return socket.write(`${size}\r\n${piece}\r\n`, 'latin1');
     socket.cork();
     if (!headOut) this.res.flushHeaders();
     let more: boolean;
-    if (small !== null) more = socket.write(`${size}\r\n${small}\r\n`, 'latin1');
+    if (typeof piece === 'string') more = socket.write(`${size}\r\n${piece}\r\n`, 'latin1');
     else {
       socket.write(`${size}\r\n`, 'latin1');
-      socket.write(chunk);
+      socket.write(piece);
       more = socket.write('\r\n', 'latin1');
     }
     socket.uncork();

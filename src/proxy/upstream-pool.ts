@@ -1,13 +1,17 @@
 import type { OnReadOpts, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import { buildConnector, Client, type Dispatcher } from 'undici';
+import { buildConnector, Client, type Dispatcher, errors } from 'undici';
 import { monotonicMs } from '../clock.ts';
+import type { AnswerHead } from './answer-head.ts';
+import { maxShortBytes, readShortAnswer, requestText } from './short-exchange.ts';
 import { hasEnded, TlsTransport } from './tls-transport.ts';
 
 /** An idle connection is closed after this time, if the upstream has not told that it does so earlier. */
 const maxIdleMs = 30_000;
 /** So much earlier than the upstream says it will close, because a request may be on its way just then. */
 const idleMarginMs = 1_000;
+/** For so long at the most, with much to spare, undici does not know of a request under way. */
+const idleReserveMs = 5_000;
 /** Longest head of an answer. */
 export const maxHeadBytes = 65_536;
 
@@ -25,11 +29,42 @@ const onread = {
   },
 };
 
+const nothing = Buffer.alloc(0);
+
+/** Where undici notes on a connection that it was used. Null: not known, then all requests are left to undici. */
+let usedSymbol: symbol | null | undefined;
+
+function usedSymbolOf(socket: Socket | null): symbol | null {
+  if (usedSymbol === undefined && socket !== null) {
+    usedSymbol = Object.getOwnPropertySymbols(socket).find((symbol) => symbol.description === 'kSocketUsed') ?? null;
+  }
+  return usedSymbol ?? null;
+}
+
+/** Requests to be written leave together, as answers do; see `LateAnswers`. */
+let unsent: UpstreamConnection[] = [];
+
+function writeSoon(connection: UpstreamConnection): void {
+  unsent.push(connection);
+  if (unsent.length === 1) setImmediate(writeUnsent);
+}
+
+function writeUnsent(): void {
+  const connections = unsent;
+  unsent = [];
+  for (const connection of connections) connection.writeShort();
+}
+
 type Flushed = Readonly<{ flushHead: () => void }>;
 
 /** Whom an answer is for. */
 export type Taker = Dispatcher.DispatchHandler &
   Readonly<{
+    /** The request was written. Called before `onRequestStart`, or in its place. */
+    onSent: () => void;
+    /** All of the answer, its body with one character a byte. */
+    onShortAnswer: (head: AnswerHead, body: string) => void;
+    onResponseError: (controller: null, error: Error) => void;
     /** Chunks of the answer can be handed over as they came, without being taken apart. */
     takesChunks: boolean;
     /** Whole chunks with their framing, one character a byte, and how many bytes of the body they hold. */
@@ -53,6 +88,8 @@ export class UpstreamConnection {
   awaiting = false;
   idle = false;
   closed = false;
+  /** The upstream has said how long it keeps idle connections, and undici counts that. */
+  timed = false;
   /** Called once after the read at hand, if there is one, when all that it brought is dealt with. */
   unflushed: Flushed | null = null;
   readonly #fed: boolean;
@@ -65,10 +102,21 @@ export class UpstreamConnection {
   /** undici is at work on what a read has brought. */
   #reading = false;
   #ended = false;
+  readonly #host: string;
+  /** A request that undici has not been told of; null when there is none. */
+  #short: Dispatcher.DispatchOptions | null = null;
+  /** That request until it is written. */
+  #unsent: string | null = null;
+  /** What undici writes has been written already. */
+  #muted = false;
+  /** When undici began to count how long the connection is idle. */
+  #countedFrom = 0;
+  #error: Error | null = null;
 
   constructor(origin: string, connect: buildConnector.connector, fed: boolean, owner: Owner) {
     this.#fed = fed;
     this.#owner = owner;
+    this.#host = new URL(origin).host;
     this.client = new Client(origin, {
       // HTTP/1.1 only: upgrades, trailers and early hints then behave the same towards every upstream.
       allowH2: false,
@@ -114,7 +162,53 @@ export class UpstreamConnection {
     this.awaiting = true;
     this.#taker = taker;
     this.#betweenChunks = false;
+    if (this.used > 0 && this.#mayBeShort()) {
+      const text = requestText(options, this.#host);
+      if (text !== null) {
+        this.#short = options;
+        this.#unsent = text;
+        writeSoon(this);
+        return;
+      }
+    }
+    this.#tell(options, taker);
+  }
+
+  #tell(options: Dispatcher.DispatchOptions, taker: Taker): void {
+    this.#countedFrom = monotonicMs();
     this.client.dispatch(options, taker);
+  }
+
+  /** An upstream's own hint makes undici count from an answer on which it may never see again. */
+  #mayBeShort(): boolean {
+    if (!this.#fed || this.timed || usedSymbolOf(this.#socket) === null) return false;
+    return monotonicMs() - this.#countedFrom < maxIdleMs - idleReserveMs;
+  }
+
+  /**
+   * Writes the request that waits. In between was time for what is there already: bytes that nobody asked for, or the
+   * news that the connection was closed.
+   */
+  writeShort(): void {
+    const text = this.#unsent;
+    const socket = this.#socket;
+    if (text === null || socket === null || this.closed) return;
+    if (socket.destroyed) return; // `close` is on its way
+    this.#unsent = null;
+    this.#taker?.onSent();
+    socket.write(text, 'latin1');
+  }
+
+  /** Leaves the request under way to undici: what comes, or does not come for long, is more than a short answer. */
+  settleIn(): void {
+    const options = this.#short;
+    if (options === null || this.#unsent !== null) return;
+    this.#short = null;
+    // It would first look whether the connection is alive, and write in the next turn.
+    (this.#socket as unknown as Record<symbol, unknown>)[usedSymbol!] = false;
+    this.#muted = true;
+    this.#tell(options, this.#taker!);
+    this.#muted = false;
   }
 
   /**
@@ -136,6 +230,11 @@ export class UpstreamConnection {
   destroy(): void {
     if (this.closed) return;
     this.closed = true;
+    if (this.#short !== null) {
+      this.#short = null;
+      this.#unsent = null;
+      process.nextTick(fail, this.#taker, this.#error);
+    }
     // undici waits for a connection that it has asked for.
     if (this.#socket === null) this.#transport?.destroy();
     this.client.destroy().catch(noop);
@@ -148,6 +247,7 @@ export class UpstreamConnection {
     // undici takes this one code for the end of an answer without a length. A reset is never that.
     socket.on('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'ECONNRESET') error.code = 'RESET';
+      this.#error = error;
     });
     socket.on('close', () => {
       // Bytes that are read later would tell undici of an end that it takes for one of an open connection.
@@ -172,6 +272,8 @@ export class UpstreamConnection {
    */
   #feed(socket: FedSocket, read: (size?: number) => unknown): void {
     socket.connection = this;
+    const { write } = socket;
+    socket.write = (...args: unknown[]) => (this.#muted ? true : write.apply(socket, args as Parameters<typeof write>));
     socket.unshift = (bytes: Buffer) => {
       if (bytes.length > 0) this.#put(bytes, true);
     };
@@ -210,12 +312,17 @@ export class UpstreamConnection {
       }
       this.#betweenChunks = false;
     }
-    const first = this.awaiting && this.#held === null;
-    const bytes = Buffer.allocUnsafe(length);
-    readBuffer.copy(bytes, 0, 0, length);
-    this.#put(bytes, false);
     this.#reading = true;
-    this.#socket?.emit('readable');
+    let first = false;
+    let bytes = nothing;
+    if (!this.#tookShort(length)) {
+      this.settleIn();
+      first = this.awaiting && this.#held === null;
+      bytes = Buffer.allocUnsafe(length);
+      readBuffer.copy(bytes, 0, 0, length);
+      this.#put(bytes, false);
+      this.#socket?.emit('readable');
+    }
     this.#reading = false;
     this.#stopped = this.#pending !== null;
     if (this.unflushed !== null) {
@@ -230,6 +337,16 @@ export class UpstreamConnection {
       this.#betweenChunks = endsBetweenChunks(bytes);
     }
     return !this.#stopped;
+  }
+
+  #tookShort(length: number): boolean {
+    if (this.#short === null || this.#unsent !== null || length > maxShortBytes) return false;
+    const answer = readShortAnswer(readBuffer.toString('latin1', 0, length));
+    if (answer === null) return false;
+    this.#short = null;
+    this.awaiting = false;
+    this.#taker?.onShortAnswer(answer.head, answer.body);
+    return true;
   }
 
   #withoutContinue(chunk: Buffer): Buffer | null {
@@ -416,6 +533,10 @@ export class UpstreamPool {
 
 function giveBack(owner: Owner, connection: UpstreamConnection): void {
   owner.onFree(connection);
+}
+
+function fail(taker: Taker, error: Error | null): void {
+  taker.onResponseError(null, error ?? new errors.SocketError('closed'));
 }
 
 function flush(waiting: Flushed): void {
