@@ -203,7 +203,7 @@ export class Attempt implements Taker {
       this.#exchange.information(head);
       return;
     }
-    if (headers['keep-alive'] !== undefined && this.#connection !== null) this.#connection.timed = true;
+    this.#connection?.told(headers['keep-alive']);
     this.#answer(head);
   }
 

@@ -56,7 +56,6 @@ const digitZero = 0x30;
 
 /** These say something of the connection or of the framing; what they say is undici's business. */
 const notShort: Readonly<Record<string, true>> = {
-  'keep-alive': true,
   'proxy-connection': true,
   'transfer-encoding': true,
   trailer: true,
@@ -77,8 +76,11 @@ function lowerCase(name: string): string {
 
 export type ShortAnswer = Readonly<{ head: AnswerHead; body: string }>;
 
-/** A whole answer and nothing else, from bytes as one character each. */
-export function readShortAnswer(text: string): ShortAnswer | null {
+/**
+ * A whole answer and nothing else, from bytes as one character each. `keepAlive`: what undici knows already of how long the
+ * upstream keeps idle connections.
+ */
+export function readShortAnswer(text: string, keepAlive: string | null): ShortAnswer | null {
   plainHead.lastIndex = 0;
   if (!plainHead.test(text)) return null;
   const bodyAt = plainHead.lastIndex;
@@ -95,7 +97,9 @@ export function readShortAnswer(text: string): ShortAnswer | null {
     if (isBlank(text.charCodeAt(from)) || isBlank(text.charCodeAt(end - 1))) return null;
     const name = lowerCase(text.slice(at, colon));
     const value = text.slice(from, end);
-    if (notShort[name] === true || (name === 'connection' && value !== 'keep-alive')) return null;
+    if (notShort[name] === true) return null;
+    if (name === 'connection' && value !== 'keep-alive' && value !== 'Keep-Alive') return null;
+    if (name === 'keep-alive' && value !== keepAlive) return null;
     if (!takeHeader(head, name, value)) return null;
   }
   if (head.contentLength !== text.length - bodyAt) return null;

@@ -11,7 +11,7 @@ const maxIdleMs = 30_000;
 /** So much earlier than the upstream says it will close, because a request may be on its way just then. */
 const idleMarginMs = 1_000;
 /** For so long at the most, with much to spare, undici does not know of a request under way. */
-const idleReserveMs = 5_000;
+const untoldMs = 1_000;
 /** Longest head of an answer. */
 export const maxHeadBytes = 65_536;
 
@@ -88,8 +88,6 @@ export class UpstreamConnection {
   awaiting = false;
   idle = false;
   closed = false;
-  /** The upstream has said how long it keeps idle connections, and undici counts that. */
-  timed = false;
   /** Called once after the read at hand, if there is one, when all that it brought is dealt with. */
   unflushed: Flushed | null = null;
   readonly #fed: boolean;
@@ -109,8 +107,12 @@ export class UpstreamConnection {
   #unsent: string | null = null;
   /** What undici writes has been written already. */
   #muted = false;
-  /** When undici began to count how long the connection is idle. */
+  /** undici counts from a later moment on how long the connection is idle. */
   #countedFrom = 0;
+  /** … and closes it after this time, */
+  #idleMs = maxIdleMs;
+  /** which the upstream has told in these words. */
+  #keepAlive: string | null = null;
   #error: Error | null = null;
 
   constructor(origin: string, connect: buildConnector.connector, fed: boolean, owner: Owner) {
@@ -179,10 +181,19 @@ export class UpstreamConnection {
     this.client.dispatch(options, taker);
   }
 
-  /** An upstream's own hint makes undici count from an answer on which it may never see again. */
+  /** undici takes the connection for idle meanwhile, and would close it. */
   #mayBeShort(): boolean {
-    if (!this.#fed || this.timed || usedSymbolOf(this.#socket) === null) return false;
-    return monotonicMs() - this.#countedFrom < maxIdleMs - idleReserveMs;
+    if (!this.#fed || usedSymbolOf(this.#socket) === null) return false;
+    return monotonicMs() - this.#countedFrom < this.#idleMs - untoldMs;
+  }
+
+  /** Keep-Alive of an answer that undici has read. */
+  told(keepAlive: string | string[] | undefined): void {
+    const said = keepAlive === undefined ? null : String(keepAlive);
+    if (said === this.#keepAlive) return;
+    this.#keepAlive = said;
+    const seconds = /timeout=(\d+)/.exec(said ?? '')?.[1];
+    this.#idleMs = seconds === undefined ? maxIdleMs : Math.min(Number(seconds) * 1_000 - idleMarginMs, maxIdleMs);
   }
 
   /**
@@ -341,7 +352,7 @@ export class UpstreamConnection {
 
   #tookShort(length: number): boolean {
     if (this.#short === null || this.#unsent !== null || length > maxShortBytes) return false;
-    const answer = readShortAnswer(readBuffer.toString('latin1', 0, length));
+    const answer = readShortAnswer(readBuffer.toString('latin1', 0, length), this.#keepAlive);
     if (answer === null) return false;
     this.#short = null;
     this.awaiting = false;

@@ -88,7 +88,10 @@ async function ask(connection: UpstreamConnection, options: Dispatcher.DispatchO
     onRequestStart: () => {},
     onResponseStart(_controller: unknown, status: number, headers: IncomingHttpHeaders, text?: string) {
       if (status < 200) seen.informed.push(status);
-      else seen.head = readAnswerHead(status, text ?? '', headers);
+      else {
+        seen.head = readAnswerHead(status, text ?? '', headers);
+        connection.told(headers['keep-alive']);
+      }
     },
     onResponseData(_controller: unknown, chunk: Buffer) {
       seen.body += chunk.toString('latin1');
@@ -306,8 +309,6 @@ async function warm(then: Parameters<typeof startBackend>[0], settings: Construc
   const rig = await Rig.start({ settings: { idleTimeoutMs: 400, firstByteTimeoutMs: 400, ...(settings as object) } });
   let asked = 0;
   const backend = await rig.backend('a', (req, res) => {
-    // Node tells how long it keeps connections, which leaves all to undici.
-    res.setHeader('connection', 'keep-alive');
     if (asked++ > 0) then(req, res);
     else res.end('first');
   });
@@ -460,4 +461,23 @@ test('a connection that its upstream wants closed soon is not closed while it is
   expect(received).toHaveLength(8);
   expect(rig.endings('a')).toEqual({ complete: 16 });
   await rig.close();
+});
+
+test('what the upstream says of idle connections is news to undici once', async () => {
+  const saying = (seconds: number) =>
+    `HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=${seconds}\r\nContent-Length: 0\r\n\r\n`;
+  plays.set('/five', { pieces: [saying(5)] });
+  plays.set('/four', { pieces: [saying(4)] });
+  const connections = pool();
+  const connection = await used(connections);
+  const shorts: boolean[] = [];
+  for (const path of ['/five', '/five', '/four', '/four', '/ready', '/five']) {
+    const seen = await ask(connection, get(path));
+    expect(seen).toMatchObject({ outcome: 'end', kept: true });
+    connections.take(false, false);
+    shorts.push(seen.short);
+  }
+  // An answer that says nothing changes nothing.
+  expect(shorts).toEqual([false, true, false, true, true, false]);
+  connections.destroy();
 });
