@@ -344,9 +344,7 @@ export class Attempt implements Taker {
       }
     }
     if (!this.answered && localFaults.has(code)) {
-      // No socket to be had here: that says nothing about the upstream, and another would get none either.
-      this.settle('client_gone');
-      this.#exchange.refuse(503, 'no_sockets', 'The proxy has run out of sockets.');
+      this.#exchange.noSocket(this);
       return;
     }
     this.#exchange.attemptFailed(this, this.answered ? 'truncated' : 'refused', code);

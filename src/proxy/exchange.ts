@@ -507,12 +507,23 @@ export class Exchange implements Waiting {
       this.#abort();
       return;
     }
-    if (this.#mayRetry(attempt, ending)) {
-      this.tried = [...this.tried, attempt.lease.row];
-      this.choose();
+    this.#goOnWithout(attempt, ending);
+  }
+
+  /** This machine has no socket left for the attempt: another upstream may have a connection that is open. */
+  noSocket(attempt: Attempt): void {
+    attempt.settle('client_gone');
+    this.#failure = 'no_sockets';
+    this.#goOnWithout(attempt, 'refused');
+  }
+
+  #goOnWithout(attempt: Attempt, ending: Ending): void {
+    if (!this.#mayRetry(attempt, ending)) {
+      this.#giveFailure();
       return;
     }
-    this.#giveFailure();
+    this.tried = [...this.tried, attempt.lease.row];
+    this.choose();
   }
 
   /** Tells the client how the last attempt failed. */
@@ -521,10 +532,14 @@ export class Exchange implements Waiting {
       this.refuse(504, 'first_byte_timeout', 'The upstream did not answer in time.');
       return;
     }
+    if (this.#failure === 'no_sockets') {
+      this.refuse(503, 'no_sockets', 'The proxy has run out of sockets.');
+      return;
+    }
     const detail = `The upstream could not be reached or broke off (${this.#failureCode}).`;
     this.#reply(problem(502, 'upstream_failed', detail, []), this.#failure);
   }
-  #failure: Ending = 'refused';
+  #failure: Ending | 'no_sockets' = 'refused';
   #failureCode = '';
 
   /** The upstream has switched protocols: from here on bytes pass both ways until either side closes. */
