@@ -175,6 +175,7 @@ export class Attempt implements Taker {
       return;
     }
     this.#controller = controller;
+    this.#connection?.writing();
     if (this.sentAt === null) this.onSent();
   }
 
@@ -220,7 +221,7 @@ export class Attempt implements Taker {
       if (status === 429 || (status >= 502 && status <= 504)) {
         if (this.#exchange.answerElsewhere(this, this.#ending, wait)) {
           if (head.contentLength < 0 || head.contentLength > cheapToDrain) this.#cut();
-          else setTimeout(cut, drainMs, this.#controller).unref();
+          else if (this.#controller !== null) setTimeout(cut, drainMs, this.#controller).unref();
           return;
         }
       }
@@ -336,7 +337,7 @@ export class Attempt implements Taker {
     if (connection !== null && connection.used > 0 && !this.#answering) {
       const now = this.#exchange.plane.now();
       const onItsWay = this.sentAt === null || now - this.sentAt <= Math.max(leastStaleMs, 2 * connection.connectMs);
-      if (onItsWay && this.#exchange.takeRepeat()) {
+      if (onItsWay && this.#exchange.takeRepeat(this.sentAt !== null)) {
         this.sentAt = null;
         this.dispatchedAt = now;
         this.dispatch(this.#outgoing!, true);
@@ -373,6 +374,6 @@ function flushHead(exchange: Exchange): void {
   exchange.flushHead();
 }
 
-function cut(controller: Controller | null): void {
-  controller?.abort(cancelled);
+function cut(controller: Controller): void {
+  controller.abort(cancelled);
 }

@@ -286,6 +286,7 @@ export class Exchange implements Waiting {
       return;
     }
     attempt.settleIn();
+    if (attempt.over) return;
     if (attempt.touched) {
       attempt.touched = false;
       attempt.quietSince = now;
@@ -389,8 +390,8 @@ export class Exchange implements Waiting {
   }
 
   /**
-   * Passes bytes of the body on, a text with one character a byte. False when the client takes no more for now; the attempt is resumed when it does. A small
-   * piece is copied: as a string it leaves in one write with what goes before it.
+   * Passes bytes of the body on; those of a text are its characters. False when the client takes no more for now; the
+   * attempt is resumed when it does. A small piece is copied: as a string it leaves in one write with what goes before it.
    */
   write(chunk: Buffer | string): boolean {
     const { res } = this;
@@ -472,13 +473,15 @@ export class Exchange implements Waiting {
 
   /**
    * The request may be sent once more as it was, to the same upstream on a new connection: nothing has come back and
-   * nothing of it is lost. Once a request.
+   * nothing of it is lost. Once a request; `sent`: some of it may have got there.
    */
-  takeRepeat(): boolean {
+  takeRepeat(sent: boolean): boolean {
     if (this.#repeated || this.#informed || this.res.headersSent || this.#upload?.replayable === false) return false;
     this.#repeated = true;
-    this.attempts++;
-    this.plane.recorder.retries++;
+    if (sent) {
+      this.attempts++;
+      this.plane.recorder.retries++;
+    }
     return true;
   }
   #repeated = false;

@@ -12,6 +12,8 @@ const maxIdleMs = 30_000;
 const idleMarginMs = 1_000;
 /** For so long at the most, with much to spare, undici does not know of a request under way. */
 const untoldMs = 1_000;
+/** As undici reads it. */
+const keepAliveTimeout = /(?:^|,)[\t ]*timeout=(\d+)/i;
 /** Longest head of an answer. */
 export const maxHeadBytes = 65_536;
 
@@ -39,20 +41,6 @@ function usedSymbolOf(socket: Socket | null): symbol | null {
     usedSymbol = Object.getOwnPropertySymbols(socket).find((symbol) => symbol.description === 'kSocketUsed') ?? null;
   }
   return usedSymbol ?? null;
-}
-
-/** Requests to be written leave together, as answers do; see `LateAnswers`. */
-let unsent: UpstreamConnection[] = [];
-
-function writeSoon(connection: UpstreamConnection): void {
-  unsent.push(connection);
-  if (unsent.length === 1) setImmediate(writeUnsent);
-}
-
-function writeUnsent(): void {
-  const connections = unsent;
-  unsent = [];
-  for (const connection of connections) connection.writeShort();
 }
 
 type Flushed = Readonly<{ flushHead: () => void }>;
@@ -84,7 +72,7 @@ export class UpstreamConnection {
   connectMs = 0;
   /** Requests sent before the present one. */
   used = 0;
-  /** The head of an answer is awaited. */
+  /** A request was written, and the head of its answer is awaited. */
   awaiting = false;
   idle = false;
   closed = false;
@@ -114,6 +102,12 @@ export class UpstreamConnection {
   /** which the upstream has told in these words. */
   #keepAlive: string | null = null;
   #error: Error | null = null;
+  /** Read, and not asked for yet. */
+  #pending: Buffer | null = null;
+  /** Nothing more is read until that is asked for. */
+  #stopped = false;
+  /** What may be the beginning of a 100 Continue. */
+  #held: Buffer | null = null;
 
   constructor(origin: string, connect: buildConnector.connector, fed: boolean, owner: Owner) {
     this.#fed = fed;
@@ -161,7 +155,6 @@ export class UpstreamConnection {
   }
 
   dispatch(options: Dispatcher.DispatchOptions, taker: Taker): void {
-    this.awaiting = true;
     this.#taker = taker;
     this.#betweenChunks = false;
     if (this.used > 0 && this.#mayBeShort()) {
@@ -169,7 +162,8 @@ export class UpstreamConnection {
       if (text !== null) {
         this.#short = options;
         this.#unsent = text;
-        writeSoon(this);
+        // One for each: what is asked for at the end of this turn is written at the end of the next one.
+        setImmediate(writeShort, this);
         return;
       }
     }
@@ -187,12 +181,17 @@ export class UpstreamConnection {
     return monotonicMs() - this.#countedFrom < this.#idleMs - untoldMs;
   }
 
+  /** undici writes the request now: what comes from here on may be its answer. */
+  writing(): void {
+    this.awaiting = true;
+  }
+
   /** Keep-Alive of an answer that undici has read. */
   told(keepAlive: string | string[] | undefined): void {
     const said = keepAlive === undefined ? null : String(keepAlive);
     if (said === this.#keepAlive) return;
     this.#keepAlive = said;
-    const seconds = /timeout=(\d+)/.exec(said ?? '')?.[1];
+    const seconds = keepAliveTimeout.exec(said ?? '')?.[1];
     this.#idleMs = seconds === undefined ? maxIdleMs : Math.min(Number(seconds) * 1_000 - idleMarginMs, maxIdleMs);
   }
 
@@ -202,12 +201,24 @@ export class UpstreamConnection {
    */
   writeShort(): void {
     const text = this.#unsent;
-    const socket = this.#socket;
-    if (text === null || socket === null || this.closed) return;
-    if (socket.destroyed) return; // `close` is on its way
+    const socket = this.#socket!;
+    if (text === null || socket.destroyed) return; // `close` tells its taker
     this.#unsent = null;
-    this.#taker?.onSent();
+    try {
+      this.#taker!.onSent();
+    } catch (error) {
+      this.#broke(error as Error);
+      return;
+    }
+    this.awaiting = true;
     socket.write(text, 'latin1');
+  }
+
+  /** The fault is ours, and it ends this exchange alone. */
+  #broke(error: Error): void {
+    this.#short = null;
+    this.#taker!.onResponseError(null, error);
+    this.destroy();
   }
 
   /** Leaves the request under way to undici: what comes, or does not come for long, is more than a short answer. */
@@ -301,10 +312,6 @@ export class UpstreamConnection {
       return this.awaiting ? this.#withoutContinue(bytes) : bytes;
     };
   }
-  /** Read, and not asked for yet. */
-  #pending: Buffer | null = null;
-  /** Nothing more is read until that is asked for. */
-  #stopped = false;
 
   #put(bytes: Buffer, first: boolean): void {
     const pending = this.#pending;
@@ -351,12 +358,16 @@ export class UpstreamConnection {
   }
 
   #tookShort(length: number): boolean {
-    if (this.#short === null || this.#unsent !== null || length > maxShortBytes) return false;
+    if (this.#short === null || this.#unsent !== null || this.#held !== null || length > maxShortBytes) return false;
     const answer = readShortAnswer(readBuffer.toString('latin1', 0, length), this.#keepAlive);
     if (answer === null) return false;
     this.#short = null;
     this.awaiting = false;
-    this.#taker?.onShortAnswer(answer.head, answer.body);
+    try {
+      this.#taker!.onShortAnswer(answer.head, answer.body);
+    } catch (error) {
+      this.#broke(error as Error);
+    }
     return true;
   }
 
@@ -370,7 +381,6 @@ export class UpstreamConnection {
     this.awaiting = passed.awaiting;
     return passed.bytes.length === 0 ? null : passed.bytes;
   }
-  #held: Buffer | null = null;
 }
 
 const informationStart = Buffer.from('HTTP/1.1 1');
@@ -544,6 +554,10 @@ export class UpstreamPool {
 
 function giveBack(owner: Owner, connection: UpstreamConnection): void {
   owner.onFree(connection);
+}
+
+function writeShort(connection: UpstreamConnection): void {
+  connection.writeShort();
 }
 
 function fail(taker: Taker, error: Error | null): void {

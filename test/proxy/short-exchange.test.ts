@@ -1,9 +1,10 @@
-import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { type AddressInfo, createServer, type Server, Socket } from 'node:net';
 import fc from 'fast-check';
 import type { Dispatcher } from 'undici';
 import type { IncomingHttpHeaders } from 'undici/types/header.js';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type AnswerHead, readAnswerHead } from '../../src/proxy/answer-head.ts';
+import { Exchange } from '../../src/proxy/exchange.ts';
 import { type Taker, type UpstreamConnection, UpstreamPool } from '../../src/proxy/upstream-pool.ts';
 import { RawClient, Rig, sleep, type startBackend, until } from './rig.ts';
 
@@ -85,7 +86,7 @@ async function ask(connection: UpstreamConnection, options: Dispatcher.DispatchO
       end('end');
       connection.release();
     },
-    onRequestStart: () => {},
+    onRequestStart: () => connection.writing(),
     onResponseStart(_controller: unknown, status: number, headers: IncomingHttpHeaders, text?: string) {
       if (status < 200) seen.informed.push(status);
       else {
@@ -444,22 +445,144 @@ test('a connection that ends just before a request says nothing about the upstre
   }
 });
 
-test('a connection that its upstream wants closed soon is not closed while it is in use', async () => {
-  plays.set('/hint', { pieces: ['HTTP/1.1 200 OK\r\nKeep-Alive: timeout=2\r\nContent-Length: 0\r\n\r\n'] });
-  plays.set('/slow', { pieces: [ready], afterMs: 600 });
+// A second after that answer the connection would be closed, if nobody had use for it.
+test.each(['timeout=2', 'Timeout=2', 'max=9, timeout=2', 'x-timeout=60, timeout=2'])(
+  'a connection that its upstream wants closed soon is not closed while it is in use (%s)',
+  async (hint) => {
+    plays.set('/hint', { pieces: [`HTTP/1.1 200 OK\r\nKeep-Alive: ${hint}\r\nContent-Length: 0\r\n\r\n`] });
+    plays.set('/slow', { pieces: [ready], afterMs: 600 });
+    const rig = await Rig.start();
+    rig.join('a', origin);
+    const ask = (path: string) => fetch(`${rig.url}${path}`, { method: 'POST' }).then((res) => res.status);
+    const all = (path: string) => Promise.all(Array.from({ length: 8 }, () => ask(path)));
+    // The proxy looks at its open requests four times a second; this falls between two looks.
+    await sleep(80);
+    await all('/hint');
+    await sleep(960);
+    received.length = 0;
+    expect(await all('/slow')).toEqual(Array(8).fill(200));
+    expect(received).toHaveLength(8);
+    expect(rig.endings('a')).toEqual({ complete: 16 });
+    await rig.close();
+  },
+);
+
+test('half a 100 Continue that came before the request is no part of any answer', async () => {
+  const answer = (body: string, more = '') => `HTTP/1.1 200 OK\r\n${more}Content-Length: ${body.length}\r\n\r\n${body}`;
+  // What somebody has stored there and what looks like an answer; too long to be read at once.
+  const document = `${answer('evil', 'Set-Cookie: sid=evil\r\n')}${' '.repeat(9_000)}`;
+  plays.set('/document', { pieces: [answer(document)] });
+  for (const path of ['/one', '/two']) plays.set(path, { pieces: [answer(path)] });
+  for (let run = 0; run < 10; run++) {
+    const before = new Set(sockets);
+    const rig = await Rig.start();
+    rig.join('a', origin);
+    await fetch(`${rig.url}/ready`);
+    const upstream = [...sockets].find((socket) => !before.has(socket))!;
+    const client = new RawClient(rig.proxy.port);
+    await until(() => !client.socket.connecting);
+    const half = () => upstream.write('HTTP/1.1 100 C\r\nX: ');
+    if (run % 2 === 0) half();
+    client.send('GET /one HTTP/1.1\r\nHost: x\r\n\r\n');
+    if (run % 2 === 1) half();
+    await client.until(/\/one$/);
+    expect(await (await fetch(`${rig.url}/two`)).text()).toBe('/two');
+    const stored = await fetch(`${rig.url}/document`);
+    expect(stored.headers.get('set-cookie')).toBe(null);
+    expect(await stored.text()).toBe(document);
+    client.socket.destroy();
+    await rig.close();
+  }
+});
+
+test('between the end of one exchange and the next request there is always a look at what the upstream has sent', async () => {
+  const answer = (body: string) => `HTTP/1.1 200 OK\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+  const asked = new Map<string, Socket>();
+  const upstream = createServer({ noDelay: true }, (socket) => {
+    socket.on('error', () => {});
+    socket.on('data', (chunk) => {
+      const path = chunk.toString('latin1').split(' ', 2)[1]!;
+      asked.set(path, socket);
+      if (path.startsWith('/warm')) setTimeout(() => socket.write(answer('warm')), 50);
+      else if (path === '/second' || path === '/other') socket.write(answer(path));
+    });
+    sockets.add(socket);
+  });
+  await new Promise<void>((resolve) => upstream.listen(0, '127.0.0.1', resolve));
   const rig = await Rig.start();
-  rig.join('a', origin);
-  const ask = (path: string) => fetch(`${rig.url}${path}`, { method: 'POST' }).then((res) => res.status);
-  const all = (path: string) => Promise.all(Array.from({ length: 8 }, () => ask(path)));
-  // The proxy looks at its open requests four times a second; this falls between two looks.
-  await sleep(80);
-  await all('/hint');
-  // A second after that answer the connection would be closed, if nobody had use for it.
-  await sleep(960);
-  received.length = 0;
-  expect(await all('/slow')).toEqual(Array(8).fill(200));
-  expect(received).toHaveLength(8);
-  expect(rig.endings('a')).toEqual({ complete: 16 });
+  rig.join('a', `http://127.0.0.1:${(upstream.address() as AddressInfo).port}`);
+  await Promise.all([1, 2, 3].map((n) => fetch(`${rig.url}/warm${n}`)));
+  const clients = [1, 2, 3].map(() => new RawClient(rig.proxy.port));
+  await until(() => clients.every(({ socket }) => !socket.connecting));
+  const [one, two, three] = clients as [RawClient, RawClient, RawClient];
+  // Two requests of one connection: the second one begins as the first one's answer is written, at the end of a turn.
+  one.send('GET /first HTTP/1.1\r\nHost: x\r\n\r\nGET /second HTTP/1.1\r\nHost: x\r\n\r\n');
+  three.send('GET /third HTTP/1.1\r\nHost: x\r\n\r\n');
+  await until(() => asked.has('/first') && asked.has('/third'));
+  await sleep(20);
+  const { write } = Socket.prototype;
+  let sent = false;
+  const asItWas = (socket: Socket, ...args: unknown[]) =>
+    (write as (...args: unknown[]) => boolean).apply(socket, args);
+  Socket.prototype.write = function (this: Socket, ...args: unknown[]) {
+    const done = asItWas(this, ...args);
+    // Just then the upstream sends one more answer.
+    if (!sent && String(args[0]).endsWith('first body') && this !== asked.get('/first')) {
+      sent = true;
+      asItWas(asked.get('/first')!, answer('evil'));
+    }
+    return done;
+  } as typeof write;
+  try {
+    asked.get('/third')!.write(answer('third body'));
+    two.send('GET /other HTTP/1.1\r\nHost: x\r\n\r\n');
+    asked.get('/first')!.write(answer('first body'));
+    await until(() => /(second|evil|\}\s)$/.test(one.received));
+  } finally {
+    Socket.prototype.write = write;
+  }
+  expect(sent).toBe(true);
+  expect(one.received).toMatch(/first body(?:.|\s)*\/second$/);
+  for (const { socket } of clients) socket.destroy();
+  await rig.close();
+  upstream.close();
+});
+
+test('an upstream that has gone just before a request leaves the one retry for another upstream', async () => {
+  for (let run = 0; run < 6; run++) {
+    const rig = await Rig.start({ settings: { maxRetries: 1 } });
+    const a = await rig.backend('a', (_req, res) => res.end('a'));
+    await fetch(rig.url);
+    await rig.backend('b', (_req, res) => res.end('b'));
+    await fetch(rig.url);
+    await fetch(rig.url);
+    const clients = [new RawClient(rig.proxy.port), new RawClient(rig.proxy.port)];
+    await until(() => clients.every(({ socket }) => !socket.connecting));
+    await sleep(5);
+    for (const client of clients) client.send('POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx');
+    a.server.close();
+    for (const socket of a.sockets) socket.end();
+    for (const client of clients) {
+      expect(await client.until(/\r\n\r\n/)).toMatch(/^HTTP\/1\.1 200 /);
+      client.socket.destroy();
+    }
+    await rig.close();
+  }
+});
+
+test('a fault of ours in passing a short answer on ends that request alone', async () => {
+  const { rig } = await warm((_req, res) => res.end('good'), { maxRetries: 0 });
+  const { write } = Exchange.prototype;
+  Exchange.prototype.write = () => {
+    throw new Error('planted');
+  };
+  try {
+    await expect(fetch(rig.url).then((res) => res.text())).rejects.toThrow();
+  } finally {
+    Exchange.prototype.write = write;
+  }
+  await until(() => rig.active('a') === 0 && rig.proxy.active === 0);
+  expect(await (await fetch(rig.url)).text()).toBe('good');
   await rig.close();
 });
 
