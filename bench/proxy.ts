@@ -11,16 +11,16 @@ import { benchKey } from './proxy-key.ts';
  * told, because the machine has other things to do. CPU is that of the proxy alone: user and system time of its process
  * tree, from /proc. Writes bench/RESULTS.md.
  *
- * BENCH_SECONDS (per run, 3), BENCH_ROUNDS (3), BENCH_STREAMS ("200,800"), BENCH_IDLE (2000), BENCH_ONLY (comma list of names).
+ * BENCH_SECONDS (per run, 3), BENCH_ROUNDS (5), BENCH_STREAMS ("200,800"), BENCH_IDLE (2000), BENCH_ONLY (names, with semicolons between them).
  */
 const seconds = Number(process.env.BENCH_SECONDS ?? 3);
-const rounds = Number(process.env.BENCH_ROUNDS ?? 3);
+const rounds = Number(process.env.BENCH_ROUNDS ?? 5);
 const streamCounts = (process.env.BENCH_STREAMS ?? '200,800')
   .split(',')
   .map(Number)
   .filter((n) => n > 0);
 const idleStreams = Number(process.env.BENCH_IDLE ?? 2000);
-const only = process.env.BENCH_ONLY?.split(',');
+const only = process.env.BENCH_ONLY?.split(';');
 const eventEveryMs = 100;
 
 const here = import.meta.dirname;
@@ -424,7 +424,7 @@ try {
   }
   // Until the compilers are done: the second run of a Node or Go proxy is still slower than the tenth.
   for (const target of running.values()) {
-    for (let i = 0; i < 2; i++) await small(target, 64);
+    for (let i = 0; i < 4; i++) await small(target, 64);
     if (streamsWith(target) && streamCounts.length > 0) await warmStreams(target);
   }
   for (let round = 0; round < rounds; round++) {
