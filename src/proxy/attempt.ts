@@ -116,8 +116,8 @@ export class Attempt implements Taker {
           body,
           upgrade,
           blocking: false,
-          // Without it undici closes after HEAD.
-          reset: upgrade !== null,
+          // A server that sends a body to HEAD would send it into the next answer of the connection.
+          reset: upgrade !== null || method === 'HEAD',
         },
         this,
       );
