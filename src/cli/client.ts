@@ -186,6 +186,9 @@ const secretWithin = new RegExp(
   'gi',
 );
 
+/** User and password of a URL; a user alone is a token for some. */
+const urlUser = /(?<=:\/\/)(?:([^\s/:@"']*):)?([^\s/@"']+)(?=@)/g;
+
 function withoutArgSecrets(args: readonly string[], spell: (name: string) => string): string[] {
   const secrets = new Map<string, string>();
   const spelt = (from: string, secret: string): string => {
@@ -203,9 +206,13 @@ function withoutArgSecrets(args: readonly string[], spell: (name: string) => str
     option = secretOption.test(word) ? word : null;
     const [, name, secret] = secretPair.exec(word) ?? [];
     if (name !== undefined && secret !== undefined) return `${name}=${spelt(name, secret)}`;
-    return word.replace(secretWithin, (_found, called: string, between: string, value: string) => {
-      return `${called}${between}${spelt(called, value)}`;
-    });
+    return word
+      .replace(secretWithin, (_found, called: string, between: string, value: string) => {
+        return `${called}${between}${spelt(called, value)}`;
+      })
+      .replace(urlUser, (_found, user: string | undefined, value: string) => {
+        return user === undefined ? spelt('url-user', value) : `${user}:${spelt('url-password', value)}`;
+      });
   });
 }
 

@@ -215,6 +215,7 @@ it('no secret that goes in anywhere comes out anywhere', { timeout: 120_000 }, a
   outcome('curl', await program.run(['reserve', '2', '--curl', ...at]));
   const given = ['--env', `HF_TOKEN=${secrets.env}`, '--onstart', `echo '${secrets.onstart}'`];
   given.push('--arg=--api-key', `--arg=${secrets.arg}`, `--arg=--hf-token=${secrets.arg}`);
+  given.push(`--arg=https://bob:${secrets.arg}-url@hub/m`, `--arg=--from=git+https://${secrets.arg}-user@hub/m`);
   const paid = [
     ['reserve', '1'],
     ['batch', '--vastai', '1'],
@@ -224,7 +225,9 @@ it('no secret that goes in anywhere comes out anywhere', { timeout: 120_000 }, a
     const curl = await program.run([...words, ...given, '--curl', ...at]);
     outcome(`${words[0]} curl`, curl);
     expect(curl.stdout).toContain(`"env":{"HF_TOKEN":"'"$HF_TOKEN"'"},"onstart":"'"$ONSTART"'"`);
-    expect(curl.stdout).toContain(`"args":["--api-key","'"$API_KEY"'","--hf-token='"$HF_TOKEN"'"]`);
+    expect(curl.stdout).toContain(
+      `"args":["--api-key","'"$API_KEY"'","--hf-token='"$HF_TOKEN"'","https://bob:'"$URL_PASSWORD"'@hub/m","--from=git+https://'"$URL_USER"'@hub/m"]`,
+    );
   }
   const { instances } = JSON.parse((await call('offers', 'GET', '/api/v1/gpu/instances?provider=vast')).text) as {
     instances: { id: string }[];
@@ -233,7 +236,9 @@ it('no secret that goes in anywhere comes out anywhere', { timeout: 120_000 }, a
     const planned = await program.run([...words, ...given, '--dry-run', '--json', '-u', api, '-k', secrets.adminKey]);
     outcome(`${words[0]} dry run`, planned);
     expect(planned.stdout, planned.stderr).toContain('"env":{"HF_TOKEN":"$HF_TOKEN"},"onstart":"$ONSTART"');
-    expect(planned.stdout).toContain('"args":["--api-key","$API_KEY","--hf-token=$HF_TOKEN"]');
+    expect(planned.stdout).toContain(
+      '"args":["--api-key","$API_KEY","--hf-token=$HF_TOKEN","https://bob:$URL_PASSWORD@hub/m","--from=git+https://$URL_USER@hub/m"]',
+    );
   }
   for (const key of [`gp_${secrets.wrongKey}`, secrets.flagKey]) {
     const revoked = await program.run(['keys', 'revoke', key, ...at]);
