@@ -37,10 +37,11 @@ const localFaults: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS',
 /** The news that an idle connection was closed is on its way for so long at least. */
 const leastStaleMs = 50;
 
+const noTrailers: IncomingHttpHeaders = {};
+
 class Cancelled extends Error {
   override readonly name = 'Cancelled';
 }
-const noTrailers: IncomingHttpHeaders = {};
 const cancelled = new Cancelled('cancelled by the proxy');
 
 /**

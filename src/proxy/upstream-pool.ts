@@ -72,8 +72,6 @@ export class UpstreamConnection {
   connectMs = 0;
   /** Requests sent before the present one. */
   used = 0;
-  /** A request was written, and the head of its answer is awaited. */
-  awaiting = false;
   idle = false;
   closed = false;
   /** Called once after the read at hand, if there is one, when all that it brought is dealt with. */
@@ -106,6 +104,8 @@ export class UpstreamConnection {
   #pending: Buffer | null = null;
   /** Nothing more is read until that is asked for. */
   #stopped = false;
+  /** A request was written, and the head of its answer is awaited. */
+  #awaiting = false;
   /** What may be the beginning of a 100 Continue. */
   #held: Buffer | null = null;
 
@@ -183,7 +183,7 @@ export class UpstreamConnection {
 
   /** undici writes the request now: what comes from here on may be its answer. */
   writing(): void {
-    this.awaiting = true;
+    this.#awaiting = true;
   }
 
   /** Keep-Alive of an answer that undici has read. */
@@ -210,7 +210,7 @@ export class UpstreamConnection {
       this.#broke(error as Error);
       return;
     }
-    this.awaiting = true;
+    this.#awaiting = true;
     socket.write(text, 'latin1');
   }
 
@@ -283,7 +283,7 @@ export class UpstreamConnection {
     else {
       socket.read = (size?: number) => {
         const chunk = read(size) as Buffer | null;
-        return this.awaiting && chunk !== null ? this.#withoutContinue(chunk) : chunk;
+        return this.#awaiting && chunk !== null ? this.#withoutContinue(chunk) : chunk;
       };
     }
   }
@@ -309,7 +309,7 @@ export class UpstreamConnection {
         this.#stopped = false;
         socket._read(0);
       }
-      return this.awaiting ? this.#withoutContinue(bytes) : bytes;
+      return this.#awaiting ? this.#withoutContinue(bytes) : bytes;
     };
   }
 
@@ -335,7 +335,7 @@ export class UpstreamConnection {
     let bytes = nothing;
     if (!this.#tookShort(length)) {
       this.settleIn();
-      first = this.awaiting && this.#held === null;
+      first = this.#awaiting && this.#held === null;
       bytes = Buffer.allocUnsafe(length);
       readBuffer.copy(bytes, 0, 0, length);
       this.#put(bytes, false);
@@ -362,7 +362,7 @@ export class UpstreamConnection {
     const answer = readShortAnswer(readBuffer.toString('latin1', 0, length), this.#keepAlive);
     if (answer === null) return false;
     this.#short = null;
-    this.awaiting = false;
+    this.#awaiting = false;
     try {
       this.#taker!.onShortAnswer(answer.head, answer.body);
     } catch (error) {
@@ -373,12 +373,12 @@ export class UpstreamConnection {
 
   #withoutContinue(chunk: Buffer): Buffer | null {
     if (this.#held === null && chunk.length > informationDigit && chunk[informationDigit] !== 0x31) {
-      this.awaiting = false;
+      this.#awaiting = false;
       return chunk;
     }
     const passed = withoutContinue(this.#held === null ? chunk : Buffer.concat([this.#held, chunk]));
     this.#held = passed.held;
-    this.awaiting = passed.awaiting;
+    this.#awaiting = passed.awaiting;
     return passed.bytes.length === 0 ? null : passed.bytes;
   }
 }
